@@ -1,0 +1,58 @@
+//! Counters the probes keep per CPU; the agent sums them.
+
+use crate::record::{RecordKind, Ring};
+
+/// What became of a record.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Handed to the ring.
+    Submitted = 0,
+    /// No room in the ring.
+    Lost = 1,
+    /// Withheld by flood control and summarised instead.
+    Suppressed = 2,
+}
+
+impl Fate {
+    /// Number of fates.
+    pub const COUNT: usize = 3;
+    /// Every fate, in index order.
+    pub const ALL: [Self; Self::COUNT] = [Self::Submitted, Self::Lost, Self::Suppressed];
+}
+
+/// Counters that are not about one record.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection could not be entered in the connection table: its end will not be reported.
+    UntrackedConnection = 0,
+    /// A connection on a watched port ended that is not in the table: it is older than the sensor, or was evicted.
+    UnknownClose = 1,
+    /// A kernel read failed and the field was left empty.
+    ReadFailed = 2,
+}
+
+impl Event {
+    /// Number of events.
+    pub const COUNT: usize = 3;
+    /// Every event, in index order.
+    pub const ALL: [Self; Self::COUNT] = [Self::UntrackedConnection, Self::UnknownClose, Self::ReadFailed];
+}
+
+/// Entries of the `COUNTERS` map, a per-CPU array of `u64`.
+pub const COUNTERS_LEN: usize = Ring::COUNT * RecordKind::COUNT * Fate::COUNT + Event::COUNT;
+
+/// Returns the index of a record counter in the `COUNTERS` map.
+#[must_use]
+#[inline(always)]
+pub const fn record_index(ring: Ring, kind: RecordKind, fate: Fate) -> u32 {
+    (ring as u32 * RecordKind::COUNT as u32 + kind as u32) * Fate::COUNT as u32 + fate as u32
+}
+
+/// Returns the index of an event counter in the `COUNTERS` map.
+#[must_use]
+#[inline(always)]
+pub const fn event_index(event: Event) -> u32 {
+    (Ring::COUNT * RecordKind::COUNT * Fate::COUNT) as u32 + event as u32
+}

@@ -1,0 +1,28 @@
+//! Compile-time proof that the layouts are what the other side expects.
+
+use crate::record::{
+    AcceptRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord, ConnectRecord, Endpoints, ExecRecord, ExitRecord,
+    ForkRecord, ListenerItem, ListenerRecord, RecordHeader, TaskId, TaskItem,
+};
+
+macro_rules! assert_size {
+    ($($ty:ty = $size:expr),* $(,)?) => { $(const _: () = assert!(size_of::<$ty>() == $size && align_of::<$ty>() <= 8);)* };
+}
+
+assert_size! {
+    RecordHeader = 16,
+    CgroupId = 16,
+    TaskId = 32,
+    Ancestor = 32,
+    Endpoints = 40,
+    ListenerRecord = 16 + 8 + 16 + 32 + 16 + 40,
+    AcceptRecord = 16 + 8 + 16 + 40,
+    CloseRecord = 16 + 8 * 4 + 16 + 32 + 40 + 8,
+    ConnectRecord = 16 + 16 + 32 + 16 + 40 + 8,
+    ExecRecord = 16 + 32 + 16 + 16 + 8 + 8 + 6 * 32,
+    ExitRecord = 16 + 32 + 16 + 8,
+    ForkRecord = 16 + 32 + 16,
+    CgroupRecord = 16 + 16 + 32 + 8,
+    ListenerItem = 8 + 16 + 32 + 16 + 40,
+    TaskItem = 32 + 16 + 16,
+}

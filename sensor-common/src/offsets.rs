@@ -1,0 +1,149 @@
+//! Byte offsets of kernel structure members, resolved from the running kernel's BTF at load.
+
+/// Value of a member that the running kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $field:ident = $path:literal;)*) => {
+        /// Offsets the probes read through; one `u32` per member, [`ABSENT`] when the kernel has no such member.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Offsets {
+            $($(#[$doc])* #[doc = concat!("Source: `", $path, "`.")] pub $field: u32,)*
+        }
+
+        impl Offsets {
+            /// Nothing resolved.
+            pub const NONE: Self = Self { $($field: ABSENT,)* };
+            /// Field name and what to resolve: `struct.member[.member…]`, `enum:NAME:VALUE`, alternatives after `|`.
+            pub const TABLE: &'static [(&'static str, &'static str)] = &[$((stringify!($field), $path),)*];
+
+            /// Builds the table by resolving every path in [`Self::TABLE`] order.
+            pub fn resolve(mut resolve: impl FnMut(&'static str, &'static str) -> u32) -> Self {
+                Self { $($field: resolve(stringify!($field), $path),)* }
+            }
+        }
+    };
+}
+
+offsets! {
+    /// Address family.
+    sk_family = "sock_common.skc_family";
+    /// Remote port, network order.
+    sk_dport = "sock_common.skc_dport";
+    /// Local port, host order; 0 once the port is released.
+    sk_num = "sock_common.skc_num";
+    /// Remote IPv4 address.
+    sk_daddr = "sock_common.skc_daddr";
+    /// Local IPv4 address.
+    sk_rcv_saddr = "sock_common.skc_rcv_saddr";
+    /// Remote IPv6 address.
+    sk_v6_daddr = "sock_common.skc_v6_daddr";
+    /// Local IPv6 address.
+    sk_v6_rcv_saddr = "sock_common.skc_v6_rcv_saddr";
+    /// Socket state.
+    sk_state = "sock_common.skc_state";
+    /// Network namespace pointer.
+    sk_net = "sock_common.skc_net.net";
+    /// Local port, network order; survives the release of the port.
+    inet_sport = "inet_sock.inet_sport";
+    /// Protocol.
+    sk_protocol = "sock.sk_protocol";
+    /// Pending error.
+    sk_err = "sock.sk_err";
+    /// Socket flags (`enum sock_flags` bits).
+    sk_flags = "sock_common.skc_flags";
+    /// Cgroup pointer (before 5.15 a tagged value).
+    sk_cgroup = "sock.sk_cgrp_data.cgroup|sock.sk_cgrp_data.val";
+    /// Payload bytes received.
+    tcp_bytes_received = "tcp_sock.bytes_received";
+    /// Payload bytes sent, with retransmissions.
+    tcp_bytes_sent = "tcp_sock.bytes_sent";
+    /// Payload bytes sent again.
+    tcp_bytes_retrans = "tcp_sock.bytes_retrans";
+    /// Inode of a network namespace.
+    net_inum = "net.ns.inum";
+    /// kernfs node of a cgroup.
+    cgroup_kn = "cgroup.kn";
+    /// Root of the hierarchy of a cgroup.
+    cgroup_root = "cgroup.root";
+    /// Id of a hierarchy.
+    root_hierarchy_id = "cgroup_root.hierarchy_id";
+    /// Id of a kernfs node.
+    kn_id = "kernfs_node.id";
+    /// Name of a kernfs node.
+    kn_name = "kernfs_node.name";
+    /// Cgroups of a task.
+    task_cgroups = "task_struct.cgroups";
+    /// Cgroup in the version 2 hierarchy.
+    css_set_dfl = "css_set.dfl_cgrp";
+    /// Per-controller states.
+    css_set_subsys = "css_set.subsys";
+    /// Cgroup of a controller state.
+    css_cgroup = "cgroup_subsys_state.cgroup";
+    /// Thread group id.
+    task_tgid = "task_struct.tgid";
+    /// Thread id.
+    task_pid = "task_struct.pid";
+    /// Thread group leader.
+    task_leader = "task_struct.group_leader";
+    /// Parent.
+    task_real_parent = "task_struct.real_parent";
+    /// Start time, boot clock.
+    task_start = "task_struct.start_boottime|task_struct.real_start_time";
+    /// Name.
+    task_comm = "task_struct.comm";
+    /// Credentials.
+    task_cred = "task_struct.cred";
+    /// Memory.
+    task_mm = "task_struct.mm";
+    /// Wait status.
+    task_exit_code = "task_struct.exit_code";
+    /// Namespaces.
+    task_nsproxy = "task_struct.nsproxy";
+    /// Pid structure.
+    task_thread_pid = "task_struct.thread_pid";
+    /// Real user id.
+    cred_uid = "cred.uid.val";
+    /// Start of the arguments.
+    mm_arg_start = "mm_struct.arg_start";
+    /// End of the arguments.
+    mm_arg_end = "mm_struct.arg_end";
+    /// Mount namespace.
+    nsproxy_mnt = "nsproxy.mnt_ns";
+    /// Inode of a mount namespace.
+    mnt_inum = "mnt_namespace.ns.inum";
+    /// Depth of a pid.
+    pid_level = "pid.level";
+    /// Numbers of a pid, one `struct upid` per level.
+    pid_numbers = "pid.numbers";
+    /// Number in a pid namespace.
+    upid_nr = "upid.nr";
+    /// Pid namespace of a number.
+    upid_ns = "upid.ns";
+    /// Inode of a pid namespace.
+    pidns_inum = "pid_namespace.ns.inum";
+    /// Size of `struct upid`.
+    upid_size = "sizeof:upid";
+    /// File name given to exec.
+    bprm_filename = "linux_binprm.filename";
+    /// Inode of a file.
+    file_inode = "file.f_inode";
+    /// Superblock of an inode.
+    inode_sb = "inode.i_sb";
+    /// Magic of a superblock.
+    sb_magic = "super_block.s_magic";
+    /// Private data of a file.
+    file_private = "file.private_data";
+    /// Socket of a `struct socket`.
+    socket_sk = "socket.sk";
+    /// Index of the pids controller in `css_set.subsys`.
+    pids_subsys = "enum:cgroup_subsys_id:pids_cgrp_id";
+    /// Bit of `sk_flags` that is set once the peer has sent its FIN.
+    sock_done_bit = "enum:sock_flags:SOCK_DONE";
+}
+
+#[cfg(feature = "loader")]
+#[expect(unsafe_code, reason = "a marker for plain data")]
+// SAFETY: u32 fields only, hence no padding; every bit pattern is valid.
+unsafe impl aya::Pod for Offsets {}

@@ -1,0 +1,50 @@
+//! What the agent tells the probes.
+
+/// Flags of one port in the `PORTS` map.
+pub mod port_flags {
+    /// Listeners and accepts on this port are reported.
+    pub const WATCHED: u8 = 1;
+    /// Connect attempts towards this port are reported before their result is known.
+    pub const LATERAL: u8 = 1 << 1;
+}
+
+/// The value of the `PORTS` map: [`port_flags`] indexed by port.
+pub const PORTS_LEN: usize = 65536;
+
+/// Class of a cgroup in the `CGROUPS` map. A cgroup that is not in the map is treated as a container's, so that nothing
+/// of a container is missed before the agent has seen it.
+pub mod cgroup_class {
+    /// Belongs to the host: its connects are of no interest unless a runtime process makes them.
+    pub const HOST: u8 = 1;
+    /// Belongs to a container.
+    pub const CONTAINER: u8 = 2;
+}
+
+/// Value of [`Settings::task_hierarchy`] for the version 2 hierarchy.
+pub const HIERARCHY_V2: u32 = u32::MAX;
+
+/// Constants set before load.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Which hierarchy names a task's cgroup: [`HIERARCHY_V2`] or the index of a version 1 controller in
+    /// `css_set.subsys`.
+    pub task_hierarchy: u32,
+    /// The same hierarchy as `cgroup_root.hierarchy_id`; cgroup records of other version 1 hierarchies are not sent.
+    pub task_hierarchy_id: u32,
+    /// Bytes of arguments to copy, at most [`crate::record::ARGS_MAX`].
+    pub args_max: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Settings {
+    /// The settings of a version 2 host.
+    pub const DEFAULT: Self =
+        Self { task_hierarchy: HIERARCHY_V2, task_hierarchy_id: 0, args_max: crate::record::ARGS_MAX as u32, reserved: 0 };
+}
+
+#[cfg(feature = "loader")]
+#[expect(unsafe_code, reason = "a marker for plain data")]
+// SAFETY: four u32 fields without padding; every bit pattern is valid.
+unsafe impl aya::Pod for Settings {}

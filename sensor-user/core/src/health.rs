@@ -1,0 +1,177 @@
+//! What the sensor says of itself: coverage, loss, start and stop.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sensor_common::counters::{Event, Fate};
+use sensor_common::record::{RecordKind, Ring};
+
+use crate::time::Timestamp;
+
+/// Where the sensor is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthState {
+    /// Hooks are attached and tables seeded: from here on no event can be missed silently.
+    Ready,
+    /// Something changed that is no loss of coverage.
+    Running,
+    /// Records were lost or a capability is not live.
+    Degraded,
+    /// The configuration was replaced.
+    Reloaded,
+    /// The last record of a run, with its totals.
+    Stopping,
+}
+
+/// How well a capability is covered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoverageState {
+    /// Everything is seen.
+    Live,
+    /// Something is missing; the reason says what.
+    Degraded,
+    /// Nothing is seen; the reason says why.
+    Blind,
+}
+
+/// What can be covered or blind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capability {
+    /// Management listeners.
+    Listeners,
+    /// Accepts on watched ports and their ends.
+    Accepts,
+    /// Outbound connects of containers and runtime processes.
+    Connects,
+    /// Execs and exits.
+    Execs,
+    /// Container identity and life cycle.
+    Containers,
+}
+
+impl Capability {
+    /// Every capability.
+    pub const ALL: [Self; 5] =
+        [Self::Listeners, Self::Accepts, Self::Connects, Self::Execs, Self::Containers];
+
+    /// The key in the output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listeners => "listeners",
+            Self::Accepts => "accepts",
+            Self::Connects => "connects",
+            Self::Execs => "execs",
+            Self::Containers => "containers",
+        }
+    }
+}
+
+/// Coverage of one capability.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    /// Which.
+    pub capability: Capability,
+    /// How well.
+    pub state: CoverageState,
+    /// Why, unless it is live.
+    pub reason: Option<Arc<str>>,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Whether a hook is in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookState {
+    /// Attached.
+    Attached,
+    /// The kernel lacks it or refused it.
+    Unavailable,
+}
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Kernel hook, for example `tp_btf/sched_process_exec`.
+    pub name: Arc<str>,
+    /// Our program on it.
+    pub program: Arc<str>,
+    /// Whether it is in place.
+    pub state: HookState,
+    /// Why it is not.
+    pub reason: Option<Arc<str>>,
+}
+
+/// The kernel's counters, summed over CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// Records by `[ring][kind][fate]`.
+    pub records: [[[u64; Fate::COUNT]; RecordKind::COUNT]; Ring::COUNT],
+    /// Other events.
+    pub events: [u64; Event::COUNT],
+    /// Runs of our programs that the kernel skipped because one was already running on that CPU.
+    pub recursion_misses: u64,
+}
+
+impl Default for KernelCounters {
+    fn default() -> Self {
+        Self {
+            records: [[[0; Fate::COUNT]; RecordKind::COUNT]; Ring::COUNT],
+            events: [0; Event::COUNT],
+            recursion_misses: 0,
+        }
+    }
+}
+
+/// Records of one ring and kind that did not reach the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Ring; `None` for tables of the agent.
+    pub ring: Option<Ring>,
+    /// Kind of record, as a name of the closed list in docs/output.md.
+    pub kind: &'static str,
+    /// No room in the ring.
+    pub lost: u64,
+    /// Withheld by flood control.
+    pub suppressed: u64,
+    /// Dropped from a bounded table.
+    pub evicted: u64,
+}
+
+/// Produced = received + lost + suppressed, per ring and kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// Ring.
+    pub ring: Ring,
+    /// Kind.
+    pub kind: RecordKind,
+    /// What the probes made.
+    pub produced: u64,
+    /// What the agent took from the ring.
+    pub received: u64,
+    /// What found no room.
+    pub lost: u64,
+    /// What flood control withheld.
+    pub suppressed: u64,
+}
+
+/// One health record's own object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Where the sensor is in its life.
+    pub state: HealthState,
+    /// All hooks, on `Ready` and whenever one changed; else empty.
+    pub hooks: Vec<Hook>,
+    /// Loss since the previous health record; on `Stopping` since the start. Only entries that are not zero.
+    pub loss: Vec<Loss>,
+    /// All capabilities, on `Ready` and whenever one changed; else empty.
+    pub coverage: Vec<Coverage>,
+    /// The node's own addresses, on `Ready` and whenever they changed; replay judges with them.
+    pub addresses: Vec<IpAddr>,
+    /// On `Stopping`: the balance of the run, entries with something produced only.
+    pub balance: Vec<Balance>,
+    /// On `Stopping`: output records written, this one included.
+    pub emitted: Option<u64>,
+    /// Records the agent could not decode, since the previous health record; on `Stopping` since the start.
+    pub undecodable: u64,
+}

@@ -1,0 +1,15 @@
+//! The IO shell of quaywatch: builds and loads probes, moves bytes, prints.
+//!
+//! Everything that decides lives in `sensor_core`; this crate gives it bytes and time and writes what it says.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod exit;
+pub mod kernel;
+pub mod lookups;
+pub mod pipeline;
+pub mod sinks;
+pub mod sources;
+pub mod telemetry;
+pub mod wire;

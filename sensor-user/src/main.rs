@@ -1,0 +1,2 @@
+//! quaywatch.
+fn main() {}
