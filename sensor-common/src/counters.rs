@@ -31,26 +31,30 @@ pub enum Event {
     UnknownClose = 1,
     /// A kernel read failed and the field was left empty.
     ReadFailed = 2,
+    /// A runtime process could not be entered in the table of runtime processes: records of its children may travel on
+    /// the bulk ring and its connects may not be reported.
+    UntrackedProcess = 3,
 }
 
 impl Event {
     /// Number of events.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
     /// Every event, in index order.
-    pub const ALL: [Self; Self::COUNT] = [Self::UntrackedConnection, Self::UnknownClose, Self::ReadFailed];
+    pub const ALL: [Self; Self::COUNT] = [Self::UntrackedConnection, Self::UnknownClose, Self::ReadFailed, Self::UntrackedProcess];
 }
 
-/// Entries of the `COUNTERS` map, a per-CPU array of `u64`.
+/// Numbers in the one value of the `COUNTERS` map, a per-CPU array of `[u64; COUNTERS_LEN]`: one lookup for the probes,
+/// one system call for the agent.
 pub const COUNTERS_LEN: usize = Ring::COUNT * RecordKind::COUNT * Fate::COUNT + Event::COUNT;
 
-/// Returns the index of a record counter in the `COUNTERS` map.
+/// Returns the index of a record counter in the value of the `COUNTERS` map.
 #[must_use]
 #[inline(always)]
 pub const fn record_index(ring: Ring, kind: RecordKind, fate: Fate) -> u32 {
     (ring as u32 * RecordKind::COUNT as u32 + kind as u32) * Fate::COUNT as u32 + fate as u32
 }
 
-/// Returns the index of an event counter in the `COUNTERS` map.
+/// Returns the index of an event counter in the value of the `COUNTERS` map.
 #[must_use]
 #[inline(always)]
 pub const fn event_index(event: Event) -> u32 {

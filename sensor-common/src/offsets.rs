@@ -15,7 +15,8 @@ macro_rules! offsets {
         impl Offsets {
             /// Nothing resolved.
             pub const NONE: Self = Self { $($field: ABSENT,)* };
-            /// Field name and what to resolve: `struct.member[.member…]`, `enum:NAME:VALUE`, alternatives after `|`.
+            /// Field name and what to resolve: `struct.member[.member…]`, `enum:NAME:VALUE`, `sizeof:TYPE`,
+            /// `args:TYPEDEF` (parameters of a function pointer type); alternatives after `|`.
             pub const TABLE: &'static [(&'static str, &'static str)] = &[$((stringify!($field), $path),)*];
 
             /// Builds the table by resolving every path in [`Self::TABLE`] order.
@@ -53,8 +54,12 @@ offsets! {
     sk_err = "sock.sk_err";
     /// Socket flags (`enum sock_flags` bits).
     sk_flags = "sock_common.skc_flags";
-    /// Cgroup pointer (before 5.15 a tagged value).
-    sk_cgroup = "sock.sk_cgrp_data.cgroup|sock.sk_cgrp_data.val";
+    /// `struct socket` of a socket; null until a connection that was accepted by the kernel is taken by a program.
+    sk_socket = "sock.sk_socket";
+    /// Cgroup pointer.
+    sk_cgroup = "sock.sk_cgrp_data.cgroup";
+    /// Before 5.15: the cgroup pointer with flags in its low bits.
+    sk_cgroup_tagged = "sock.sk_cgrp_data.val";
     /// Payload bytes received.
     tcp_bytes_received = "tcp_sock.bytes_received";
     /// Payload bytes sent, with retransmissions.
@@ -97,6 +102,10 @@ offsets! {
     task_cred = "task_struct.cred";
     /// Memory.
     task_mm = "task_struct.mm";
+    /// State shared by the threads of a process.
+    task_signal = "task_struct.signal";
+    /// Threads that have not begun to exit.
+    signal_live = "signal_struct.live.counter";
     /// Wait status.
     task_exit_code = "task_struct.exit_code";
     /// Namespaces.
@@ -139,6 +148,10 @@ offsets! {
     socket_sk = "socket.sk";
     /// Index of the pids controller in `css_set.subsys`.
     pids_subsys = "enum:cgroup_subsys_id:pids_cgrp_id";
+    /// Number of the helper that gives the current task as a typed pointer (5.11).
+    helper_current_task_btf = "enum:bpf_func_id:BPF_FUNC_get_current_task_btf";
+    /// Arguments of the exit tracepoint, its hidden first one included; from 6.16 on the last one says `group_dead`.
+    exit_args = "args:btf_trace_sched_process_exit";
     /// Bit of `sk_flags` that is set once the peer has sent its FIN.
     sock_done_bit = "enum:sock_flags:SOCK_DONE";
 }

@@ -49,7 +49,7 @@ pub enum RecordKind {
     Connect = 4,
     /// [`ExecRecord`].
     Exec = 5,
-    /// [`ExitRecord`]: a thread group leader exited.
+    /// [`ExitRecord`]: a process exited.
     Exit = 6,
     /// [`ForkRecord`]: a new process (not a thread).
     Fork = 7,
@@ -95,7 +95,6 @@ macro_rules! abi {
         $vis struct $name { $($body)* }
     };
 }
-pub(crate) use abi;
 
 abi! {
 /// First bytes of every ring record.
@@ -314,7 +313,8 @@ pub struct ExecRecord {
 pub mod exec_flags {
     /// The name is in the table of runtimes and tools.
     pub const TOOL: u32 = 1;
-    /// The process itself or its parent was a runtime process: the start of a container, a shim, a helper.
+    /// The process was a runtime process or forked by one, or (outside of known containers) its parent is one: the
+    /// start of a container, a shim, a helper.
     pub const RUNTIME_LINEAGE: u32 = 1 << 1;
     /// The cgroup is not known to belong to the host.
     pub const NOT_HOST_CGROUP: u32 = 1 << 2;
@@ -323,7 +323,7 @@ pub mod exec_flags {
 }
 
 abi! {
-/// Exit of a thread group leader.
+/// Exit of a process: its last thread is going. Before 6.16 two threads that exit at the same moment can both report it.
 ///
 /// Source: `sched_process_exit`.
 pub struct ExitRecord {
@@ -333,7 +333,7 @@ pub struct ExitRecord {
     pub task: TaskId,
     /// Cgroup of the task.
     pub cgroup: CgroupId,
-    /// `task_struct.exit_code`: wait status as in `wait(2)`.
+    /// `task_struct.exit_code` of the last thread: wait status as in `wait(2)`.
     pub exit_code: u32,
     /// Zero.
     pub reserved: u32,
@@ -407,3 +407,8 @@ pub struct TaskItem {
     pub parent_start_ns: u64,
 }
 }
+
+#[cfg(feature = "loader")]
+#[expect(unsafe_code, reason = "a marker for plain data")]
+// SAFETY: integers only, without padding; every bit pattern is valid.
+unsafe impl aya::Pod for CgroupId {}

@@ -20,6 +20,18 @@ pub mod cgroup_class {
     pub const CONTAINER: u8 = 2;
 }
 
+/// Values of the `RUNTIME_PROCESSES` map, which is keyed by tgid.
+pub mod runtime_process {
+    /// Executes a program of the `TOOLS` map, or the agent says that it is a runtime process.
+    pub const TOOL: u8 = 1;
+    /// Forked by a runtime process and has not executed another program yet.
+    pub const FORKED: u8 = 2;
+}
+
+/// Id of the root cgroup in every hierarchy (`kernfs_create_root` gives its first node this number). It belongs to the
+/// host, whether the agent has said so or not.
+pub const ROOT_CGROUP: u64 = 1;
+
 /// Value of [`Settings::task_hierarchy`] for the version 2 hierarchy.
 pub const HIERARCHY_V2: u32 = u32::MAX;
 

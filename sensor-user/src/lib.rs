@@ -5,9 +5,11 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod coverage;
 pub mod exit;
 pub mod kernel;
 pub mod lookups;
+pub mod output;
 pub mod pipeline;
 pub mod sinks;
 pub mod sources;

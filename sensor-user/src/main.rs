@@ -1,2 +1,20 @@
-//! quaywatch.
-fn main() {}
+//! quaywatch: parse, start the log, dispatch, map the error to an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use quaywatch::{cli::Cli, commands, config::Invalid, exit, telemetry};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::start(cli.log_level, cli.log_format);
+    let exit = commands::dispatch(cli.command).unwrap_or_else(|error| {
+        match error.downcast_ref::<Invalid>() {
+            // Lines of the form file:line:column, which editors and scripts understand.
+            Some(invalid) => eprintln!("{invalid}"),
+            None => eprintln!("error: {error:#}"),
+        }
+        exit::of_error(&error)
+    });
+    exit.into()
+}

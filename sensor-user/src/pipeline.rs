@@ -1,1 +1,204 @@
-//! Placeholder.
+//! The one loop: it owns the engine, gives it bytes, time and answers, and writes what it says.
+//!
+//! Invariant: it never waits for a disk, a sink or a runtime. The rings are drained by a thread of their own, state
+//! files are read by another, lines are written by a third.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sensor_core::engine::{Engine, Request};
+use sensor_core::time::{ClockMap, Timestamp};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, warn};
+
+use crate::kernel::Probes;
+use crate::lookups::{Roots, addresses, clock};
+use crate::output::OutputQueue;
+use crate::sources::container_state::{Answer, ContainerState};
+use crate::sources::ring_buffer::{Batch, RingSource};
+
+/// Distance between two looks at the kernel's counters: loss shows within a second.
+const COUNTERS_INTERVAL: Duration = Duration::from_millis(500);
+/// Looks at the counters per look at the node's addresses.
+const ADDRESSES_EVERY: u32 = 10;
+/// A listener walk of this length is followed by a pause of `LISTENER_PAUSE` times as long: 5 % of one CPU at most.
+const LISTENER_PAUSE: u32 = 20;
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// The reader of the output went away.
+    OutputClosed,
+}
+
+/// Everything the loop owns.
+pub struct Pipeline {
+    /// The core.
+    pub engine: Engine,
+    /// Programs and maps in the kernel.
+    pub probes: Probes,
+    /// Records from the rings.
+    pub rings: RingSource,
+    /// Answers about containers.
+    pub containers: ContainerState,
+    /// Encoded lines on their way out.
+    pub output: OutputQueue,
+    /// Where the host's file systems are.
+    pub roots: Roots,
+}
+
+/// When the listener iterator may run again.
+#[derive(Debug, Default)]
+struct ListenerWalk {
+    wanted: bool,
+    not_before: Option<Instant>,
+}
+
+impl Pipeline {
+    /// Runs until `stop` is ready or the reader of the output is gone, then detaches, drains and writes the last record.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read or the output cannot be flushed.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<End> {
+        let mut walk = ListenerWalk::default();
+        let mut counters = interval(COUNTERS_INTERVAL);
+        counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = 0_u32;
+        tokio::pin!(stop);
+        self.turn(&mut walk);
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break End::Signal,
+                batch = self.rings.recv() => match batch {
+                    Some(batch) => self.take(&batch),
+                    None => anyhow::bail!("the thread that reads the ring buffers ended"),
+                },
+                Some(answer) = self.containers.answer() => self.answered(answer),
+                _ = counters.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    self.look_around(ticks)?;
+                }
+                () = sleep_until_due(self.engine.poll_timeout(), &walk) => {}
+            }
+            self.turn(&mut walk);
+            if self.output.is_closed() {
+                break End::OutputClosed;
+            }
+        };
+        self.shut_down()?;
+        Ok(end)
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        for (ring, bytes) in batch.records() {
+            self.engine.handle_record(ring, bytes);
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        let now = clock::now();
+        let mut next = Some(answer);
+        while let Some(answer) = next {
+            match answer {
+                Answer::Metadata(metadata) => self.engine.handle_container_metadata(now, metadata),
+                Answer::Removed(id) => self.engine.handle_container_removed(now, &id),
+            }
+            next = self.containers.try_answer();
+        }
+    }
+
+    fn look_around(&mut self, ticks: u32) -> anyhow::Result<()> {
+        let now = clock::now();
+        self.engine.handle_clock(ClockMap::from_sample(now));
+        let counters = self.probes.counters().context("reading the probes' counters")?;
+        self.engine.handle_counters(now, &counters);
+        if ticks.is_multiple_of(ADDRESSES_EVERY) {
+            match addresses::local(&self.roots) {
+                Ok(addresses) => self.engine.handle_addresses(now, addresses),
+                Err(error) => warn!(%error, "the node's addresses could not be read; the previous ones stay"),
+            }
+        }
+        self.probes.flush_log();
+        Ok(())
+    }
+
+    /// Lets the engine work, serves its requests and writes its output.
+    fn turn(&mut self, walk: &mut ListenerWalk) {
+        let now = clock::now();
+        self.engine.poll(now);
+        while let Some(request) = self.engine.next_request() {
+            self.serve(request, walk);
+        }
+        if walk.wanted && walk.not_before.is_none_or(|not_before| Instant::now() >= not_before) {
+            self.walk_listeners(now, walk);
+            self.engine.poll(now);
+            while let Some(request) = self.engine.next_request() {
+                self.serve(request, walk);
+            }
+        }
+        self.write();
+    }
+
+    fn serve(&mut self, request: Request, walk: &mut ListenerWalk) {
+        match request {
+            Request::ReadContainer(query) => self.containers.read(query),
+            Request::WatchRemoval(query) => self.containers.watch(query),
+            Request::ForgetRemoval(id) => self.containers.forget(id),
+            Request::ClassifyCgroup(cgroup, class) => {
+                if let Err(error) = self.probes.classify_cgroup(cgroup, class) {
+                    // The cgroup stays unclassified, which reports too much and misses nothing.
+                    debug!(%error, ?cgroup, "cgroup not classified");
+                }
+            }
+            Request::ForgetCgroup(cgroup) => self.probes.forget_cgroup(cgroup),
+            Request::RefreshListeners => walk.wanted = true,
+        }
+    }
+
+    fn walk_listeners(&mut self, now: Timestamp, walk: &mut ListenerWalk) {
+        let started = Instant::now();
+        match self.probes.listeners() {
+            Ok(items) => self.engine.handle_listeners(now, &items),
+            Err(error) => warn!(%error, "the listener iterator failed; the known holders stay"),
+        }
+        walk.wanted = false;
+        walk.not_before = Some(Instant::now() + started.elapsed() * LISTENER_PAUSE);
+    }
+
+    fn write(&mut self) {
+        while let Some(output) = self.engine.next_output() {
+            self.output.push(&output);
+        }
+        self.output.flush();
+    }
+
+    fn shut_down(mut self) -> anyhow::Result<()> {
+        self.probes.detach();
+        for batch in self.rings.stop() {
+            self.take(&batch);
+        }
+        let counters = self.probes.counters().context("reading the probes' counters")?;
+        while let Some(answer) = self.containers.try_answer() {
+            self.answered(answer);
+        }
+        self.engine.finish(clock::now(), &counters);
+        self.write();
+        Ok(self.output.finish()?)
+    }
+}
+
+/// Sleeps until the engine or the listener walk has something to do.
+async fn sleep_until_due(engine_due_boot_ns: Option<u64>, walk: &ListenerWalk) {
+    let engine = engine_due_boot_ns.map(|due| {
+        let wait = due.saturating_sub(clock::now().boot_ns);
+        Instant::now() + Duration::from_nanos(wait)
+    });
+    let walk = walk.wanted.then_some(walk.not_before).flatten();
+    match [engine, walk].into_iter().flatten().min() {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 use crate::fact::{Service, Verdict};
 
@@ -55,9 +55,54 @@ pub struct AllowList {
 }
 
 impl AllowList {
-    /// Judges a peer of a management service.
+    /// Judges a peer of a management service: the first entry that speaks of both decides.
+    ///
+    /// An IPv4-mapped address is its IPv4 address, in the peer as well as in the entries.
     #[must_use]
-    pub fn judge(&self, _peer: IpAddr, _service: Service, _port: u16) -> Verdict {
-        Verdict::Unlisted
+    pub fn judge(&self, peer: IpAddr, service: Service, port: u16) -> Verdict {
+        let peer = peer.to_canonical();
+        let decides = |entry: &&AllowEntry| entry.to.covers(service, port) && self.covers(&entry.from, peer);
+        match self.entries.iter().find(decides) {
+            Some(entry) => Verdict::Listed(entry.name.clone()),
+            None => Verdict::Unlisted,
+        }
+    }
+
+    fn covers(&self, from: &Source, peer: IpAddr) -> bool {
+        let listed = in_any(&from.networks, peer)
+            || (from.nodes && in_any(&self.nodes, peer))
+            || (from.local && self.is_local(peer));
+        listed && !in_any(&from.except, peer)
+    }
+
+    fn is_local(&self, peer: IpAddr) -> bool {
+        peer.is_loopback() || self.local.iter().any(|own| own.to_canonical() == peer)
     }
 }
+
+impl Target {
+    fn covers(&self, service: Service, port: u16) -> bool {
+        let any = self.services.is_empty() && self.ports.is_empty();
+        any || self.services.contains(&service) || self.ports.contains(&port)
+    }
+}
+
+fn in_any(networks: &[IpNetwork], peer: IpAddr) -> bool {
+    networks.iter().any(|network| contains(*network, peer))
+}
+
+/// Whether a network holds a canonical address. A network inside ::ffff:0:0/96 is meant as the IPv4 network it spells.
+fn contains(network: IpNetwork, peer: IpAddr) -> bool {
+    match (network, peer) {
+        (IpNetwork::V6(mapped), IpAddr::V4(peer)) => {
+            const MAPPED_BITS: u8 = 96;
+            let Some(prefix) = mapped.prefix().checked_sub(MAPPED_BITS) else { return false };
+            let Some(base) = mapped.ip().to_ipv4_mapped() else { return false };
+            Ipv4Network::new(base, prefix).is_ok_and(|network| network.contains(peer))
+        }
+        _ => network.contains(peer),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,138 +1,231 @@
 //! The spine: decode, merge, enrich, judge; read this first.
+//!
+//! The engine owns every table and no IO. Records, seeds and answers come in through `handle_*` with the time they
+//! belong to, [`Engine::poll`] releases what is due in kernel-time order, results leave through
+//! [`Engine::next_output`] and [`Engine::next_request`]. Same input, same output: no clock, no randomness and no hash
+//! order reaches a result.
+//!
+//! ```text
+//! handle_record -> decode -> Merge -> poll -> apply --+-- tasks       fork, exec, exit
+//!                                                     +-- sockets     listener, accept, connect, close
+//!                                                     +-- lifecycle   cgroup made/removed, container steps
+//!                                          subject: process + container of each -> Outbox -> next_output
+//! ```
+
+mod lifecycle;
+mod replay;
+mod report;
+mod seeds;
+mod sockets;
+mod subject;
+mod tasks;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use sensor_common::record::{ListenerItem, Ring, TaskItem};
+use sensor_common::record::Ring;
 
 use crate::allow_list::AllowList;
-use crate::fact::{Fact, Node, Runtime, Service, Verdict};
-use crate::health::{Coverage, Health, Hook, KernelCounters};
-use crate::ids::{CgroupKey, RecordId, RunId};
+use crate::bounded::Bounded;
+use crate::calls::{CALLS_MAX, Calls};
+use crate::containers::{CONTAINERS_MAX, Containers};
+use crate::decode::{self, Event};
+pub use crate::exchange::{
+    ContainerMetadata, ContainerQuery, Output, Policy, Request, SeedCgroup, SeedProcess, Settings,
+};
+use crate::fact::Service;
+use crate::health::{Health, HealthState};
+use crate::holds::Holds;
+use crate::inventory::{CGROUPS_MAX, Inventory};
+use crate::listeners::{LISTENERS_MAX, Listeners};
+use crate::loss::LossLedger;
+use crate::merge::Merge;
+use crate::outbox::Outbox;
+use crate::processes::{PROCESSES_MAX, Processes};
 use crate::time::{ClockMap, Timestamp};
+use replay::Replay;
+use report::Condition;
+pub use report::Statistics;
+use sockets::{CONNECTIONS_MAX, Connection, Refresh};
 
-/// What the engine needs to know before the first event.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Identity of this run.
-    pub run: RunId,
-    /// Where the events come from.
-    pub node: Arc<Node>,
-    /// The operator's policy.
-    pub policy: Policy,
-    /// How long a record waits for earlier ones of the other ring, nanoseconds.
-    pub merge_window_ns: u64,
-    /// How long a container record waits for its metadata, nanoseconds.
-    pub hold_ns: u64,
+/// Everything the sensor knows, and the rules by which it learns more.
+#[derive(Debug)]
+pub struct Engine {
+    clock: ClockMap,
+    merge_window_ns: u64,
+    hold_ns: u64,
+    /// Sorted by port.
+    ports: Vec<(u16, Service)>,
+    allow: AllowList,
+    merge: Merge,
+    /// Records released before their turn because too many waited.
+    released_early: u64,
+    processes: Processes,
+    inventory: Inventory,
+    containers: Containers,
+    calls: Calls,
+    listeners: Listeners,
+    refresh: Refresh,
+    connections: Bounded<u64, Connection>,
+    holds: Holds,
+    loss: LossLedger,
+    condition: Condition,
+    replay: Replay,
+    outbox: Outbox,
+    /// Boot-clock time of the latest thing heard.
+    latest_ns: u64,
 }
 
-/// The part of the configuration that a reload replaces.
-#[derive(Clone, Debug, Default)]
-pub struct Policy {
-    /// Watched ports and their services.
-    pub ports: Vec<(u16, Service)>,
-    /// Names of further runtimes or tools.
-    pub tools: Vec<Arc<str>>,
-    /// Expected access.
-    pub allow: AllowList,
+impl Engine {
+    /// An engine that knows nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let Settings { run, node, policy, merge_window_ns, hold_ns } = settings;
+        let mut engine = Self {
+            clock: ClockMap::default(),
+            merge_window_ns,
+            hold_ns,
+            ports: Vec::new(),
+            allow: AllowList::default(),
+            merge: Merge::default(),
+            released_early: 0,
+            processes: Processes::new(PROCESSES_MAX, policy.tools.clone()),
+            inventory: Inventory::new(CGROUPS_MAX),
+            containers: Containers::new(CONTAINERS_MAX),
+            calls: Calls::new(CALLS_MAX),
+            listeners: Listeners::new(LISTENERS_MAX),
+            refresh: Refresh::default(),
+            connections: Bounded::new(CONNECTIONS_MAX),
+            holds: Holds::default(),
+            loss: LossLedger::default(),
+            condition: Condition::default(),
+            replay: Replay::new(node.clone()),
+            outbox: Outbox::new(run, node),
+            latest_ns: 0,
+        };
+        engine.allow.local.clone_from(&policy.allow.local);
+        engine.set_policy(policy);
+        engine
+    }
+
+    /// Takes a record from a ring. Bad bytes are counted and change nothing else.
+    pub fn handle_record(&mut self, ring: Ring, bytes: &[u8]) {
+        self.loss.count_received(ring, decode::kind_of(bytes));
+        match decode::decode(bytes) {
+            Ok((boot_ns, event)) => self.merge.push(ring, boot_ns, event),
+            Err(_) => self.loss.count_undecodable(),
+        }
+        while self.merge.is_over_full() {
+            self.released_early += 1;
+            self.release_next();
+        }
+    }
+
+    /// Takes a new distance between the clocks; applies to records released from now on.
+    pub fn handle_clock(&mut self, clock: ClockMap) {
+        self.clock = clock;
+    }
+
+    /// Replaces the policy; the node's own addresses stay.
+    pub fn handle_policy(&mut self, now: Timestamp, policy: Policy) {
+        self.set_policy(policy);
+        self.outbox.send_health(now, Health::new(HealthState::Reloaded));
+    }
+
+    /// Takes the node's own addresses, which count as local.
+    pub fn handle_addresses(&mut self, now: Timestamp, addresses: Vec<IpAddr>) {
+        if !self.set_addresses(addresses) || self.outbox.is_early() {
+            return;
+        }
+        let addresses = self.allow.local.clone();
+        self.outbox.send_health(now, Health { addresses, ..Health::new(HealthState::Running) });
+    }
+
+    /// Releases the records that no earlier one can overtake any more and does whatever else is due.
+    ///
+    /// Does nothing before [`Self::handle_ready`]: the tables are not seeded yet.
+    pub fn poll(&mut self, now: Timestamp) {
+        if self.outbox.is_early() {
+            return;
+        }
+        self.latest_ns = self.latest_ns.max(now.boot_ns);
+        let horizon = now.boot_ns.saturating_sub(self.merge_window_ns);
+        while let Some((boot_ns, event)) = self.merge.peek() {
+            if boot_ns > horizon || (matches!(event, Event::Accept(_)) && self.wait_for_holders(boot_ns, now))
+            {
+                break;
+            }
+            self.release_next();
+        }
+        self.expire_holds(now);
+        self.repeat_queries(now);
+    }
+
+    /// Boot-clock time at which [`Self::poll`] has something to do next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let record = self.merge.peek().map(|(boot_ns, _)| boot_ns.saturating_add(self.merge_window_ns));
+        [record, self.holds.next_due()].into_iter().flatten().min()
+    }
+
+    /// Takes the next line of output.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.outbox.next_output()
+    }
+
+    /// Takes the next thing the core wants from outside.
+    pub fn next_request(&mut self) -> Option<Request> {
+        self.outbox.next_request()
+    }
+
+    fn set_policy(&mut self, policy: Policy) {
+        let Policy { mut ports, tools, mut allow } = policy;
+        ports.sort_unstable_by_key(|(port, _)| *port);
+        self.ports = ports;
+        self.processes.set_tools(tools);
+        allow.local = std::mem::take(&mut self.allow.local);
+        self.allow = allow;
+    }
+
+    /// Returns whether they differ from those known.
+    fn set_addresses(&mut self, mut addresses: Vec<IpAddr>) -> bool {
+        for address in &mut addresses {
+            *address = address.to_canonical();
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        let changed = self.allow.local != addresses;
+        self.allow.local = addresses;
+        changed
+    }
+
+    fn service_of(&self, port: u16) -> Service {
+        match self.ports.binary_search_by_key(&port, |(port, _)| *port) {
+            Ok(index) => self.ports[index].1,
+            Err(_) => Service::Other,
+        }
+    }
+
+    fn release_next(&mut self) {
+        if let Some((boot_ns, event)) = self.merge.pop() {
+            let at = self.clock.at(boot_ns);
+            self.latest_ns = self.latest_ns.max(boot_ns);
+            self.apply(at, event);
+        }
+    }
+
+    fn apply(&mut self, at: Timestamp, event: Event) {
+        match event {
+            Event::Listener(event) => self.on_listener(at, &event),
+            Event::Accept(event) => self.on_accept(at, &event),
+            Event::Close(event) => self.on_close(at, &event),
+            Event::Connect(event) => self.on_connect(at, &event),
+            Event::Exec(event) => self.on_exec(at, &event),
+            Event::Exit(event) => self.on_exit(at, &event),
+            Event::Fork(event) => self.processes.fork(&event),
+            Event::Cgroup(event) => self.on_cgroup(at, &event),
+        }
+    }
 }
 
-/// A process that was there before the sensor.
-#[derive(Clone, Debug)]
-pub struct SeedProcess {
-    /// What the kernel says.
-    pub item: TaskItem,
-    /// `/proc/<pid>/exe`.
-    pub exe: Option<Arc<str>>,
-    /// `/proc/<pid>/cmdline`.
-    pub args: Option<Arc<[Arc<str>]>>,
-}
-
-/// A cgroup that was there before the sensor.
-#[derive(Clone, Debug)]
-pub struct SeedCgroup {
-    /// Key.
-    pub key: CgroupKey,
-    /// Path from the root of its hierarchy, with a leading slash.
-    pub path: Arc<str>,
-}
-
-/// Where to look for a container's metadata.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerQuery {
-    /// Full id.
-    pub id: Arc<str>,
-    /// Runtime as far as known.
-    pub runtime: Runtime,
-    /// containerd namespace, when known from the cgroup path or from arguments.
-    pub namespace: Option<Arc<str>>,
-    /// OCI bundle directory, when the runtime's arguments name it.
-    pub bundle: Option<Arc<str>>,
-    /// Directory of the OCI runtime's own state (`--root`), when its arguments name it.
-    pub root: Option<Arc<str>>,
-    /// Host uid of the runtime process, for rootless state directories.
-    pub uid: Option<u32>,
-}
-
-/// What the runtime's state on disk says of a container. Absent = not found there (yet).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ContainerMetadata {
-    /// The container's full id.
-    pub id: Arc<str>,
-    /// The runtime, when the place where the state was found proves it.
-    pub runtime: Option<Runtime>,
-    /// Name.
-    pub name: Option<Arc<str>>,
-    /// Image reference.
-    pub image: Option<Arc<str>>,
-    /// RFC 3339 UTC.
-    pub created: Option<Arc<str>>,
-    /// Paths of its cgroups, from the root of their hierarchies.
-    pub cgroups: Vec<Arc<str>>,
-    /// Kubernetes identity from annotations or labels.
-    pub k8s: Option<Arc<crate::fact::K8s>>,
-}
-
-/// Something the core wants from outside; answers come back through the `handle_*` functions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Read the state of a container; answered by [`Engine::handle_container_metadata`], also when nothing was found.
-    ReadContainer(ContainerQuery),
-    /// Tell when the runtime has dropped its state of this container; answered by [`Engine::handle_container_removed`].
-    WatchRemoval(ContainerQuery),
-    /// Stop watching; it runs again or was evicted.
-    ForgetRemoval(Arc<str>),
-    /// Tell the probes what a cgroup is: [`sensor_common::settings::cgroup_class`].
-    ClassifyCgroup(CgroupKey, u8),
-    /// The cgroup is gone.
-    ForgetCgroup(CgroupKey),
-    /// Run the listener iterator; answered by [`Engine::handle_listeners`].
-    RefreshListeners,
-}
-
-/// One line of output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// A fact and, for accepts, what the allow-list says of it.
-    Fact {
-        /// Position in this run's output.
-        seq: u64,
-        /// The fact.
-        fact: Fact,
-        /// For accepts.
-        verdict: Option<Verdict>,
-    },
-    /// A health record.
-    Health {
-        /// Position in this run's output.
-        seq: u64,
-        /// Identity.
-        id: RecordId,
-        /// When.
-        at: Timestamp,
-        /// Where.
-        node: Arc<Node>,
-        /// What.
-        health: Health,
-    },
-}
+#[cfg(test)]
+mod tests;

@@ -28,8 +28,14 @@ pub enum Service {
 
 impl Service {
     /// Every service.
-    pub const ALL: [Self; 6] =
-        [Self::Docker, Self::DockerTls, Self::KubeApiserver, Self::Kubelet, Self::KubeletReadonly, Self::Other];
+    pub const ALL: [Self; 6] = [
+        Self::Docker,
+        Self::DockerTls,
+        Self::KubeApiserver,
+        Self::Kubelet,
+        Self::KubeletReadonly,
+        Self::Other,
+    ];
 
     /// The name in configuration and output.
     #[must_use]

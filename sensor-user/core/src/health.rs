@@ -123,6 +123,23 @@ impl Default for KernelCounters {
     }
 }
 
+/// The name of a record kind in loss and balance entries.
+#[must_use]
+pub const fn record_kind_name(kind: RecordKind) -> &'static str {
+    match kind {
+        RecordKind::ListenerOpened => "listener-opened",
+        RecordKind::ListenerClosed => "listener-closed",
+        RecordKind::Accept => "accept",
+        RecordKind::Close => "close",
+        RecordKind::Connect => "connect",
+        RecordKind::Exec => "exec",
+        RecordKind::Exit => "exit",
+        RecordKind::Fork => "fork",
+        RecordKind::CgroupMkdir => "cgroup-mkdir",
+        RecordKind::CgroupRmdir => "cgroup-rmdir",
+    }
+}
+
 /// Records of one ring and kind that did not reach the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -174,4 +191,21 @@ pub struct Health {
     pub emitted: Option<u64>,
     /// Records the agent could not decode, since the previous health record; on `Stopping` since the start.
     pub undecodable: u64,
+}
+
+impl Health {
+    /// A record that says nothing but the state.
+    #[must_use]
+    pub fn new(state: HealthState) -> Self {
+        Self {
+            state,
+            hooks: Vec::new(),
+            loss: Vec::new(),
+            coverage: Vec::new(),
+            addresses: Vec::new(),
+            balance: Vec::new(),
+            emitted: None,
+            undecodable: 0,
+        }
+    }
 }

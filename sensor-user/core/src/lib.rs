@@ -5,8 +5,28 @@
 #![forbid(unsafe_code)]
 
 pub mod allow_list;
+mod bounded;
+mod calls;
+pub mod cgroup_path;
+mod containers;
+pub mod decode;
 pub mod engine;
+mod exchange;
 pub mod fact;
 pub mod health;
+mod holds;
 pub mod ids;
+mod inventory;
+mod listeners;
+mod loss;
+pub mod merge;
+mod outbox;
+mod processes;
+pub mod role;
+pub mod runtime_args;
+pub mod text;
 pub mod time;
+
+#[cfg(test)]
+#[path = "../tests/records/mod.rs"]
+mod records;

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! The probes, seen from the agent: loads them, attaches them and talks to their maps.
+//!
+//! Owns everything that depends on the running kernel: its type information, which hooks it has, how a refusal is
+//! explained. Knows nothing of what the records mean. Start with [`Probes`].
+//!
+//! Invariant: nothing is attached before [`Probes::attach`], so that ports, tools and cgroups can be handed over first.
+
+pub mod btf;
+pub mod error;
+pub mod hierarchy;
+pub mod hooks;
+mod load;
+mod probes;
+
+pub use error::KernelError;
+pub use hierarchy::TaskHierarchy;
+pub use load::Options;
+pub use probes::{Probes, Rings};

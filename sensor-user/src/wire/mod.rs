@@ -1,1 +1,143 @@
-//! Placeholder.
+//! The versioned JSON of the output: written by sinks, read back by replay.
+//!
+//! Owns the format and its closed lists; never decides anything. Serialisation happens here and nowhere else.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sensor_core::engine::Output;
+use sensor_core::fact::{Fact, Node};
+use serde::Deserialize;
+
+mod json;
+mod kind;
+mod lists;
+mod map;
+mod record;
+mod schema;
+mod seq;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
+pub use kind::{Kind, KindFilter};
+pub use record::{Record, SchemaVersion};
+pub use schema::{document, record_schema};
+pub use time::UtcTime;
+
+/// Longest line that is read, newline excluded. The longest that is written has some 30 KiB: 4 KiB of arguments, all
+/// of them control characters.
+pub const LINE_MAX: usize = 1 << 20;
+
+/// Appends one output as one line.
+pub fn encode(output: &Output, line: &mut Vec<u8>) {
+    json::append(&Record::from(output), line).expect("invariant: the writer knows everything that records have");
+    line.push(b'\n');
+}
+
+/// What a line of a recording is to a replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// A fact, to be judged again.
+    Fact(Box<Fact>),
+    /// A health record: the sensor's own state is not replayed, but what it judged with is.
+    Health {
+        /// Where it comes from.
+        node: Arc<Node>,
+        /// The node's own addresses; empty when the record says nothing of them.
+        addresses: Vec<IpAddr>,
+    },
+    /// A record that replay derives again.
+    Derived,
+}
+
+/// A line that cannot be read. Columns are bytes, from 1.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// It is no JSON, or some value has the wrong type or is not in its closed list.
+    #[error("{message}")]
+    Json {
+        /// Where.
+        column: usize,
+        /// What.
+        message: String,
+    },
+    /// It is of another version, or not ours.
+    #[error("the schema is {found:?}, this version reads {expected:?}", expected = SchemaVersion::CURRENT)]
+    Schema {
+        /// What it says it is.
+        found: String,
+    },
+    /// A kind of record that this version does not know.
+    #[error("records of kind {found:?} are not known to this version")]
+    Kind {
+        /// The kind.
+        found: String,
+    },
+    /// An object that its kind must have is absent.
+    #[error("a record of kind {kind:?} needs {key:?}")]
+    Missing {
+        /// The kind.
+        kind: &'static str,
+        /// The key.
+        key: &'static str,
+    },
+}
+
+impl DecodeError {
+    /// Where on the line, in bytes from 1.
+    #[must_use]
+    pub const fn column(&self) -> usize {
+        match self {
+            Self::Json { column, .. } => *column,
+            _ => 1,
+        }
+    }
+}
+
+/// Kinds that are derived from facts and therefore not read.
+const DERIVED: [&str; 2] = ["signal", "finding"];
+
+/// Reads one line of a recording, with or without its newline.
+///
+/// Keys that are not known are ignored, because keys may be added under the same schema string; values outside of a
+/// closed list are not.
+///
+/// # Errors
+/// Why the line cannot be read.
+pub fn decode(line: &[u8]) -> Result<Recorded, DecodeError> {
+    let record = match serde_json::from_slice::<Record<'_>>(line) {
+        Ok(record) => record,
+        Err(error) => return explain(line, &error),
+    };
+    match record.health {
+        Some(health) if record.kind == Kind::Health => {
+            let addresses = health.addresses.iter().map(IpAddr::to_canonical).collect();
+            Ok(Recorded::Health { node: Arc::new(record.node.into()), addresses })
+        }
+        None if record.kind == Kind::Health => Err(DecodeError::Missing { kind: "health", key: "health" }),
+        _ => Fact::try_from(record).map(|fact| Recorded::Fact(Box::new(fact))),
+    }
+}
+
+/// A line that is no record of ours may still be one that is not ours to read.
+fn explain(line: &[u8], error: &serde_json::Error) -> Result<Recorded, DecodeError> {
+    #[derive(Deserialize)]
+    struct Head {
+        schema: String,
+        kind: String,
+    }
+
+    match serde_json::from_slice::<Head>(line) {
+        Ok(Head { schema, .. }) if schema != SchemaVersion::CURRENT => Err(DecodeError::Schema { found: schema }),
+        Ok(Head { kind, .. }) if DERIVED.contains(&kind.as_str()) => Ok(Recorded::Derived),
+        Ok(Head { kind, .. }) if Kind::from_name(&kind).is_none() => Err(DecodeError::Kind { found: kind }),
+        Ok(_) | Err(_) => {
+            // The library counts lines within what it is given, which is one.
+            let message = error.to_string();
+            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+            Err(DecodeError::Json { column: error.column().max(1), message: message.to_owned() })
+        }
+    }
+}

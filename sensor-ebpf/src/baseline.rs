@@ -1,0 +1,37 @@
+//! Empty programs on the hooks of the probes. Benchmarks run them beside the real ones, to tell what ours cost from what
+//! the kernel's machinery costs; the sensor never loads them.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+
+macro_rules! empty {
+    ($($program:ident on $hook:literal;)*) => {
+        $(
+            #[doc = concat!("Nothing, on `", $hook, "`.")]
+            #[btf_tracepoint(function = $hook)]
+            fn $program(_: BtfTracePointContext) -> i32 {
+                0
+            }
+        )*
+    };
+}
+
+empty! {
+    empty_state on "inet_sock_set_state";
+    empty_exec on "sched_process_exec";
+    empty_fork on "sched_process_fork";
+    empty_exit on "sched_process_exit";
+    empty_mkdir on "cgroup_mkdir";
+    empty_rmdir on "cgroup_rmdir";
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -1,0 +1,170 @@
+//! Every map, with its size and what happens when it is full.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use sensor_common::counters::COUNTERS_LEN;
+use sensor_common::offsets::Offsets;
+use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord, TaskId};
+use sensor_common::settings::{PORTS_LEN, ROOT_CGROUP, Settings, cgroup_class};
+
+/// Member offsets of the running kernel; set before load and frozen, so that the verifier sees constants.
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets::NONE;
+
+/// Settings of this run; set before load and frozen.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings::DEFAULT;
+
+/// Returns the address of the offsets, for [`offset!`].
+#[inline(always)]
+pub const fn offsets() -> *const Offsets {
+    &raw const OFFSETS
+}
+
+/// Returns the address of the settings, for [`setting!`].
+#[inline(always)]
+pub const fn settings() -> *const Settings {
+    &raw const SETTINGS
+}
+
+/// Reads one member of the frozen offsets. Volatile, because the compiler must not believe the initial value.
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: reads an aligned u32 of a static.
+        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::offsets()).$field) }
+    };
+}
+pub(crate) use offset;
+
+/// Reads one member of the frozen settings.
+macro_rules! setting {
+    ($field:ident) => {
+        // SAFETY: reads an aligned u32 of a static.
+        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::settings()).$field) }
+    };
+}
+pub(crate) use setting;
+
+/// Records of the management plane. Full: the record is lost and counted. The agent sets the size at load.
+#[map]
+pub static RING_MANAGEMENT: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// All other records. Full: the record is lost and counted. The agent sets the size at load.
+#[map]
+pub static RING_BULK: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// What became of records, see [`sensor_common::counters`].
+#[map]
+pub static COUNTERS: PerCpuArray<[u64; COUNTERS_LEN]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Connections seen so far on this CPU, by [`sensor_common::record::Direction`]. Two numbers, because an inbound
+/// connection, in softirq, can interrupt an outbound one between the load and the store of its number.
+#[map]
+pub static CONNECTION_IDS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// [`sensor_common::settings::port_flags`] by port.
+#[map]
+pub static PORTS: Array<[u8; PORTS_LEN]> = Array::with_max_entries(1, 0);
+
+/// [`sensor_common::settings::cgroup_class`] by cgroup; written by the agent only. Full: the agent is told by the
+/// kernel, and the cgroup stays unknown, which is treated as a container's. Entries are allocated on demand.
+#[map]
+pub static CGROUPS: HashMap<CgroupId, u8> = HashMap::with_max_entries(1 << 14, BPF_F_NO_PREALLOC);
+
+/// Names of runtimes and tools, NUL padded; written by the agent only.
+#[map]
+pub static TOOLS: HashMap<[u64; 2], u8> = HashMap::with_max_entries(1 << 10, BPF_F_NO_PREALLOC);
+
+/// [`sensor_common::settings::runtime_process`] by tgid; entries leave with their process. Full: counted as
+/// [`sensor_common::counters::Event::UntrackedProcess`].
+#[map]
+pub static RUNTIME_PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(1 << 14, 0);
+
+/// Reported connections that have not ended, by address of their socket.
+///
+/// Not an LRU map: an entry that is evicted to make room is a connection whose end is missed without a trace, and
+/// whoever opens enough connections chooses which. Here a full table is noticed where it happens: it is counted as
+/// [`sensor_common::counters::Event::UntrackedConnection`], an accept is reported all the same, and an outbound connect
+/// is reported when it is tried, because its result will not be known. Entries leave when the socket closes, and a
+/// socket whose end was missed is overwritten by the next one at its address.
+#[map]
+pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(1 << 16, 0);
+
+/// Where records of variable length are put together. One place per kind is enough: the kernel does not start a
+/// program of this type on a CPU that is running it already.
+#[map]
+pub static EXEC_SCRATCH: PerCpuArray<ExecScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Like [`EXEC_SCRATCH`].
+#[map]
+pub static CGROUP_SCRATCH: PerCpuArray<CgroupScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// `BPF_F_NO_PREALLOC`, for maps that only the agent writes.
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// Where a tracked connection stands.
+pub mod stage {
+    /// An outbound connect without a result.
+    pub const PENDING: u64 = 0;
+    /// An established outbound connection.
+    pub const OUTBOUND: u64 = 1;
+    /// An accepted connection.
+    pub const INBOUND: u64 = 2;
+}
+
+/// A tracked connection. Its ends are read from the socket again when it closes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Connection {
+    /// Connection id.
+    pub conn: u64,
+    /// Boot clock of the attempt while pending, of establishment after that.
+    pub since_ns: u64,
+    /// A [`stage`].
+    pub stage: u64,
+    /// The connecting task; zero for accepted connections.
+    pub task: TaskId,
+    /// Cgroup of that task; zero for accepted connections, whose socket knows it.
+    pub cgroup: CgroupId,
+}
+
+/// Room for the names and arguments behind an exec record: what the verifier takes for their greatest lengths, which
+/// are the masks in exec.rs, not the limits.
+pub const EXEC_TAIL: usize = 256 + 1024 + ARGS_MAX;
+
+/// An exec record and its tail.
+#[repr(C)]
+pub struct ExecScratch {
+    /// Fixed part.
+    pub record: ExecRecord,
+    /// Cgroup name, file name, arguments.
+    pub tail: [u8; EXEC_TAIL],
+}
+
+/// A cgroup record and its tail.
+#[repr(C)]
+pub struct CgroupScratch {
+    /// Fixed part.
+    pub record: CgroupRecord,
+    /// Path.
+    pub tail: [u8; 2 * CGROUP_PATH_MAX],
+}
+
+/// Returns the [`sensor_common::settings::port_flags`] of a port.
+#[inline(always)]
+pub fn flags_of(port: u16) -> u8 {
+    match PORTS.get(0) {
+        Some(ports) => ports[port as usize],
+        None => 0,
+    }
+}
+
+/// Returns the class of a cgroup, 0 when it is unknown.
+#[inline(always)]
+pub fn class_of(cgroup: &CgroupId) -> u8 {
+    if cgroup.id == ROOT_CGROUP {
+        return cgroup_class::HOST;
+    }
+    // SAFETY: a u8 is read whole, whoever writes it.
+    unsafe { CGROUPS.get(cgroup) }.copied().unwrap_or(0)
+}

@@ -1,0 +1,153 @@
+//! The sensor under measurement, as a child process, and the empty programs it is compared with.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use aya::programs::BtfTracePoint;
+use aya::{Btf, Ebpf, EbpfLoader};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The empty counterparts of the probes, built with them.
+static EMPTY: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-empty"));
+
+/// The hooks both objects use; the programs are named after them.
+pub const HOOKS: [&str; 6] = [
+    "inet_sock_set_state",
+    "sched_process_exec",
+    "sched_process_fork",
+    "sched_process_exit",
+    "cgroup_mkdir",
+    "cgroup_rmdir",
+];
+
+/// What runs while a load is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// Nothing.
+    Bare,
+    /// Empty programs on the sensor's hooks.
+    Empty,
+    /// The sensor.
+    Sensor,
+}
+
+impl Variant {
+    /// Every variant.
+    pub const ALL: [Self; 3] = [Self::Bare, Self::Empty, Self::Sensor];
+}
+
+/// A running variant; ends when dropped.
+pub enum Running {
+    /// Nothing runs.
+    Bare,
+    /// Programs stay attached while this lives.
+    Empty(#[expect(dead_code, reason = "held for its links")] Box<Ebpf>),
+    /// The child process.
+    Sensor(Sensor),
+}
+
+impl Running {
+    /// Starts a variant and waits until it is in place.
+    pub fn start(variant: Variant, scratch: &Path) -> anyhow::Result<Self> {
+        Ok(match variant {
+            Variant::Bare => Self::Bare,
+            Variant::Empty => Self::Empty(Box::new(attach_empty()?)),
+            Variant::Sensor => Self::Sensor(Sensor::start(scratch)?),
+        })
+    }
+}
+
+fn attach_empty() -> anyhow::Result<Ebpf> {
+    let btf = Btf::from_sys_fs().context("reading the kernel's BTF")?;
+    let mut object = EbpfLoader::new().btf(Some(&btf)).load(EMPTY).context("loading the empty programs")?;
+    for hook in HOOKS {
+        let program: &mut BtfTracePoint =
+            object.program_mut(hook).with_context(|| format!("no empty program `{hook}`"))?.try_into()?;
+        program.load(hook, &btf)?;
+        program.attach()?;
+    }
+    Ok(object)
+}
+
+/// A sensor writing to a file, so that no reader of its output takes processor time.
+pub struct Sensor {
+    child: Child,
+    /// Where its lines go.
+    pub output: PathBuf,
+}
+
+impl Sensor {
+    /// Starts the sensor and waits for its `ready` record.
+    pub fn start(scratch: &Path) -> anyhow::Result<Self> {
+        let output = scratch.join("sensor.ndjson");
+        let file = File::create(&output)?;
+        let child = Self::command().stdout(file).spawn().context("starting the sensor")?;
+        let mut sensor = Self { child, output };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut head = vec![0; 65_536];
+            let read = File::open(&sensor.output)?.read(&mut head)?;
+            if head[..read].windows(15).any(|window| window == br#""state":"ready""#) {
+                return Ok(sensor);
+            }
+            if let Some(status) = sensor.child.try_wait()? {
+                anyhow::bail!("the sensor ended before it was ready ({status})");
+            }
+            anyhow::ensure!(Instant::now() < deadline, "the sensor was not ready within 20 s");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The command that runs the sensor with its defaults.
+    pub fn command() -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quaywatch"));
+        command.arg("run").stdin(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    /// Resident memory, bytes.
+    pub fn resident(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS line")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Processor time used so far, user and system.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let after_name = stat.rsplit_once(')').context("no process name in /proc/<pid>/stat")?.1;
+        let mut fields = after_name.split_whitespace().skip(11);
+        let mut ticks = || -> anyhow::Result<u64> { Ok(fields.next().context("short /proc/<pid>/stat")?.parse()?) };
+        let ticks = ticks()? + ticks()?;
+        Ok(Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()))
+    }
+
+    /// Stops the sensor and returns its last line.
+    pub fn stop(mut self) -> anyhow::Result<String> {
+        self.terminate()?;
+        let text = std::fs::read_to_string(&self.output)?;
+        Ok(text.lines().last().unwrap_or_default().to_owned())
+    }
+
+    fn terminate(&mut self) -> anyhow::Result<()> {
+        if self.child.try_wait()?.is_none() {
+            let pid = Pid::from_child(&self.child);
+            kill_process(pid, Signal::TERM)?;
+        }
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Sensor {
+    fn drop(&mut self) {
+        if let Err(error) = self.terminate() {
+            eprintln!("stopping the sensor: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Builds the probes and leaves them in `OUT_DIR` for `kernel::load` to embed; the only place that builds them.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{env, fs};
+
+#[path = "build/toolchain.rs"]
+#[allow(dead_code, reason = "shared with xtask, which uses other parts of it")]
+mod toolchain;
+
+use toolchain::{Compiler, LINKER_ENV, RUSTC_ENV, Toolchain};
+
+/// Names of the programs in `sensor-ebpf` and of their files in `OUT_DIR`: the probes, and for benchmarks the empty ones.
+const PROGRAMS: [&str; 2] = ["quaywatch-probes", "quaywatch-baseline"];
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            println!("cargo::error={message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let workspace = path_from_env("CARGO_MANIFEST_DIR")?.join("..");
+    let out_dir = path_from_env("OUT_DIR")?;
+    let arch =
+        env::var("CARGO_CFG_TARGET_ARCH").map_err(|error| format!("CARGO_CFG_TARGET_ARCH: {error}"))?;
+    let endian =
+        env::var("CARGO_CFG_TARGET_ENDIAN").map_err(|error| format!("CARGO_CFG_TARGET_ENDIAN: {error}"))?;
+    watch_inputs(&workspace);
+
+    let toolchain = Toolchain::detect(&arch, &endian).map_err(|missing| missing.to_string())?;
+    println!("cargo::rerun-if-changed={}", toolchain.linker.display());
+    if let Compiler::Prebuilt { rustc } = &toolchain.compiler {
+        println!("cargo::rerun-if-changed={}", rustc.display());
+    }
+
+    let target_dir = out_dir.join("probes");
+    let status = toolchain
+        .cargo("build")
+        .args(["--package", "sensor-ebpf", "--profile", "probes", "--manifest-path"])
+        .arg(workspace.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .status()
+        .map_err(|error| format!("cannot start cargo for the probes: {error}"))?;
+    if !status.success() {
+        return Err(format!(
+            "building the probes failed ({status}), see the messages of the nested cargo above"
+        ));
+    }
+
+    for program in PROGRAMS {
+        let built = target_dir.join(&toolchain.target).join("probes").join(program);
+        let embedded = out_dir.join(program);
+        fs::copy(&built, &embedded)
+            .map_err(|error| format!("cannot copy {} to {}: {error}", built.display(), embedded.display()))?;
+    }
+    Ok(())
+}
+
+/// Names everything the probes are made of, so that an unrelated change does not rebuild them.
+fn watch_inputs(workspace: &Path) {
+    for input in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "sensor-ebpf/Cargo.toml",
+        "sensor-ebpf/src",
+        "sensor-common/Cargo.toml",
+        "sensor-common/src",
+        "sensor-user/build.rs",
+        "sensor-user/build/toolchain.rs",
+    ] {
+        println!("cargo::rerun-if-changed={}", workspace.join(input).display());
+    }
+    for variable in [LINKER_ENV, RUSTC_ENV, "XDG_CACHE_HOME"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+}
+
+fn path_from_env(name: &str) -> Result<PathBuf, String> {
+    env::var_os(name).map(PathBuf::from).ok_or_else(|| format!("{name} is not set: run this through cargo"))
+}

@@ -1,0 +1,66 @@
+//! Recent `create` and `run` calls of OCI runtimes, by container id.
+//!
+//! With the systemd driver it is systemd that makes the cgroup, and a free-text id looks like nothing in particular:
+//! the call that asked for it tells whose it is, where its bundle lies and which runtime stands behind it.
+
+use std::sync::Arc;
+
+use crate::bounded::Bounded;
+use crate::fact::{Process, Runtime};
+
+/// Most calls remembered; the one used longest ago goes first.
+pub(crate) const CALLS_MAX: usize = 1024;
+
+/// One `create` or `run`.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// The OCI runtime's process.
+    pub(crate) process: Arc<Process>,
+    /// Its mount namespace: that of the host.
+    pub(crate) mnt_ns: u32,
+    pub(crate) runtime: Runtime,
+    pub(crate) namespace: Option<Arc<str>>,
+    pub(crate) bundle: Option<Arc<str>>,
+    pub(crate) root: Option<Arc<str>>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    table: Bounded<Arc<str>, Call>,
+}
+
+impl Calls {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { table: Bounded::new(capacity) }
+    }
+
+    pub(crate) fn insert(&mut self, id: Arc<str>, call: Call) {
+        self.table.insert(id, call);
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&Call> {
+        self.table.peek(id)
+    }
+
+    /// Drops the call of a container that is gone.
+    pub(crate) fn remove(&mut self, id: &str) {
+        self.table.remove(id);
+    }
+
+    /// The id itself, if there is a call for it.
+    pub(crate) fn known_id(&self, id: &str) -> Option<Arc<str>> {
+        self.table.contains(id).then(|| Arc::from(id))
+    }
+
+    /// The id in `<prefix>-<id>.scope`, if there is a call for it. Free-text ids contain dashes themselves, so every
+    /// split is tried; the longest id wins.
+    pub(crate) fn id_in_unit(&self, leaf: &str) -> Option<Arc<str>> {
+        let unit = leaf.strip_suffix(".scope")?;
+        unit.match_indices('-').find_map(|(dash, _)| self.known_id(&unit[dash + 1..]))
+    }
+
+    pub(crate) fn evicted(&self) -> u64 {
+        self.table.evicted()
+    }
+}

@@ -1,0 +1,193 @@
+//! The containers of the machine and where each is in its life.
+//!
+//! Owns identity, metadata and life state by container id; which cgroup belongs to which container is the inventory's.
+//! Knows nothing of output: the engine asks whether a step is new and tells of it.
+
+use std::sync::Arc;
+
+use crate::bounded::Bounded;
+use crate::calls::Call;
+use crate::engine::{ContainerMetadata, ContainerQuery};
+use crate::fact::{Container, K8s, Runtime};
+use crate::ids::{CgroupKey, ProcessKey};
+use crate::inventory::Naming;
+
+/// Most containers in the table; the one used longest ago goes first.
+pub(crate) const CONTAINERS_MAX: usize = 8192;
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It was there before anything was seen of it.
+    Known,
+    /// Its cgroup was made.
+    Created,
+    /// Its first program was executed.
+    Running,
+    /// Its first process exited or its cgroup went.
+    Stopped,
+}
+
+/// One container.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) shared: Arc<Container>,
+    pub(crate) k8s: Option<Arc<K8s>>,
+    pub(crate) query: ContainerQuery,
+    pub(crate) life: Life,
+    /// Its first process.
+    pub(crate) init: Option<ProcessKey>,
+    /// Mount namespace of the OCI runtime that made it; 0 = not known.
+    pub(crate) creator_mnt_ns: u32,
+    /// Its own cgroups, one per hierarchy; cgroups nested inside are not here.
+    pub(crate) cgroups: Vec<CgroupKey>,
+    /// The runtime's state on disk was read.
+    pub(crate) enriched: bool,
+    /// Records went out without the metadata.
+    pub(crate) owes_metadata: bool,
+    /// The shell watches for the removal of its state.
+    pub(crate) watched: bool,
+}
+
+impl Entry {
+    fn new(naming: Naming) -> Self {
+        let Naming { id, runtime, namespace, pod_uid, path } = naming;
+        Self {
+            shared: Arc::new(Container {
+                id: id.clone(),
+                runtime,
+                name: None,
+                image: None,
+                created: None,
+                cgroup: path,
+            }),
+            k8s: pod_uid.map(|uid| Arc::new(K8s { pod_uid: Some(uid), ..K8s::default() })),
+            query: ContainerQuery { id, runtime, namespace, bundle: None, root: None, uid: None },
+            life: Life::Known,
+            init: None,
+            creator_mnt_ns: 0,
+            cgroups: Vec::new(),
+            enriched: false,
+            owes_metadata: false,
+            watched: false,
+        }
+    }
+
+    /// Takes over what a later record says beyond what is known.
+    pub(crate) fn learn(&mut self, runtime: Runtime, namespace: Option<&Arc<str>>, path: Option<&Arc<str>>) {
+        if self.shared.runtime == Runtime::Unknown && runtime != Runtime::Unknown {
+            Arc::make_mut(&mut self.shared).runtime = runtime;
+            self.query.runtime = runtime;
+        }
+        if self.shared.cgroup.is_none() && path.is_some() {
+            Arc::make_mut(&mut self.shared).cgroup = path.cloned();
+        }
+        if self.query.namespace.is_none() {
+            self.query.namespace = namespace.cloned();
+        }
+    }
+
+    /// Takes over what the runtime was called with.
+    pub(crate) fn learn_call(&mut self, call: &Call) {
+        self.learn(call.runtime, call.namespace.as_ref(), None);
+        self.query.bundle.clone_from(&call.bundle);
+        self.query.root.clone_from(&call.root);
+        self.query.uid = call.process.uid;
+    }
+
+    /// Drops the metadata: the id was given to another container.
+    pub(crate) fn forget_metadata(&mut self) {
+        self.enriched = false;
+        let container = Arc::make_mut(&mut self.shared);
+        container.name = None;
+        container.image = None;
+        container.created = None;
+    }
+
+    /// Takes over the runtime's state on disk.
+    pub(crate) fn enrich(&mut self, metadata: &ContainerMetadata) {
+        self.enriched = true;
+        let container = Arc::make_mut(&mut self.shared);
+        if let Some(runtime) = metadata.runtime {
+            container.runtime = runtime;
+            self.query.runtime = runtime;
+        }
+        let fill = |field: &mut Option<Arc<str>>, found: &Option<Arc<str>>| {
+            if found.is_some() {
+                field.clone_from(found);
+            }
+        };
+        fill(&mut container.name, &metadata.name);
+        fill(&mut container.image, &metadata.image);
+        fill(&mut container.created, &metadata.created);
+        if let Some(found) = &metadata.k8s {
+            let mut k8s = (**found).clone();
+            if k8s.pod_uid.is_none() {
+                k8s.pod_uid = self.k8s.as_ref().and_then(|known| known.pod_uid.clone());
+            }
+            self.k8s = Some(Arc::new(k8s));
+        }
+    }
+}
+
+/// Whether an answer holds more than the id that was asked for.
+pub(crate) fn says_anything(metadata: &ContainerMetadata) -> bool {
+    let ContainerMetadata { id: _, runtime, name, image, created, cgroups, k8s } = metadata;
+    runtime.is_some()
+        || name.is_some()
+        || image.is_some()
+        || created.is_some()
+        || !cgroups.is_empty()
+        || k8s.is_some()
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Containers {
+    table: Bounded<Arc<str>, Entry>,
+}
+
+impl Containers {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { table: Bounded::new(capacity) }
+    }
+
+    /// Enters a container unless it is known; returns whether it is new, and the one that had to go for it.
+    pub(crate) fn enter(&mut self, naming: &Naming) -> (bool, Option<Entry>) {
+        if let Some(entry) = self.table.get_mut(&naming.id) {
+            entry.learn(naming.runtime, naming.namespace.as_ref(), naming.path.as_ref());
+            return (false, None);
+        }
+        let evicted = self.table.insert(naming.id.clone(), Entry::new(naming.clone()));
+        (true, evicted.map(|(_, entry)| entry))
+    }
+
+    /// A container, marked as used.
+    pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut Entry> {
+        self.table.get_mut(id)
+    }
+
+    /// A container, without counting as a use.
+    pub(crate) fn peek(&self, id: &str) -> Option<&Entry> {
+        self.table.peek(id)
+    }
+
+    /// Path of the cgroup of a container that lives.
+    pub(crate) fn lives_at(&self, id: &str) -> Option<&str> {
+        let entry = self.table.peek(id).filter(|entry| entry.life != Life::Stopped)?;
+        entry.shared.cgroup.as_deref()
+    }
+
+    /// Takes a container out.
+    pub(crate) fn remove(&mut self, id: &str) -> Option<Entry> {
+        self.table.remove(id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn evicted(&self) -> u64 {
+        self.table.evicted()
+    }
+}

@@ -1,0 +1,352 @@
+//! Containers from their cgroup's making to the removal of their state.
+//!
+//! Each step of a life is told once: created when its cgroup is made, started with its first program, stopped when
+//! its first process exits or its cgroup goes, removed when the runtime drops its state.
+
+use std::sync::Arc;
+
+use sensor_common::settings::cgroup_class;
+
+use super::subject::{Subject, Whereabouts};
+use crate::cgroup_path::is_long_id;
+use crate::containers::{Life, says_anything};
+use crate::decode::{CgroupEvent, ExecEvent};
+use crate::engine::{ContainerMetadata, Engine, Request};
+use crate::fact::{ContainerAction, Enrichment, FactKind, OriginClass, Process, Runtime};
+use crate::holds::Held;
+use crate::ids::{CgroupKey, ProcessKey};
+use crate::inventory::{Attribution, Maker, Naming, Place};
+use crate::runtime_args::{OciCall, OciCommand, RuntimeCall};
+use crate::time::Timestamp;
+
+impl Engine {
+    /// Takes what the runtime's state on disk says of a container, also when it says nothing.
+    pub fn handle_container_metadata(&mut self, now: Timestamp, metadata: ContainerMetadata) {
+        let id = metadata.id.clone();
+        if self.containers.peek(&id).is_none() {
+            // Found by looking at the runtime's state at start-up; worth keeping if it says where the container lives.
+            if metadata.cgroups.is_empty() {
+                return;
+            }
+            let runtime = metadata.runtime.unwrap_or(Runtime::Unknown);
+            let path = metadata.cgroups.first().cloned();
+            self.enter_container(&Naming { id: id.clone(), runtime, namespace: None, pod_uid: None, path });
+        }
+        if !says_anything(&metadata) {
+            return;
+        }
+        self.holds.answered(&id);
+        if let Some(entry) = self.containers.get_mut(&id) {
+            entry.enrich(&metadata);
+            entry.learn(Runtime::Unknown, None, metadata.cgroups.first());
+        }
+        self.adopt_paths(&id, &metadata.cgroups);
+        for held in self.holds.take_of(&id) {
+            self.release(held);
+        }
+        if self.containers.get_mut(&id).is_some_and(|entry| std::mem::take(&mut entry.owes_metadata)) {
+            self.send_container(now, &id, ContainerAction::Enriched, None);
+        }
+    }
+
+    /// The runtime has dropped its state of a container.
+    pub fn handle_container_removed(&mut self, now: Timestamp, id: &str) {
+        // A notice that crossed with the container's next start is out of date.
+        if self.containers.peek(id).is_some_and(|entry| entry.watched) {
+            self.remove_container(now, id);
+        }
+    }
+
+    pub(super) fn on_cgroup(&mut self, at: Timestamp, event: &CgroupEvent) {
+        if !event.made {
+            return self.on_cgroup_removed(at, event.cgroup);
+        }
+        let mut path = String::from_utf8_lossy(&event.path).into_owned();
+        if event.truncated {
+            // Its own name is not whole: only its parents say something.
+            path.truncate(path.rfind('/').map_or(0, |slash| slash + 1));
+            path.push('\u{2026}');
+        }
+        let call = match self.processes.peek(event.task.key).map(|entry| &entry.image.call) {
+            Some(Some(RuntimeCall::Oci(call))) => Some(call),
+            _ => None,
+        };
+        let maker = Maker { call, comm: &event.task.comm.text() };
+        let lives_at = |id: &str| self.containers.lives_at(id);
+        let attribution =
+            self.inventory.attribute(event.cgroup.hierarchy, &path, maker, &self.calls, lives_at);
+        let path: Option<Arc<str>> = (!event.truncated).then(|| path.into());
+        match attribution {
+            Attribution::Own(naming) => {
+                let maker = self.describe(&event.task);
+                self.on_container_made(at, event.cgroup, path, naming, (maker, event.task.key));
+            }
+            other => self.place_cgroup(event.cgroup, path, other),
+        }
+    }
+
+    /// Enters a cgroup that is no container's own.
+    pub(super) fn place_cgroup(&mut self, key: CgroupKey, path: Option<Arc<str>>, attribution: Attribution) {
+        match attribution {
+            Attribution::Host => self.enter_cgroup(key, path, Place::Host),
+            Attribution::Nested(id) => self.enter_cgroup(key, path, Place::Container(id)),
+            Attribution::Inside(naming) => {
+                self.enter_container(&naming);
+                self.enter_cgroup(key, path, Place::Container(naming.id));
+            }
+            Attribution::Own(naming) => {
+                self.enter_container(&naming);
+                self.own_cgroup(&naming.id, key);
+                self.enter_cgroup(key, path, Place::Container(naming.id));
+            }
+            Attribution::Candidate(id) => self.enter_cgroup(key, path, Place::Candidate(id)),
+        }
+    }
+
+    /// A container was found in a cgroup that nobody told of.
+    pub(super) fn adopt_cgroup(&mut self, key: CgroupKey, naming: Naming) -> Whereabouts {
+        let path = self.inventory.path(key).cloned().or_else(|| naming.path.clone());
+        self.place_cgroup(key, path, Attribution::Own(naming.clone()));
+        if let Some(entry) = self.containers.get_mut(&naming.id)
+            && entry.life == Life::Known
+        {
+            entry.life = Life::Created;
+        }
+        Whereabouts::Container(naming.id)
+    }
+
+    /// The runtime's state names the cgroups of a container: those that passed for the host's are its own.
+    fn adopt_paths(&mut self, id: &Arc<str>, paths: &[Arc<str>]) {
+        for path in paths.iter().filter(|path| path.len() > 1) {
+            for key in self.inventory.at_path(path).to_vec() {
+                if !matches!(self.inventory.place(key), Some(Place::Container(_))) {
+                    self.own_cgroup(id, key);
+                    self.reclassify(key, id);
+                }
+            }
+            for key in self.inventory.host_cgroups_below(path) {
+                self.reclassify(key, id);
+            }
+        }
+    }
+
+    fn reclassify(&mut self, key: CgroupKey, id: &Arc<str>) {
+        self.inventory.set_place(key, Place::Container(id.clone()));
+        self.outbox.request(Request::ClassifyCgroup(key, cgroup_class::CONTAINER));
+    }
+
+    fn own_cgroup(&mut self, id: &str, key: CgroupKey) {
+        if let Some(entry) = self.containers.get_mut(id)
+            && !entry.cgroups.contains(&key)
+        {
+            entry.cgroups.push(key);
+        }
+    }
+
+    fn enter_cgroup(&mut self, key: CgroupKey, path: Option<Arc<str>>, place: Place) {
+        let class = match place {
+            Place::Host => Some(cgroup_class::HOST),
+            Place::Container(_) => Some(cgroup_class::CONTAINER),
+            Place::Candidate(_) => None,
+        };
+        if let Some(evicted) = self.inventory.insert(key, path, place) {
+            self.outbox.request(Request::ForgetCgroup(evicted));
+        }
+        if let Some(class) = class {
+            self.outbox.request(Request::ClassifyCgroup(key, class));
+        }
+    }
+
+    fn on_cgroup_removed(&mut self, at: Timestamp, key: CgroupKey) {
+        let place = self.inventory.place(key).cloned();
+        self.inventory.remove(key);
+        self.outbox.request(Request::ForgetCgroup(key));
+        let Some(Place::Container(id)) = place else { return };
+        let Some(entry) = self.containers.get_mut(&id) else { return };
+        if let Some(index) = entry.cgroups.iter().position(|own| *own == key) {
+            entry.cgroups.remove(index);
+            self.stop_container(at, &id, None);
+        }
+    }
+
+    fn on_container_made(
+        &mut self,
+        at: Timestamp,
+        key: CgroupKey,
+        path: Option<Arc<str>>,
+        naming: Naming,
+        maker: (Arc<Process>, ProcessKey),
+    ) {
+        let id = naming.id.clone();
+        let is_new = self.enter_container(&naming);
+        let call = self.calls.get(&id);
+        let mnt_ns = match call {
+            Some(call) => call.mnt_ns,
+            None => self.processes.peek(maker.1).map_or(0, |entry| entry.mnt_ns),
+        };
+        let creator = call.map_or(maker.0, |call| call.process.clone());
+        let entry = self.containers.get_mut(&id).expect("invariant: entered above");
+        // One cgroup per hierarchy and life: a second one in the same hierarchy is the next life.
+        let same_life = matches!(entry.life, Life::Created | Life::Running)
+            && entry.cgroups.iter().all(|own| own.hierarchy != key.hierarchy)
+            && !is_new;
+        if same_life {
+            entry.cgroups.push(key);
+            return self.enter_cgroup(key, path, Place::Container(id));
+        }
+        entry.life = Life::Created;
+        entry.init = None;
+        entry.cgroups = vec![key];
+        entry.creator_mnt_ns = mnt_ns;
+        let was_watched = std::mem::take(&mut entry.watched);
+        if !is_new && !is_long_id(&id) {
+            // A free-text id may be given to something else the next time.
+            entry.forget_metadata();
+        }
+        let ask = !is_new && !entry.enriched;
+        let query = entry.query.clone();
+        if was_watched {
+            self.outbox.request(Request::ForgetRemoval(id.clone()));
+        }
+        if ask {
+            self.outbox.request(Request::ReadContainer(query));
+            self.holds.query_again(at.boot_ns, id.clone());
+        }
+        self.enter_cgroup(key, path, Place::Container(id.clone()));
+        self.tell_container(at, &id, ContainerAction::Created, Some(creator));
+    }
+
+    /// A program runs in a container; the first one starts it.
+    pub(super) fn on_program_in_container(&mut self, at: Timestamp, id: &Arc<str>, event: &ExecEvent) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        if entry.life != Life::Created {
+            return;
+        }
+        entry.life = Life::Running;
+        entry.init = Some(event.task.key);
+        let process = self.processes.snapshot(event.task.key);
+        self.tell_container(at, id, ContainerAction::Started, process);
+    }
+
+    /// A container's first process exited or its cgroup went, whichever comes first.
+    pub(super) fn stop_container(&mut self, at: Timestamp, id: &Arc<str>, init: Option<ProcessKey>) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        if entry.life == Life::Stopped {
+            return;
+        }
+        entry.life = Life::Stopped;
+        entry.watched = true;
+        let query = entry.query.clone();
+        let process = init.and_then(|key| self.processes.snapshot(key));
+        self.tell_container(at, id, ContainerAction::Stopped, process);
+        self.outbox.request(Request::WatchRemoval(query));
+    }
+
+    /// `runc delete` came to its end: for a container without a manager that is its removal.
+    pub(super) fn on_delete_done(&mut self, at: Timestamp, key: ProcessKey) {
+        let Some(entry) = self.processes.peek(key) else { return };
+        let Some(RuntimeCall::Oci(OciCall { command: OciCommand::Delete, id: Some(id), .. })) =
+            &entry.image.call
+        else {
+            return;
+        };
+        let id = id.clone();
+        let place = self.whereabouts_by_lineage(key);
+        let unmanaged = self
+            .containers
+            .peek(&id)
+            .is_some_and(|entry| entry.shared.runtime == Runtime::Runc && entry.life == Life::Stopped);
+        if unmanaged && !matches!(place, Whereabouts::Container(_)) {
+            self.remove_container(at, &id);
+        }
+    }
+
+    fn remove_container(&mut self, at: Timestamp, id: &str) {
+        for held in self.holds.take_of(id) {
+            self.release(held);
+        }
+        self.holds.answered(id);
+        self.send_container(at, &Arc::from(id), ContainerAction::Removed, None);
+        self.calls.remove(id);
+        if self.containers.remove(id).is_some_and(|entry| entry.watched) {
+            self.outbox.request(Request::ForgetRemoval(id.into()));
+        }
+    }
+
+    /// Enters a container unless it is known, and asks for its metadata. Returns whether it is new.
+    pub(super) fn enter_container(&mut self, naming: &Naming) -> bool {
+        let (is_new, evicted) = self.containers.enter(naming);
+        if let Some(evicted) = evicted.filter(|entry| entry.watched) {
+            self.outbox.request(Request::ForgetRemoval(evicted.query.id));
+        }
+        let entry = self.containers.get_mut(&naming.id).expect("invariant: entered above");
+        if let Some(call) = self.calls.get(&naming.id) {
+            entry.learn_call(call);
+        }
+        if is_new {
+            self.outbox.request(Request::ReadContainer(entry.query.clone()));
+            self.holds.query_again(self.latest_ns, naming.id.clone());
+        }
+        is_new
+    }
+
+    /// Tells of a step in a container's life, now or when its metadata is there.
+    pub(super) fn tell_container(
+        &mut self,
+        at: Timestamp,
+        id: &Arc<str>,
+        action: ContainerAction,
+        process: Option<Arc<Process>>,
+    ) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        if entry.enriched || self.hold_ns == 0 {
+            return self.send_container(at, id, action, process);
+        }
+        let (container, k8s) = (entry.shared.clone(), entry.k8s.clone());
+        let held = Held { id: id.clone(), at, action, process, container, k8s };
+        if let Some(overflow) = self.holds.hold(at.boot_ns.saturating_add(self.hold_ns), held) {
+            self.release(overflow);
+        }
+    }
+
+    fn send_container(
+        &mut self,
+        at: Timestamp,
+        id: &Arc<str>,
+        action: ContainerAction,
+        process: Option<Arc<Process>>,
+    ) {
+        let (container, k8s, enriched) = self.view_container(id);
+        let enrichment = if enriched { Enrichment::Ok } else { Enrichment::Partial };
+        let subject = Subject { process, container: Some(container), k8s, enrichment };
+        self.send(at, subject, None, FactKind::Container { action, origin: OriginClass::None }, None);
+    }
+
+    fn release(&mut self, held: Held) {
+        let Held { id, at, action, process, container, k8s } = held;
+        if self.containers.peek(&id).is_some() {
+            return self.send_container(at, &id, action, process);
+        }
+        let subject = Subject { process, container: Some(container), k8s, enrichment: Enrichment::Partial };
+        self.send(at, subject, None, FactKind::Container { action, origin: OriginClass::None }, None);
+    }
+
+    /// Sends the container records that have waited long enough.
+    pub(super) fn expire_holds(&mut self, now: Timestamp) {
+        while let Some(held) = self.holds.take_due(now.boot_ns) {
+            self.release(held);
+        }
+    }
+
+    /// Asks again for metadata that was not there yet.
+    pub(super) fn repeat_queries(&mut self, now: Timestamp) {
+        while let Some(id) = self.holds.take_due_query(now.boot_ns) {
+            match self.containers.peek(&id) {
+                Some(entry) if !entry.enriched => {
+                    self.outbox.request(Request::ReadContainer(entry.query.clone()));
+                }
+                _ => self.holds.answered(&id),
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Facts that were recorded: the same core behind another source.
+//!
+//! Ids and subjects are those of the recording, verdicts are recomputed with the present policy. No clock is involved:
+//! the last record bears the time of the last fact, so two replays are the same byte for byte.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::fact::{Fact, FactKind, Node};
+use crate::health::{Health, HealthState};
+use crate::ids::RecordId;
+use crate::time::Timestamp;
+
+/// What the last record of a replay is made of.
+#[derive(Debug)]
+pub(super) struct Replay {
+    last: Option<RecordId>,
+    latest: Timestamp,
+    node: Arc<Node>,
+}
+
+impl Replay {
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self { last: None, latest: Timestamp::default(), node }
+    }
+}
+
+impl Engine {
+    /// Takes a recorded fact and sends it under its own id with a verdict of the present policy.
+    pub fn handle_fact(&mut self, fact: Fact) {
+        let verdict = match (&fact.kind, &fact.net) {
+            (FactKind::Accept, Some(net)) => net.peer.map(|peer| {
+                let port = net.local.map_or(0, |local| local.port);
+                self.allow.judge(peer.ip, net.service, port)
+            }),
+            _ => None,
+        };
+        self.replay.last = Some(fact.id.clone());
+        self.replay.latest = self.replay.latest.max(fact.at);
+        self.replay.node = fact.node.clone();
+        self.outbox.open_silently();
+        self.outbox.send_recorded(fact, verdict);
+    }
+
+    /// Takes the node's own addresses from a recorded health record.
+    pub fn handle_replayed_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.set_addresses(addresses);
+    }
+
+    /// Sends the last record of a replay, at the time of the latest fact.
+    pub fn finish_replay(&mut self) {
+        let evidence = self.replay.last.as_ref().map_or("replay", |id| &*id.0);
+        let id = RecordId(format!("health-{evidence}-1").into());
+        let health = Health { emitted: Some(0), ..Health::new(HealthState::Stopping) };
+        let (at, node) = (self.replay.latest, self.replay.node.clone());
+        self.outbox.open_silently();
+        self.outbox.send_health_as(id, at, node, health);
+    }
+}

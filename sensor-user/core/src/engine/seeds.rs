@@ -1,0 +1,60 @@
+//! What was there before the sensor: processes, cgroups and, through them, containers.
+//!
+//! Handed in before the ready record, so that from then on no event finds its subject unknown.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::subject::Whereabouts;
+use crate::containers::Life;
+use crate::engine::{Engine, SeedCgroup, SeedProcess};
+use crate::ids::ProcessKey;
+use crate::inventory::{Maker, Place};
+
+impl Engine {
+    /// Takes a process that was there before the sensor.
+    pub fn handle_process(&mut self, seed: SeedProcess) {
+        self.processes.seed(seed);
+    }
+
+    /// Takes the cgroups that were there before the sensor; asks to classify each and for every container's metadata.
+    pub fn handle_cgroups(&mut self, mut cgroups: Vec<SeedCgroup>) {
+        // Parents before children, whatever order they were read in.
+        cgroups.sort_unstable_by(|one, other| (&one.path, one.key).cmp(&(&other.path, other.key)));
+        for SeedCgroup { key, path } in cgroups {
+            if self.inventory.place(key).is_some() && self.inventory.path(key).is_some() {
+                // Its own record was faster.
+                continue;
+            }
+            let lives_at = |id: &str| self.containers.lives_at(id);
+            let attribution =
+                self.inventory.attribute(key.hierarchy, &path, Maker::UNKNOWN, &self.calls, lives_at);
+            self.place_cgroup(key, Some(path), attribution);
+        }
+    }
+
+    /// Completes the seeds once all are there: ancestry, and the first process of each container.
+    pub(super) fn settle_seeds(&mut self) {
+        self.processes.settle_seeds();
+        // The first process of a container is the oldest whose parent is outside of it.
+        let mut oldest: BTreeMap<Arc<str>, ProcessKey> = BTreeMap::new();
+        for (key, entry) in self.processes.iter() {
+            let Some(Place::Container(id)) = self.inventory.place(entry.cgroup) else { continue };
+            let parent = entry.parent.and_then(|parent| self.processes.peek(parent));
+            if parent.is_some_and(|parent| self.place(parent.cgroup) == Whereabouts::Container(id.clone())) {
+                continue;
+            }
+            let known = oldest.entry(id.clone()).or_insert(*key);
+            if (key.start_ns, key.pid) < (known.start_ns, known.pid) {
+                *known = *key;
+            }
+        }
+        for (id, init) in oldest {
+            if let Some(entry) = self.containers.get_mut(&id)
+                && entry.life == Life::Known
+            {
+                entry.init = Some(init);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Who a fact is about: process, container and pod, and how much of that is known.
+
+use std::sync::Arc;
+
+use crate::decode::Task;
+use crate::engine::Engine;
+use crate::fact::{Container, Enrichment, ExecRole, FactKind, K8s, Net, Process, Quality, Runtime, Verdict};
+use crate::ids::{CgroupKey, ProcessKey};
+use crate::inventory::{Naming, Place};
+use crate::outbox::Draft;
+use crate::time::Timestamp;
+
+/// Where a process or socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// On the host, outside of containers.
+    Host,
+    /// In this container.
+    Container(Arc<str>),
+    /// In a cgroup nobody told of.
+    Unknown,
+}
+
+/// Who a fact is about.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Subject {
+    pub(super) process: Option<Arc<Process>>,
+    pub(super) container: Option<Arc<Container>>,
+    pub(super) k8s: Option<Arc<K8s>>,
+    pub(super) enrichment: Enrichment,
+}
+
+impl Engine {
+    /// Where a cgroup is, by its own key alone.
+    pub(super) fn place(&self, cgroup: CgroupKey) -> Whereabouts {
+        match self.inventory.place(cgroup) {
+            Some(Place::Host) => Whereabouts::Host,
+            Some(Place::Container(id)) => Whereabouts::Container(id.clone()),
+            Some(Place::Candidate(_)) | None => Whereabouts::Unknown,
+        }
+    }
+
+    /// Where a process is: by its cgroup, and by its ancestors where nobody told of that cgroup.
+    pub(super) fn whereabouts(&self, cgroup: CgroupKey, process: ProcessKey) -> Whereabouts {
+        match self.place(cgroup) {
+            Whereabouts::Unknown => self.whereabouts_by_lineage(process),
+            known => known,
+        }
+    }
+
+    /// Where the closest ancestor is whose cgroup is known. A child of a runtime may be the first process of a
+    /// container, so it is nowhere in particular.
+    pub(super) fn whereabouts_by_lineage(&self, process: ProcessKey) -> Whereabouts {
+        for (_, entry) in self.processes.walk(process) {
+            match self.place(entry.cgroup) {
+                Whereabouts::Unknown => {}
+                Whereabouts::Host if matches!(entry.image.role, Some(ExecRole::Runtime | ExecRole::Shim)) => {
+                    return Whereabouts::Unknown;
+                }
+                known => return known,
+            }
+        }
+        Whereabouts::Unknown
+    }
+
+    /// The subject of a process at a place.
+    pub(super) fn subject(&mut self, process: Option<Arc<Process>>, place: &Whereabouts) -> Subject {
+        let mut subject = Subject { process, ..Subject::default() };
+        // A program that was never seen to start is known by its name only.
+        let whole_process = subject.process.as_ref().is_some_and(|process| process.exe.is_some());
+        subject.enrichment = match place {
+            Whereabouts::Host if subject.process.is_none() => Enrichment::None,
+            Whereabouts::Host if whole_process => Enrichment::Ok,
+            Whereabouts::Host => Enrichment::Partial,
+            Whereabouts::Unknown => Enrichment::None,
+            Whereabouts::Container(id) => {
+                let (container, k8s, enriched) = self.view_container(id);
+                subject.container = Some(container);
+                subject.k8s = k8s;
+                if enriched && whole_process { Enrichment::Ok } else { Enrichment::Partial }
+            }
+        };
+        subject
+    }
+
+    /// A container as printed, and whether its metadata is there; if not, it is owed from now on.
+    pub(super) fn view_container(&mut self, id: &Arc<str>) -> (Arc<Container>, Option<Arc<K8s>>, bool) {
+        if self.containers.peek(id).is_none() {
+            // It was evicted while its cgroup lives: start over with what is left.
+            let naming = Naming {
+                id: id.clone(),
+                runtime: Runtime::Unknown,
+                namespace: None,
+                pod_uid: None,
+                path: None,
+            };
+            self.enter_container(&naming);
+        }
+        let entry = self.containers.get_mut(id).expect("invariant: entered above");
+        entry.owes_metadata |= !entry.enriched;
+        (entry.shared.clone(), entry.k8s.clone(), entry.enriched)
+    }
+
+    /// A task as printed.
+    pub(super) fn describe(&mut self, task: &Task) -> Arc<Process> {
+        self.processes.describe(task)
+    }
+
+    /// Sends a fact about a subject.
+    pub(super) fn send(
+        &mut self,
+        at: Timestamp,
+        subject: Subject,
+        net: Option<Net>,
+        kind: FactKind,
+        verdict: Option<Verdict>,
+    ) {
+        let Subject { process, container, k8s, enrichment } = subject;
+        let truncated = process.as_ref().is_some_and(|process| process.truncated);
+        let quality = Quality { enrichment, truncated, lost: self.loss.lost_around(at.boot_ns) };
+        self.outbox.send(Draft { at, process, container, k8s, net, quality, kind, verdict });
+    }
+}

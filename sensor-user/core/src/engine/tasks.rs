@@ -1,0 +1,214 @@
+//! Execs and exits: what runs where, and what the runtimes' own programs are about to do.
+
+use std::sync::Arc;
+
+use super::subject::Whereabouts;
+use crate::calls::Call;
+use crate::decode::{ExecEvent, ExitEvent};
+use crate::engine::Engine;
+use crate::fact::{ContainerAction, ExecRole, FactKind, Runtime};
+use crate::ids::ProcessKey;
+use crate::inventory::{Naming, Place, named_by_itself};
+use crate::processes::Image;
+use crate::runtime_args::{OciCall, OciCommand, RuntimeCall};
+use crate::text;
+use crate::time::Timestamp;
+
+/// Name by which containerd knows Docker's containers.
+const DOCKER_NAMESPACE: &str = "moby";
+
+impl Engine {
+    pub(super) fn on_exec(&mut self, at: Timestamp, event: &ExecEvent) {
+        let key = event.task.key;
+        let (entry, before) = self.processes.exec(event);
+        let image = entry.image.clone();
+        let place = self.place_exec(event, &image);
+        let role = match place {
+            Whereabouts::Host => image.role,
+            Whereabouts::Container(_) | Whereabouts::Unknown => {
+                Some(image.role.unwrap_or(ExecRole::Workload))
+            }
+        };
+        if let Some(role) = role {
+            if let Some(entry) = self.processes.get_mut(key) {
+                entry.reported = true;
+            }
+            let process = self.processes.snapshot(key);
+            let subject = self.subject(process, &place);
+            self.send(at, subject, None, FactKind::Exec { role }, None);
+        }
+        if let Whereabouts::Container(id) = &place
+            && !self.is_set_up(id, event, &image)
+        {
+            self.on_program_in_container(at, id, event);
+        }
+        if let Some(RuntimeCall::Oci(call)) = &image.call {
+            self.on_oci_call(at, key, call, &before, &place);
+        }
+        if image.role == Some(ExecRole::Daemon) || self.listeners.is_holder(key) {
+            self.ask_for_holders(at.boot_ns);
+        }
+    }
+
+    pub(super) fn on_exit(&mut self, at: Timestamp, event: &ExitEvent) {
+        let key = event.task.key;
+        let reported = self.processes.peek(key).is_some_and(|entry| entry.reported);
+        if reported {
+            let process = self.describe(&event.task);
+            let place = self.whereabouts(event.cgroup, key);
+            let subject = self.subject(Some(process), &place);
+            self.send(at, subject, None, exit_of_status(event.status), None);
+        }
+        if let Some(Place::Container(id)) = self.inventory.place(event.cgroup) {
+            let id = id.clone();
+            if self.containers.peek(&id).is_some_and(|entry| entry.init == Some(key)) {
+                self.stop_container(at, &id, Some(key));
+            }
+        }
+        if event.status == 0 {
+            self.on_delete_done(at, key);
+        }
+        if self.listeners.is_holder(key) {
+            self.listeners.drop_holder(key);
+            self.ask_for_holders(at.boot_ns);
+        }
+        self.processes.exit(key);
+    }
+
+    /// Where a program was executed; here a cgroup that nobody told of may find its container.
+    fn place_exec(&mut self, event: &ExecEvent, image: &Image) -> Whereabouts {
+        match self.inventory.place(event.cgroup) {
+            Some(Place::Host) => return Whereabouts::Host,
+            Some(Place::Container(id)) => return Whereabouts::Container(id.clone()),
+            // The runtime's own helpers pass through the cgroup before the container's program does.
+            Some(Place::Candidate(_)) if image.role == Some(ExecRole::Runtime) => return Whereabouts::Host,
+            Some(Place::Candidate(id)) => {
+                let id = id.clone();
+                return self.settle_candidate(event, id);
+            }
+            None => {}
+        }
+        if !event.not_host_cgroup {
+            return Whereabouts::Host;
+        }
+        let by_lineage = self.whereabouts_by_lineage(event.task.key);
+        if by_lineage != Whereabouts::Unknown {
+            return by_lineage;
+        }
+        let name = text::shared(event.cgroup_name());
+        let Some(naming) = named_by_itself(&name, &self.calls) else { return Whereabouts::Unknown };
+        self.adopt_cgroup(event.cgroup, naming)
+    }
+
+    /// A cgroup that a runtime made under a name of its own belongs to the container it was making.
+    fn settle_candidate(&mut self, event: &ExecEvent, id: Option<Arc<str>>) -> Whereabouts {
+        let path = self.inventory.path(event.cgroup).cloned();
+        let by_path = || path.as_deref().map(text::basename).filter(|leaf| !leaf.is_empty()).map(Arc::from);
+        let Some(id) = id.or_else(by_path) else { return Whereabouts::Unknown };
+        let runtime = self.calls.get(&id).map_or(Runtime::Unknown, |call| call.runtime);
+        self.adopt_cgroup(event.cgroup, Naming { id, runtime, namespace: None, pod_uid: None, path })
+    }
+
+    /// Whether an exec in a container's cgroup is still the runtime on its way into it: `runc init` executes itself
+    /// anew from a sealed copy, at times after it was moved into the cgroup but always in the runtime's own mount
+    /// namespace. Anybody can name a program `runc init`; only the runtime runs it outside the container.
+    fn is_set_up(&self, id: &str, event: &ExecEvent, image: &Image) -> bool {
+        let Some(RuntimeCall::Oci(OciCall { command: OciCommand::Init, .. })) = image.call else {
+            return false;
+        };
+        match self.containers.peek(id).map_or(0, |entry| entry.creator_mnt_ns) {
+            0 => event.ns_pid == event.task.key.pid,
+            creator => event.mnt_ns == creator,
+        }
+    }
+
+    fn on_oci_call(
+        &mut self,
+        at: Timestamp,
+        key: ProcessKey,
+        call: &OciCall,
+        before: &Image,
+        place: &Whereabouts,
+    ) {
+        let Some(id) = &call.id else { return };
+        match call.command {
+            // What a container's own processes claim to make is believed of cgroups inside it only, which their
+            // process entry is enough for.
+            OciCommand::Create | OciCommand::Run if !matches!(place, Whereabouts::Container(_)) => {
+                let (runtime, namespace) = self.runtime_behind(key, call);
+                let Some(process) = self.processes.snapshot(key) else { return };
+                let mnt_ns = self.processes.peek(key).map_or(0, |entry| entry.mnt_ns);
+                let (bundle, root) = (call.bundle.clone(), call.root.clone());
+                self.calls.insert(id.clone(), Call { process, mnt_ns, runtime, namespace, bundle, root });
+            }
+            OciCommand::Exec => {
+                // crun executes itself anew with the same arguments: one call, not two.
+                let again = matches!(&before.call, Some(RuntimeCall::Oci(earlier)) if earlier == call);
+                if !again && self.may_speak_of(place, id) {
+                    let (runtime, namespace) = self.runtime_behind(key, call);
+                    let naming = Naming { id: id.clone(), runtime, namespace, pod_uid: None, path: None };
+                    self.enter_container(&naming);
+                    let process = self.processes.snapshot(key);
+                    self.tell_container(at, id, ContainerAction::Exec, process);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A runtime inside a container manages the containers below it and no others.
+    fn may_speak_of(&self, caller: &Whereabouts, id: &str) -> bool {
+        let Whereabouts::Container(caller) = caller else { return true };
+        let path = |id: &str| self.containers.peek(id).and_then(|entry| entry.shared.cgroup.as_deref());
+        match (path(caller), path(id)) {
+            (Some(outer), Some(inner)) => inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/')),
+            _ => false,
+        }
+    }
+
+    /// The manager behind an OCI runtime: from the shim, monitor or daemon that called it, else from its `--root`.
+    fn runtime_behind(&self, key: ProcessKey, call: &OciCall) -> (Runtime, Option<Arc<str>>) {
+        let by_namespace = |namespace: &Arc<str>| match &**namespace {
+            DOCKER_NAMESPACE => (Runtime::Docker, Some(namespace.clone())),
+            _ => (Runtime::Containerd, Some(namespace.clone())),
+        };
+        let mut seen_unnamed = false;
+        for (_, entry) in self.processes.walk(key).skip(1) {
+            match &entry.image.call {
+                Some(RuntimeCall::Shim(shim)) if shim.namespace.is_some() => {
+                    return shim.namespace.as_ref().map(by_namespace).expect("invariant: just tested");
+                }
+                Some(RuntimeCall::Conmon(conmon)) => {
+                    return (if conmon.crio { Runtime::Crio } else { Runtime::Podman }, None);
+                }
+                Some(RuntimeCall::Shim(_)) => seen_unnamed = true,
+                _ => {}
+            }
+            let exe = entry.image.exe.as_deref().map(text::basename);
+            match exe {
+                Some("dockerd") => return (Runtime::Docker, None),
+                Some("containerd") => return (Runtime::Containerd, None),
+                Some("podman") => return (Runtime::Podman, None),
+                Some("crio") => return (Runtime::Crio, None),
+                _ => seen_unnamed |= entry.image.role == Some(ExecRole::Shim),
+            }
+        }
+        let root = call.root.as_deref().unwrap_or_default();
+        if root.contains("/docker/") {
+            return (Runtime::Docker, Some(DOCKER_NAMESPACE.into()));
+        }
+        if let Some((_, namespace)) = root.split_once("/containerd/runc/") {
+            return by_namespace(&namespace.into());
+        }
+        (if seen_unnamed { Runtime::Unknown } else { Runtime::Runc }, None)
+    }
+}
+
+fn exit_of_status(status: u32) -> FactKind {
+    let signal = (status & 0x7f) as u8;
+    if signal == 0 {
+        FactKind::Exit { code: Some((status >> 8) as u8), signal: None }
+    } else {
+        FactKind::Exit { code: None, signal: Some(signal) }
+    }
+}

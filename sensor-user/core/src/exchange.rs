@@ -1,0 +1,140 @@
+//! What the engine and the shell hand each other: settings and seeds in, output and requests out.
+//!
+//! Values only. The shell answers a [`Request`] through the `handle_*` function its doc names; none of them has to be
+//! answered for the engine to go on.
+
+use std::sync::Arc;
+
+use sensor_common::record::TaskItem;
+
+use crate::allow_list::AllowList;
+use crate::fact::{Fact, Node, Runtime, Service, Verdict};
+use crate::health::Health;
+use crate::ids::{CgroupKey, RecordId, RunId};
+use crate::time::Timestamp;
+
+/// What the engine needs to know before the first event.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Identity of this run.
+    pub run: RunId,
+    /// Where the events come from.
+    pub node: Arc<Node>,
+    /// The operator's policy.
+    pub policy: Policy,
+    /// How long a record waits for earlier ones of the other ring, nanoseconds.
+    pub merge_window_ns: u64,
+    /// How long a container record waits for its metadata, nanoseconds.
+    pub hold_ns: u64,
+}
+
+/// The part of the configuration that a reload replaces.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Watched ports and their services.
+    pub ports: Vec<(u16, Service)>,
+    /// Names of further runtimes or tools.
+    pub tools: Vec<Arc<str>>,
+    /// Expected access.
+    pub allow: AllowList,
+}
+
+/// A process that was there before the sensor.
+#[derive(Clone, Debug)]
+pub struct SeedProcess {
+    /// What the kernel says.
+    pub item: TaskItem,
+    /// `/proc/<pid>/exe`.
+    pub exe: Option<Arc<str>>,
+    /// `/proc/<pid>/cmdline`.
+    pub args: Option<Arc<[Arc<str>]>>,
+}
+
+/// A cgroup that was there before the sensor.
+#[derive(Clone, Debug)]
+pub struct SeedCgroup {
+    /// Key.
+    pub key: CgroupKey,
+    /// Path from the root of its hierarchy, with a leading slash.
+    pub path: Arc<str>,
+}
+
+/// Where to look for a container's metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerQuery {
+    /// Full id.
+    pub id: Arc<str>,
+    /// Runtime as far as known.
+    pub runtime: Runtime,
+    /// containerd namespace, when known from the cgroup path or from arguments.
+    pub namespace: Option<Arc<str>>,
+    /// OCI bundle directory, when the runtime's arguments name it.
+    pub bundle: Option<Arc<str>>,
+    /// Directory of the OCI runtime's own state (`--root`), when its arguments name it.
+    pub root: Option<Arc<str>>,
+    /// Host uid of the runtime process, for rootless state directories.
+    pub uid: Option<u32>,
+}
+
+/// What the runtime's state on disk says of a container. Absent = not found there (yet).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerMetadata {
+    /// The container's full id.
+    pub id: Arc<str>,
+    /// The runtime, when the place where the state was found proves it.
+    pub runtime: Option<Runtime>,
+    /// Name.
+    pub name: Option<Arc<str>>,
+    /// Image reference.
+    pub image: Option<Arc<str>>,
+    /// RFC 3339 UTC.
+    pub created: Option<Arc<str>>,
+    /// Paths of its cgroups, from the root of their hierarchies.
+    pub cgroups: Vec<Arc<str>>,
+    /// Kubernetes identity from annotations or labels.
+    pub k8s: Option<Arc<crate::fact::K8s>>,
+}
+
+/// Something the core wants from outside; answers come back through the `handle_*` functions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Read the state of a container; answered by [`crate::engine::Engine::handle_container_metadata`], also when nothing was found.
+    ReadContainer(ContainerQuery),
+    /// Tell when the runtime has dropped its state of this container; answered by [`crate::engine::Engine::handle_container_removed`].
+    WatchRemoval(ContainerQuery),
+    /// Stop watching; it runs again or was evicted.
+    ForgetRemoval(Arc<str>),
+    /// Tell the probes what a cgroup is: [`sensor_common::settings::cgroup_class`].
+    ClassifyCgroup(CgroupKey, u8),
+    /// The cgroup is gone.
+    ForgetCgroup(CgroupKey),
+    /// Run the listener iterator; answered by [`crate::engine::Engine::handle_listeners`].
+    RefreshListeners,
+}
+
+/// One line of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A fact and, for accepts, what the allow-list says of it.
+    Fact {
+        /// Position in this run's output.
+        seq: u64,
+        /// The fact.
+        fact: Fact,
+        /// For accepts.
+        verdict: Option<Verdict>,
+    },
+    /// A health record.
+    Health {
+        /// Position in this run's output.
+        seq: u64,
+        /// Identity.
+        id: RecordId,
+        /// When.
+        at: Timestamp,
+        /// Where.
+        node: Arc<Node>,
+        /// What.
+        health: Health,
+    },
+}

@@ -1,0 +1,296 @@
+//! The cgroups of the machine: which belong to the host and which to what container.
+//!
+//! Owns the mapping from kernel keys to places and the rules by which a new cgroup finds its place. Version 1 ids
+//! collide between hierarchies, so the hierarchy is part of every key. Containers themselves are in
+//! [`crate::containers`].
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::bounded::Bounded;
+use crate::calls::Calls;
+use crate::cgroup_path::{container_in_name, container_in_path};
+use crate::fact::Runtime;
+use crate::ids::CgroupKey;
+use crate::runtime_args::{OciCall, OciCommand, is_oci_runtime};
+
+/// Most cgroups in the table; the one used longest ago goes first.
+pub(crate) const CGROUPS_MAX: usize = 32_768;
+/// Most removed cgroups that are still known: sockets and late records outlive their cgroup.
+const REMOVED_MAX: usize = 1024;
+/// `kernfs_node.id` of the root of every hierarchy.
+const ROOT_ID: u64 = 1;
+
+/// Whose a cgroup is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The host's.
+    Host,
+    /// This container's.
+    Container(Arc<str>),
+    /// An OCI runtime made it under a name that says nothing; the first program that starts in it decides.
+    Candidate(Option<Arc<str>>),
+}
+
+/// One cgroup.
+#[derive(Debug)]
+struct Cgroup {
+    path: Option<Arc<str>>,
+    place: Place,
+    removed: bool,
+}
+
+/// What the path and the maker of a cgroup say of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Attribution {
+    /// The host's.
+    Host,
+    /// A container's own cgroup.
+    Own(Naming),
+    /// Inside the cgroup of a container that is known.
+    Nested(Arc<str>),
+    /// Inside the cgroup of a container that the path alone tells of.
+    Inside(Naming),
+    /// See [`Place::Candidate`].
+    Candidate(Option<Arc<str>>),
+}
+
+/// What a cgroup's name says of its container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Naming {
+    pub(crate) id: Arc<str>,
+    pub(crate) runtime: Runtime,
+    pub(crate) namespace: Option<Arc<str>>,
+    pub(crate) pod_uid: Option<Arc<str>>,
+    /// Path of the container's own cgroup.
+    pub(crate) path: Option<Arc<str>>,
+}
+
+/// Who made a cgroup.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Maker<'a> {
+    /// Its call, when it is an OCI runtime.
+    pub(crate) call: Option<&'a OciCall>,
+    /// Its name.
+    pub(crate) comm: &'a str,
+}
+
+impl Maker<'_> {
+    /// A cgroup that was there before the sensor.
+    pub(crate) const UNKNOWN: Self = Maker { call: None, comm: "" };
+
+    /// The container it is making, if that is what it is doing.
+    fn making(&self) -> Option<&Arc<str>> {
+        let call = self.call?;
+        matches!(call.command, OciCommand::Create | OciCommand::Run).then_some(call.id.as_ref()).flatten()
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Inventory {
+    cgroups: Bounded<CgroupKey, Cgroup>,
+    paths: HashMap<Arc<str>, Vec<CgroupKey>>,
+    removed: VecDeque<CgroupKey>,
+}
+
+impl Inventory {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { cgroups: Bounded::new(capacity), paths: HashMap::new(), removed: VecDeque::new() }
+    }
+
+    /// Whose a cgroup is; `None` when it was never seen.
+    pub(crate) fn place(&self, key: CgroupKey) -> Option<&Place> {
+        match self.cgroups.peek(&key) {
+            Some(cgroup) => Some(&cgroup.place),
+            None if key.id == ROOT_ID => Some(&Place::Host),
+            None => None,
+        }
+    }
+
+    /// The path of a cgroup.
+    pub(crate) fn path(&self, key: CgroupKey) -> Option<&Arc<str>> {
+        self.cgroups.peek(&key)?.path.as_ref()
+    }
+
+    /// Cgroups with this path, at most one per hierarchy.
+    pub(crate) fn at_path(&self, path: &str) -> &[CgroupKey] {
+        self.paths.get(path).map_or(&[], |keys| keys)
+    }
+
+    /// Live cgroups of the host below this path, in order of use.
+    pub(crate) fn host_cgroups_below(&self, path: &str) -> Vec<CgroupKey> {
+        let below = |candidate: &str| candidate.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        self.cgroups
+            .iter()
+            .filter(|(_, cgroup)| cgroup.place == Place::Host && cgroup.path.as_deref().is_some_and(below))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    /// Enters a cgroup; returns the key of the one that had to go for it.
+    pub(crate) fn insert(
+        &mut self,
+        key: CgroupKey,
+        path: Option<Arc<str>>,
+        place: Place,
+    ) -> Option<CgroupKey> {
+        self.forget(key);
+        if let Some(path) = &path {
+            let keys = self.paths.entry(path.clone()).or_default();
+            // A path has one cgroup per hierarchy: an older one is gone, its removal was lost.
+            keys.retain(|known| known.hierarchy != key.hierarchy);
+            keys.push(key);
+        }
+        let (evicted, cgroup) = self.cgroups.insert(key, Cgroup { path, place, removed: false })?;
+        self.forget_path(evicted, &cgroup);
+        Some(evicted)
+    }
+
+    /// Changes whose a cgroup is.
+    pub(crate) fn set_place(&mut self, key: CgroupKey, place: Place) {
+        if let Some(cgroup) = self.cgroups.get_mut(&key) {
+            cgroup.place = place;
+        }
+    }
+
+    /// A cgroup is gone. It stays known for a while, see [`REMOVED_MAX`].
+    pub(crate) fn remove(&mut self, key: CgroupKey) {
+        let Some(cgroup) = self.cgroups.get_mut(&key) else { return };
+        if std::mem::replace(&mut cgroup.removed, true) {
+            return;
+        }
+        let path = cgroup.path.clone();
+        self.forget_key_of(path.as_ref(), key);
+        self.removed.push_back(key);
+        if self.removed.len() > REMOVED_MAX
+            && let Some(oldest) = self.removed.pop_front()
+            && self.cgroups.peek(&oldest).is_some_and(|cgroup| cgroup.removed)
+        {
+            self.cgroups.remove(&oldest);
+        }
+    }
+
+    fn forget(&mut self, key: CgroupKey) {
+        if let Some(cgroup) = self.cgroups.remove(&key) {
+            self.forget_path(key, &cgroup);
+        }
+    }
+
+    fn forget_path(&mut self, key: CgroupKey, cgroup: &Cgroup) {
+        if !cgroup.removed {
+            self.forget_key_of(cgroup.path.as_ref(), key);
+        }
+    }
+
+    fn forget_key_of(&mut self, path: Option<&Arc<str>>, key: CgroupKey) {
+        if let Some(path) = path
+            && let Some(keys) = self.paths.get_mut(path)
+        {
+            keys.retain(|known| *known != key);
+            if keys.is_empty() {
+                self.paths.remove(path);
+            }
+        }
+    }
+
+    /// Finds the place of a cgroup from its path and its maker.
+    ///
+    /// `lives_at` says where a container lives, so that a cgroup made inside one container cannot pass for another
+    /// container's by its name.
+    pub(crate) fn attribute<'a>(
+        &self,
+        hierarchy: u32,
+        path: &str,
+        maker: Maker<'_>,
+        calls: &Calls,
+        lives_at: impl Fn(&str) -> Option<&'a str>,
+    ) -> Attribution {
+        let outer = self.nearest_place(hierarchy, path);
+        if let Some(naming) = named_by_leaf(path, maker, calls) {
+            let elsewhere = lives_at(&naming.id).is_some_and(|home| home != path);
+            match outer {
+                Some(Place::Container(outer)) if elsewhere || *outer == naming.id => {}
+                _ => return Attribution::Own(naming),
+            }
+        }
+        match outer {
+            Some(Place::Container(outer)) => return Attribution::Nested(outer.clone()),
+            Some(Place::Host | Place::Candidate(_)) | None => {}
+        }
+        if let Some(naming) = container_in_path(path).map(Naming::from)
+            && naming.path.as_deref().is_some_and(|own| own != path)
+        {
+            return Attribution::Inside(naming);
+        }
+        if maker.making().is_some() || is_oci_runtime(maker.comm) {
+            return Attribution::Candidate(maker.making().cloned());
+        }
+        Attribution::Host
+    }
+
+    /// The place of the closest parent that is known.
+    fn nearest_place(&self, hierarchy: u32, path: &str) -> Option<&Place> {
+        let mut rest = path;
+        while let Some((parent, _)) = rest.rsplit_once('/') {
+            let key = self.at_path(parent).iter().find(|key| key.hierarchy == hierarchy);
+            if let Some(cgroup) = key.and_then(|key| self.cgroups.peek(key)) {
+                return Some(&cgroup.place);
+            }
+            rest = parent;
+        }
+        None
+    }
+
+    /// Number of cgroups.
+    pub(crate) fn len(&self) -> usize {
+        self.cgroups.len()
+    }
+
+    /// Cgroups evicted since the start.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.cgroups.evicted()
+    }
+}
+
+impl From<crate::cgroup_path::Identity<'_>> for Naming {
+    fn from(identity: crate::cgroup_path::Identity<'_>) -> Self {
+        Self {
+            id: identity.id.into(),
+            runtime: identity.runtime,
+            namespace: identity.namespace.map(Arc::from),
+            pod_uid: identity.pod_uid.map(Arc::from),
+            path: Some(identity.path.into()),
+        }
+    }
+}
+
+/// What the last component of a path says: by its form, by the arguments of the runtime that makes it, or by those of
+/// a runtime that asked systemd to make it.
+fn named_by_leaf(path: &str, maker: Maker<'_>, calls: &Calls) -> Option<Naming> {
+    let (_, leaf) = path.rsplit_once('/')?;
+    if let Some(identity) = container_in_path(path).filter(|identity| identity.path == path) {
+        return Some(identity.into());
+    }
+    let by_maker = maker.making().filter(|id| leaf == &***id || leaf.contains(&***id));
+    let by_call = || calls.id_in_unit(leaf);
+    by_maker.cloned().or_else(by_call).map(|id| Naming {
+        id,
+        runtime: Runtime::Unknown,
+        namespace: None,
+        pod_uid: None,
+        path: Some(path.into()),
+    })
+}
+
+/// What the own name of a cgroup says whose making was not seen.
+pub(crate) fn named_by_itself(name: &str, calls: &Calls) -> Option<Naming> {
+    let (runtime, id) = match container_in_name(name) {
+        Some((runtime, id)) => (runtime, Arc::from(id)),
+        None => (Runtime::Unknown, calls.known_id(name).or_else(|| calls.id_in_unit(name))?),
+    };
+    Some(Naming { id, runtime, namespace: None, pod_uid: None, path: None })
+}
+
+#[cfg(test)]
+mod tests;

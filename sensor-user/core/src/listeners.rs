@@ -1,0 +1,200 @@
+//! Listening sockets on watched ports, who holds them, and which of them took a connection.
+//!
+//! Owns the socket table and the choice of the one process to name among several holders. A socket that was passed on
+//! (systemd's activation, a fork) is held by others than its opener; the iterator's answers keep the holders current.
+
+use std::collections::HashMap;
+
+use crate::bounded::Bounded;
+use crate::decode::{Ends, Task};
+use crate::fact::{End, ExecRole, Scope};
+use crate::ids::{CgroupKey, ProcessKey};
+use crate::processes::Processes;
+
+/// Most listening sockets in the table; the one used longest ago goes first.
+pub(crate) const LISTENERS_MAX: usize = 4096;
+
+/// A process that has the socket open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) task: Task,
+    pub(crate) cgroup: CgroupKey,
+}
+
+/// One listening socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) local: End,
+    pub(crate) netns: u32,
+    /// Cgroup of the socket.
+    pub(crate) cgroup: CgroupKey,
+    /// Who began to listen, where that was seen.
+    pub(crate) opener: Option<ProcessKey>,
+    pub(crate) holders: Vec<Holder>,
+    /// The holder the output named last, once it has told of the listener.
+    pub(crate) announced: Option<Option<ProcessKey>>,
+    /// Boot-clock time at which it was first known of.
+    pub(crate) known_ns: u64,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    table: Bounded<u64, Listener>,
+    by_port: HashMap<(u32, u16), Vec<u64>>,
+    /// How many sockets each process holds.
+    holding: HashMap<ProcessKey, usize>,
+}
+
+impl Listeners {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { table: Bounded::new(capacity), by_port: HashMap::new(), holding: HashMap::new() }
+    }
+
+    /// Adds or replaces a socket.
+    pub(crate) fn insert(&mut self, sock: u64, listener: Listener) {
+        self.remove(sock);
+        self.by_port.entry((listener.netns, listener.local.port)).or_default().push(sock);
+        for holder in &listener.holders {
+            *self.holding.entry(holder.task.key).or_default() += 1;
+        }
+        if let Some((sock, evicted)) = self.table.insert(sock, listener) {
+            self.forget(sock, &evicted);
+        }
+    }
+
+    /// Takes a socket out.
+    pub(crate) fn remove(&mut self, sock: u64) -> Option<Listener> {
+        let listener = self.table.remove(&sock)?;
+        self.forget(sock, &listener);
+        Some(listener)
+    }
+
+    fn forget(&mut self, sock: u64, listener: &Listener) {
+        let key = (listener.netns, listener.local.port);
+        if let Some(socks) = self.by_port.get_mut(&key) {
+            socks.retain(|known| *known != sock);
+            if socks.is_empty() {
+                self.by_port.remove(&key);
+            }
+        }
+        for holder in &listener.holders {
+            self.let_go(holder.task.key);
+        }
+    }
+
+    fn let_go(&mut self, process: ProcessKey) {
+        if let Some(count) = self.holding.get_mut(&process) {
+            *count -= 1;
+            if *count == 0 {
+                self.holding.remove(&process);
+            }
+        }
+    }
+
+    /// Replaces the holders of a socket.
+    pub(crate) fn set_holders(&mut self, sock: u64, holders: Vec<Holder>) {
+        let Some(listener) = self.table.get_mut(&sock) else { return };
+        for holder in &holders {
+            *self.holding.entry(holder.task.key).or_default() += 1;
+        }
+        for holder in std::mem::replace(&mut listener.holders, holders) {
+            self.let_go(holder.task.key);
+        }
+    }
+
+    /// Whether a process holds any socket here.
+    pub(crate) fn is_holder(&self, process: ProcessKey) -> bool {
+        self.holding.contains_key(&process)
+    }
+
+    /// A process is gone, and what it held with it.
+    pub(crate) fn drop_holder(&mut self, process: ProcessKey) {
+        if self.holding.remove(&process).is_none() {
+            return;
+        }
+        for (_, listener) in self.table.iter_mut() {
+            listener.holders.retain(|holder| holder.task.key != process);
+        }
+    }
+
+    /// A socket by its kernel address.
+    pub(crate) fn get_mut(&mut self, sock: u64) -> Option<&mut Listener> {
+        self.table.get_mut(&sock)
+    }
+
+    /// A socket by its kernel address, without counting as a use.
+    pub(crate) fn peek(&self, sock: u64) -> Option<&Listener> {
+        self.table.peek(&sock)
+    }
+
+    /// Kernel addresses of all sockets, the one used longest ago first.
+    pub(crate) fn socks(&self) -> Vec<u64> {
+        self.table.iter().map(|(sock, _)| *sock).collect()
+    }
+
+    /// The socket that took a connection: bound to exactly this address, else to all of its family, else an IPv6 one
+    /// bound to all, which takes IPv4 too. Of several, one with holders, then the one known last.
+    pub(crate) fn find(&self, ends: &Ends) -> Option<&Listener> {
+        let socks = self.by_port.get(&(ends.netns, ends.local.port))?;
+        let listeners = socks.iter().filter_map(|sock| self.table.peek(sock));
+        listeners
+            .filter_map(|listener| {
+                let fit = bind_fit(listener.local, ends.local)?;
+                Some(((fit, !listener.holders.is_empty(), listener.known_ns), listener))
+            })
+            .max_by_key(|(rank, _)| *rank)
+            .map(|(_, listener)| listener)
+    }
+
+    /// Sockets evicted since the start.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.table.evicted()
+    }
+
+    /// Number of sockets.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+}
+
+/// How well a bound address fits the address a connection came to; `None` when it does not.
+fn bind_fit(bound: End, local: End) -> Option<u8> {
+    if bound.ip == local.ip {
+        Some(2)
+    } else if !bound.ip.is_unspecified() {
+        None
+    } else if bound.ip.is_ipv4() == local.ip.is_ipv4() {
+        Some(1)
+    } else {
+        bound.ip.is_ipv6().then_some(0)
+    }
+}
+
+/// The holder to name: a daemon before other runtime programs before the rest, then one that is neither pid 1 nor the
+/// opener (both pass sockets on), then the youngest.
+pub(crate) fn present_holder<'a>(listener: &'a Listener, processes: &Processes) -> Option<&'a Holder> {
+    match &*listener.holders {
+        [only] => Some(only),
+        several => several.iter().max_by_key(|holder| {
+            let key = holder.task.key;
+            let role = processes.peek(key).and_then(|entry| entry.image.role);
+            let passed_on = key.pid == 1 || listener.opener == Some(key);
+            (role == Some(ExecRole::Daemon), role.is_some(), !passed_on, key.start_ns, key.pid)
+        }),
+    }
+}
+
+/// Reach of a bind address.
+pub(crate) fn scope_of(local: End) -> Scope {
+    use std::net::IpAddr;
+    let private = match local.ip {
+        ip if ip.is_loopback() => return Scope::Loopback,
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    if private { Scope::Private } else { Scope::Any }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! What did not reach the output, and the proof that everything else did.
+//!
+//! Owns the comparison of the kernel's counters with what the agent received: produced = received + lost + suppressed.
+//! Knows nothing of what the records said.
+
+use sensor_common::counters::{Event, Fate};
+use sensor_common::record::{RecordKind, Ring};
+
+use crate::health::{Balance, KernelCounters, Loss, record_kind_name};
+use crate::time::Timestamp;
+
+/// A fact within this distance of a management loss says so.
+const AROUND_NS: u64 = 1_000_000_000;
+
+/// Count of one thing the agent or the kernel dropped outside the rings, under the name printed for it.
+pub(crate) type Tally = (&'static str, u64);
+
+/// Counts since the start and what was reported of them.
+#[derive(Debug, Default)]
+pub(crate) struct LossLedger {
+    received: [[u64; RecordKind::COUNT]; Ring::COUNT],
+    undecodable: u64,
+    undecodable_reported: u64,
+    kernel: KernelCounters,
+    tables: Vec<Tally>,
+    /// The last span of time in which management records were lost, and how many.
+    management: Option<(u64, u64, u64)>,
+    compared_ns: u64,
+}
+
+impl LossLedger {
+    /// A record was taken from a ring; its kind is unknown when its header is damaged.
+    pub(crate) fn count_received(&mut self, ring: Ring, kind: Option<RecordKind>) {
+        if let Some(kind) = kind {
+            self.received[ring as usize][kind as usize] += 1;
+        }
+    }
+
+    /// A record could not be decoded.
+    pub(crate) fn count_undecodable(&mut self) {
+        self.undecodable += 1;
+    }
+
+    /// Compares with the counters and tallies of the last time; returns the loss since then and the number of
+    /// undecodable records.
+    pub(crate) fn compare(
+        &mut self,
+        now: Timestamp,
+        kernel: &KernelCounters,
+        tables: Vec<Tally>,
+    ) -> (Vec<Loss>, u64) {
+        let mut loss = ring_loss(&self.kernel, kernel);
+        let management = loss.iter().filter(|entry| entry.ring == Some(Ring::Management));
+        let lost = management.map(|entry| entry.lost).sum::<u64>();
+        if lost > 0 {
+            self.management = Some((self.compared_ns, now.boot_ns, lost));
+        }
+        loss.extend(
+            kernel_tallies(kernel)
+                .into_iter()
+                .zip(kernel_tallies(&self.kernel))
+                .filter_map(|((kind, now), (_, before))| outside_rings(kind, now.saturating_sub(before), 0)),
+        );
+        loss.extend(tables.iter().filter_map(|(kind, evicted)| {
+            let before = self.tables.iter().find(|(known, _)| known == kind).map_or(0, |(_, count)| *count);
+            outside_rings(kind, 0, evicted.saturating_sub(before))
+        }));
+        let undecodable = self.undecodable - self.undecodable_reported;
+        self.undecodable_reported = self.undecodable;
+        self.kernel = *kernel;
+        self.tables = tables;
+        self.compared_ns = now.boot_ns;
+        (loss, undecodable)
+    }
+
+    /// The loss since the start and the number of undecodable records.
+    pub(crate) fn totals(&self, kernel: &KernelCounters, tables: &[Tally]) -> (Vec<Loss>, u64) {
+        let mut loss = ring_loss(&KernelCounters::default(), kernel);
+        loss.extend(
+            kernel_tallies(kernel).into_iter().filter_map(|(kind, lost)| outside_rings(kind, lost, 0)),
+        );
+        loss.extend(tables.iter().filter_map(|(kind, evicted)| outside_rings(kind, 0, *evicted)));
+        (loss, self.undecodable)
+    }
+
+    /// The balance of the run, entries with something produced only.
+    pub(crate) fn balance(&self, kernel: &KernelCounters) -> Vec<Balance> {
+        let cells = Ring::ALL.into_iter().flat_map(|ring| RecordKind::ALL.map(|kind| (ring, kind)));
+        cells
+            .map(|(ring, kind)| {
+                let fates = kernel.records[ring as usize][kind as usize];
+                let [submitted, lost, suppressed] = Fate::ALL.map(|fate| fates[fate as usize]);
+                let received = self.received[ring as usize][kind as usize];
+                Balance { ring, kind, produced: submitted + lost + suppressed, received, lost, suppressed }
+            })
+            .filter(|balance| balance.produced > 0 || balance.received > 0)
+            .collect()
+    }
+
+    /// Management records lost in the second around this time, as far as the counters have told.
+    pub(crate) fn lost_around(&self, boot_ns: u64) -> u64 {
+        match self.management {
+            Some((from, to, lost))
+                if boot_ns.saturating_add(AROUND_NS) >= from && boot_ns <= to.saturating_add(AROUND_NS) =>
+            {
+                lost
+            }
+            _ => 0,
+        }
+    }
+
+    /// Records received since the start.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.iter().flatten().sum()
+    }
+
+    /// Records that could not be decoded since the start.
+    pub(crate) fn undecodable(&self) -> u64 {
+        self.undecodable
+    }
+}
+
+fn ring_loss(before: &KernelCounters, now: &KernelCounters) -> Vec<Loss> {
+    let cells = Ring::ALL.into_iter().flat_map(|ring| RecordKind::ALL.map(|kind| (ring, kind)));
+    cells
+        .map(|(ring, kind)| {
+            let now = now.records[ring as usize][kind as usize];
+            let before = before.records[ring as usize][kind as usize];
+            let grown = |fate: Fate| now[fate as usize].saturating_sub(before[fate as usize]);
+            Loss {
+                ring: Some(ring),
+                kind: record_kind_name(kind),
+                lost: grown(Fate::Lost),
+                suppressed: grown(Fate::Suppressed),
+                evicted: 0,
+            }
+        })
+        .filter(|loss| loss.lost > 0 || loss.suppressed > 0)
+        .collect()
+}
+
+/// What the kernel side dropped outside the rings.
+fn kernel_tallies(kernel: &KernelCounters) -> [Tally; 3] {
+    [
+        ("probe-recursion", kernel.recursion_misses),
+        ("untracked-connection", kernel.events[Event::UntrackedConnection as usize]),
+        ("read-failed", kernel.events[Event::ReadFailed as usize]),
+    ]
+}
+
+fn outside_rings(kind: &'static str, lost: u64, evicted: u64) -> Option<Loss> {
+    (lost > 0 || evicted > 0).then_some(Loss { ring: None, kind, lost, suppressed: 0, evicted })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! What leaves the engine: numbered output and requests, in order.
+//!
+//! Owns sequence numbers and record ids. Before the ready record nothing is numbered, so that it is always the first.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::engine::{Output, Request};
+use crate::fact::{Container, Fact, FactKind, K8s, Net, Node, Process, Quality, Verdict};
+use crate::health::Health;
+use crate::ids::{ConnId, RecordId, RunId};
+use crate::text::push_hex;
+use crate::time::Timestamp;
+
+/// Most facts that wait for the ready record.
+const EARLY_MAX: usize = 16_384;
+
+/// A fact without its number.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) at: Timestamp,
+    pub(crate) process: Option<Arc<Process>>,
+    pub(crate) container: Option<Arc<Container>>,
+    pub(crate) k8s: Option<Arc<K8s>>,
+    pub(crate) net: Option<Net>,
+    pub(crate) quality: Quality,
+    pub(crate) kind: FactKind,
+    pub(crate) verdict: Option<Verdict>,
+}
+
+/// The queue of output and the queue of requests.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    node: Arc<Node>,
+    run: String,
+    seq: u64,
+    healths: u64,
+    /// Facts that wait for the ready record; `None` once it is out.
+    early: Option<VecDeque<Draft>>,
+    early_evicted: u64,
+    outputs: VecDeque<Output>,
+    requests: VecDeque<Request>,
+    id: String,
+}
+
+impl Outbox {
+    pub(crate) fn new(run: RunId, node: Arc<Node>) -> Self {
+        Self {
+            node,
+            run: run.to_string(),
+            seq: 0,
+            healths: 0,
+            early: Some(VecDeque::new()),
+            early_evicted: 0,
+            outputs: VecDeque::new(),
+            requests: VecDeque::new(),
+            id: String::new(),
+        }
+    }
+
+    /// Sends a fact, or keeps it until the ready record is out.
+    pub(crate) fn send(&mut self, draft: Draft) {
+        let Some(early) = &mut self.early else { return self.number(draft) };
+        if early.len() == EARLY_MAX {
+            early.pop_front();
+            self.early_evicted += 1;
+        }
+        early.push_back(draft);
+    }
+
+    /// Sends the ready record and then what waited for it.
+    pub(crate) fn open(&mut self, at: Timestamp, health: Health) {
+        let early = self.early.take().unwrap_or_default();
+        self.send_health(at, health);
+        early.into_iter().for_each(|draft| self.number(draft));
+    }
+
+    /// Lets facts through without a ready record, as replay does.
+    pub(crate) fn open_silently(&mut self) {
+        let early = self.early.take().unwrap_or_default();
+        early.into_iter().for_each(|draft| self.number(draft));
+    }
+
+    /// Whether the ready record is still to come.
+    pub(crate) fn is_early(&self) -> bool {
+        self.early.is_some()
+    }
+
+    /// Sends a fact that has its id already.
+    pub(crate) fn send_recorded(&mut self, fact: Fact, verdict: Option<Verdict>) {
+        let seq = self.next_seq();
+        self.outputs.push_back(Output::Fact { seq, fact, verdict });
+    }
+
+    /// Sends a health record of this run.
+    pub(crate) fn send_health(&mut self, at: Timestamp, health: Health) {
+        self.healths += 1;
+        let id = RecordId(format!("health-{}-{:x}", self.run, self.healths).into());
+        let node = self.node.clone();
+        self.send_health_as(id, at, node, health);
+    }
+
+    /// Sends a health record under an id and for a node of the caller's choice.
+    pub(crate) fn send_health_as(
+        &mut self,
+        id: RecordId,
+        at: Timestamp,
+        node: Arc<Node>,
+        mut health: Health,
+    ) {
+        let seq = self.next_seq();
+        if let Some(emitted) = &mut health.emitted {
+            *emitted = seq + 1;
+        }
+        self.outputs.push_back(Output::Health { seq, id, at, node, health });
+    }
+
+    /// The id printed for a connection.
+    pub(crate) fn conn_id(&mut self, conn: u64) -> ConnId {
+        ConnId(self.id_with("-c", conn))
+    }
+
+    pub(crate) fn request(&mut self, request: Request) {
+        self.requests.push_back(request);
+    }
+
+    pub(crate) fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(crate) fn next_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    /// Facts dropped while they waited for the ready record.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.early_evicted
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        let seq = self.seq;
+        self.seq += 1;
+        seq
+    }
+
+    fn number(&mut self, draft: Draft) {
+        let seq = self.next_seq();
+        let id = RecordId(self.id_with("-", seq));
+        let Draft { at, process, container, k8s, net, quality, kind, verdict } = draft;
+        let fact = Fact { id, at, node: self.node.clone(), process, container, k8s, net, quality, kind };
+        self.outputs.push_back(Output::Fact { seq, fact, verdict });
+    }
+
+    fn id_with(&mut self, separator: &str, number: u64) -> Arc<str> {
+        self.id.clear();
+        self.id.push_str(&self.run);
+        self.id.push_str(separator);
+        push_hex(&mut self.id, number);
+        Arc::from(&*self.id)
+    }
+}

@@ -1,0 +1,383 @@
+//! The processes of the machine, by (pid, start time), with the ancestry each had when it was made.
+//!
+//! Owns identity and ancestry; knows nothing of containers beyond the cgroup key a process had last. Forks say who made
+//! whom, execs carry their ancestors from the kernel, so a lost record costs detail and never the whole chain.
+//! Snapshots for the output are built once per image and shared.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::bounded::Bounded;
+use crate::decode::{AncestorId, ExecEvent, ForkEvent, Task};
+use crate::engine::SeedProcess;
+use crate::fact::{Ancestor, ExecRole, Process};
+use crate::ids::{CgroupKey, ProcessKey};
+use crate::role;
+use crate::runtime_args::{self, RuntimeCall};
+use crate::text::{self, Comm};
+
+/// Most processes in the table; the one used longest ago goes first.
+pub(crate) const PROCESSES_MAX: usize = 32_768;
+/// Most bytes of arguments and paths in the table.
+const IMAGE_BYTES_MAX: usize = 24 << 20;
+/// Most exited processes that are still known: a listener or connection is closed after the exit of its process.
+const EXITED_MAX: usize = 1024;
+/// Most ancestors of one process.
+const LINEAGE_MAX: usize = 16;
+
+/// The program a process runs; shared by a process and its forks.
+#[derive(Debug, Default)]
+pub(crate) struct Image {
+    pub(crate) exe: Option<Arc<str>>,
+    pub(crate) args: Option<Arc<[Arc<str>]>>,
+    pub(crate) truncated: bool,
+    pub(crate) role: Option<ExecRole>,
+    pub(crate) call: Option<RuntimeCall>,
+    bytes: usize,
+}
+
+impl Image {
+    fn new(
+        exe: Option<Arc<str>>,
+        args: Option<Arc<[Arc<str>]>>,
+        truncated: bool,
+        tools: &[Arc<str>],
+    ) -> Self {
+        let arg0 = args.as_ref().and_then(|args| args.first()).map(|arg| &**arg);
+        let program = role::of_program(exe.as_deref(), arg0, tools);
+        let call =
+            program.and_then(|(_, name)| runtime_args::parse(name, args.as_deref().unwrap_or_default()));
+        let role = program.map(|(role, _)| role);
+        // An argument costs its text and its share of two reference counts and pointers.
+        let args_bytes = args.iter().flat_map(|args| args.iter()).map(|arg| arg.len() + 32).sum::<usize>();
+        let bytes = exe.as_ref().map_or(0, |exe| exe.len()) + args_bytes;
+        Self { exe, args, truncated, role, call, bytes }
+    }
+
+    /// The image of a process of which only the name is known.
+    fn of_comm(comm: &str, tools: &[Arc<str>]) -> Self {
+        Self { role: role::of_name(comm, tools), ..Self::default() }
+    }
+}
+
+/// One process.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) parent: Option<ProcessKey>,
+    pub(crate) image: Arc<Image>,
+    /// The cgroup it had at the last record that named one.
+    pub(crate) cgroup: CgroupKey,
+    /// Mount namespace at its last exec; 0 = not known.
+    pub(crate) mnt_ns: u32,
+    /// Its exec is in the output, so its exit will be.
+    pub(crate) reported: bool,
+    comm: Comm,
+    comm_text: Arc<str>,
+    uid: u32,
+    ppid: Option<u32>,
+    lineage: Option<Arc<[Ancestor]>>,
+    /// Ancestry of what it forks: itself and its own ancestry. Built at the first fork, shared by all children.
+    offspring: Option<Arc<[Ancestor]>>,
+    snapshot: Option<Arc<Process>>,
+    exited: bool,
+}
+
+impl Entry {
+    fn new(task: &Task, comm_text: Arc<str>, image: Arc<Image>) -> Self {
+        Self {
+            parent: None,
+            image,
+            cgroup: CgroupKey { hierarchy: 0, id: 0 },
+            mnt_ns: 0,
+            reported: false,
+            comm: task.comm,
+            comm_text,
+            uid: task.uid,
+            ppid: None,
+            lineage: None,
+            offspring: None,
+            snapshot: None,
+            exited: false,
+        }
+    }
+
+    fn as_ancestor(&self, pid: u32) -> Ancestor {
+        Ancestor { pid, comm: self.comm_text.clone(), exe: self.image.exe.clone() }
+    }
+
+    /// Programs rename themselves and drop privileges; what the latest record says holds.
+    fn refresh(&mut self, task: &Task) {
+        if self.comm != task.comm {
+            self.comm = task.comm;
+            self.comm_text = task.comm.shared();
+            self.snapshot = None;
+            self.offspring = None;
+        }
+        if self.uid != task.uid {
+            self.uid = task.uid;
+            self.snapshot = None;
+        }
+    }
+
+    fn snapshot(&mut self, key: ProcessKey) -> Arc<Process> {
+        let snapshot = self.snapshot.get_or_insert_with(|| {
+            Arc::new(Process {
+                pid: key.pid,
+                ppid: self.ppid,
+                start_ns: key.start_ns,
+                comm: self.comm_text.clone(),
+                exe: self.image.exe.clone(),
+                args: self.image.args.clone(),
+                uid: Some(self.uid),
+                ancestors: self.lineage.clone().unwrap_or_else(|| Arc::from([])),
+                truncated: self.image.truncated,
+            })
+        });
+        snapshot.clone()
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Processes {
+    table: Bounded<ProcessKey, Entry>,
+    exited: VecDeque<ProcessKey>,
+    image_bytes: usize,
+    tools: Vec<Arc<str>>,
+}
+
+impl Processes {
+    /// An empty table; `tools` are the configured names that count as tools.
+    pub(crate) fn new(capacity: usize, tools: Vec<Arc<str>>) -> Self {
+        Self { table: Bounded::new(capacity), exited: VecDeque::new(), image_bytes: 0, tools }
+    }
+
+    /// Replaces the configured names; programs that run already keep the role they had.
+    pub(crate) fn set_tools(&mut self, tools: Vec<Arc<str>>) {
+        self.tools = tools;
+    }
+
+    /// Enters a process that was there before the sensor. Its ancestry is filled in by [`Self::settle_seeds`].
+    pub(crate) fn seed(&mut self, seed: SeedProcess) {
+        let task = Task::from(seed.item.task);
+        let comm = task.comm.shared();
+        let image = match (&seed.exe, &seed.args) {
+            (None, None) => Image::of_comm(&comm, &self.tools),
+            _ => Image::new(seed.exe, seed.args, false, &self.tools),
+        };
+        let mut entry = Entry::new(&task, comm, Arc::new(image));
+        entry.cgroup = seed.item.cgroup.into();
+        if seed.item.parent_pid != 0 {
+            entry.ppid = Some(seed.item.parent_pid);
+            entry.parent =
+                Some(ProcessKey { pid: seed.item.parent_pid, start_ns: seed.item.parent_start_ns });
+        }
+        self.insert(task.key, entry);
+    }
+
+    /// Fills in the ancestry of the processes that were there before, once all of them are entered.
+    pub(crate) fn settle_seeds(&mut self) {
+        let unsettled: Vec<_> =
+            self.table.iter().filter(|(_, entry)| entry.lineage.is_none()).map(|(key, _)| *key).collect();
+        for key in unsettled {
+            let lineage = self.walk(key).skip(1).map(|(key, entry)| entry.as_ancestor(key.pid)).collect();
+            if let Some(entry) = self.table.get_mut(&key) {
+                entry.lineage = Some(lineage);
+                entry.snapshot = None;
+            }
+        }
+    }
+
+    /// A process and its known ancestors, itself first.
+    pub(crate) fn walk(&self, key: ProcessKey) -> impl Iterator<Item = (ProcessKey, &Entry)> {
+        let first = self.table.peek(&key).map(|entry| (key, entry));
+        std::iter::successors(first, |(_, entry)| {
+            let parent = entry.parent?;
+            self.table.peek(&parent).map(|entry| (parent, entry))
+        })
+        .take(LINEAGE_MAX + 1)
+    }
+
+    /// A process was made: it runs its parent's image under its parent's name until it executes another.
+    pub(crate) fn fork(&mut self, event: &ForkEvent) {
+        let child = &event.child;
+        let mut entry = match self.table.get_mut(&event.parent) {
+            Some(parent) => {
+                parent.refresh(&Task { key: event.parent, uid: parent.uid, comm: child.comm });
+                let mut entry = Entry::new(child, parent.comm_text.clone(), parent.image.clone());
+                entry.cgroup = parent.cgroup;
+                entry.mnt_ns = parent.mnt_ns;
+                entry.lineage = Some(offspring(parent, event.parent.pid));
+                entry
+            }
+            None => {
+                let comm = child.comm.shared();
+                let image = Arc::new(Image::of_comm(&comm, &self.tools));
+                let parent = Ancestor { pid: event.parent.pid, comm: comm.clone(), exe: None };
+                let mut entry = Entry::new(child, comm, image);
+                entry.lineage = Some(Arc::from([parent]));
+                entry
+            }
+        };
+        entry.parent = Some(event.parent);
+        entry.ppid = Some(event.parent.pid);
+        self.insert(child.key, entry);
+    }
+
+    /// A process runs another program. Returns its entry and what it ran before.
+    pub(crate) fn exec(&mut self, event: &ExecEvent) -> (&mut Entry, Arc<Image>) {
+        let key = event.task.key;
+        let exe = (!event.filename().is_empty()).then(|| text::shared(event.filename()));
+        let (args, too_many) = event.args().map(text::split_args).unzip();
+        let truncated = event.truncated() || too_many == Some(true);
+        let image = Arc::new(Image::new(exe, args, truncated, &self.tools));
+        let known = self.table.peek(&key).and_then(|entry| entry.lineage.as_ref());
+        // The forker's ancestry outlives re-parenting; the kernel's list covers for lost fork records.
+        let lineage = match known {
+            Some(lineage) if lineage.len() >= event.ancestors().len() => lineage.clone(),
+            _ => self.lineage_from_kernel(event.ancestors()),
+        };
+        self.ensure(&event.task);
+        self.image_bytes += image.bytes;
+        self.shrink();
+        let entry =
+            self.table.get_mut(&key).expect("invariant: entered above, and the newest is never evicted");
+        let before = std::mem::replace(&mut entry.image, image);
+        self.image_bytes -= bytes_freed(&before);
+        entry.refresh(&event.task);
+        entry.cgroup = event.cgroup;
+        entry.mnt_ns = event.mnt_ns;
+        entry.lineage = Some(lineage);
+        if let Some(parent) = event.ancestors().first() {
+            entry.ppid = Some(parent.key.pid);
+            entry.parent = entry.parent.or(Some(parent.key));
+        }
+        entry.snapshot = None;
+        entry.offspring = None;
+        (entry, before)
+    }
+
+    /// Builds an ancestry from the kernel's list, longer where an ancestor on it is known with its own.
+    fn lineage_from_kernel(&self, ancestors: &[AncestorId]) -> Arc<[Ancestor]> {
+        let mut lineage = Vec::with_capacity(LINEAGE_MAX);
+        for ancestor in ancestors {
+            let known = self.table.peek(&ancestor.key);
+            lineage.push(Ancestor {
+                pid: ancestor.key.pid,
+                comm: ancestor.comm.shared(),
+                exe: known.and_then(|entry| entry.image.exe.clone()),
+            });
+            if let Some(own) = known.and_then(|entry| entry.lineage.as_ref()) {
+                lineage.extend(own.iter().take(LINEAGE_MAX - lineage.len()).cloned());
+                break;
+            }
+        }
+        lineage.into()
+    }
+
+    /// A process is gone. It stays known for a while, see [`EXITED_MAX`].
+    pub(crate) fn exit(&mut self, key: ProcessKey) {
+        let Some(entry) = self.table.get_mut(&key) else { return };
+        if std::mem::replace(&mut entry.exited, true) {
+            return;
+        }
+        self.exited.push_back(key);
+        if self.exited.len() > EXITED_MAX
+            && let Some(key) = self.exited.pop_front()
+        {
+            self.remove(key);
+        }
+    }
+
+    /// What the output says of a task, from the table as far as it is there, else from the record alone.
+    pub(crate) fn describe(&mut self, task: &Task) -> Arc<Process> {
+        self.ensure(task);
+        let entry =
+            self.table.get_mut(&task.key).expect("invariant: entered above, and the newest is never evicted");
+        entry.refresh(task);
+        entry.snapshot(task.key)
+    }
+
+    /// What the output says of a process that may be unknown.
+    pub(crate) fn snapshot(&mut self, key: ProcessKey) -> Option<Arc<Process>> {
+        self.table.get_mut(&key).map(|entry| entry.snapshot(key))
+    }
+
+    /// An entry, without counting as a use.
+    pub(crate) fn peek(&self, key: ProcessKey) -> Option<&Entry> {
+        self.table.peek(&key)
+    }
+
+    /// An entry to change.
+    pub(crate) fn get_mut(&mut self, key: ProcessKey) -> Option<&mut Entry> {
+        self.table.get_mut(&key)
+    }
+
+    /// Every process, for the questions of start-up.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ProcessKey, &Entry)> {
+        self.table.iter()
+    }
+
+    /// Number of processes.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Processes evicted since the start.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.table.evicted()
+    }
+
+    /// Enters a task that no other record told of, by its name alone.
+    pub(crate) fn ensure(&mut self, task: &Task) {
+        // Looking it up makes it the newest, so that no shrinking takes it before the caller is done with it.
+        if self.table.get_mut(&task.key).is_none() {
+            let comm = task.comm.shared();
+            let image = Arc::new(Image::of_comm(&comm, &self.tools));
+            self.insert(task.key, Entry::new(task, comm, image));
+        }
+    }
+
+    fn insert(&mut self, key: ProcessKey, entry: Entry) {
+        self.remove(key);
+        // A forked process shares the image of its parent, which is counted already.
+        if Arc::strong_count(&entry.image) == 1 {
+            self.image_bytes += entry.image.bytes;
+        }
+        if let Some((_, evicted)) = self.table.insert(key, entry) {
+            self.image_bytes -= bytes_freed(&evicted.image);
+        }
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        while self.image_bytes > IMAGE_BYTES_MAX && self.table.len() > 1 {
+            let Some((_, evicted)) = self.table.evict_oldest() else { break };
+            self.image_bytes -= bytes_freed(&evicted.image);
+        }
+    }
+
+    fn remove(&mut self, key: ProcessKey) {
+        if let Some(entry) = self.table.remove(&key) {
+            self.image_bytes -= bytes_freed(&entry.image);
+        }
+    }
+}
+
+/// Bytes that go when this handle, the one just taken out of the table, is dropped.
+fn bytes_freed(image: &Arc<Image>) -> usize {
+    if Arc::strong_count(image) == 1 { image.bytes } else { 0 }
+}
+
+/// The ancestry of what this process forks.
+fn offspring(parent: &mut Entry, pid: u32) -> Arc<[Ancestor]> {
+    if let Some(offspring) = &parent.offspring {
+        return offspring.clone();
+    }
+    let own = parent.lineage.iter().flat_map(|lineage| lineage.iter()).take(LINEAGE_MAX - 1).cloned();
+    let lineage: Arc<[Ancestor]> = std::iter::once(parent.as_ancestor(pid)).chain(own).collect();
+    parent.offspring.insert(lineage).clone()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! `quaywatch run`.
+
+use std::io;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use sensor_common::settings::port_flags;
+use sensor_core::engine::{Engine, Settings as EngineSettings};
+use sensor_core::fact::Node;
+use sensor_core::role;
+use sensor_core::time::ClockMap;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::cli::RunArgs;
+use crate::config::Settings;
+use crate::coverage;
+use crate::exit::Unsupported;
+use crate::kernel::{self, KernelError, Probes};
+use crate::lookups::cgroupfs::Hierarchies;
+use crate::lookups::procfs::Processes;
+use crate::lookups::runtime::Containers;
+use crate::lookups::{Roots, addresses, clock, node};
+use crate::output::OutputQueue;
+use crate::pipeline::{End, Pipeline};
+use crate::sinks::Overflow;
+use crate::sources::container_state::ContainerState;
+use crate::sources::ring_buffer::RingSource;
+use crate::telemetry::LogLevel;
+
+/// Watches this machine until SIGINT or SIGTERM.
+///
+/// # Errors
+/// Whatever ended it; [`Unsupported`] when this system lacks something.
+pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
+    // Registered first: a signal during the start must end the program in order, too.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+
+    let roots = Roots::default();
+    let hierarchies = Hierarchies::find(&roots).context("finding the cgroup hierarchies")?;
+    let mut engine = Engine::new(engine_settings(&roots, &settings)?);
+    let mut output = OutputQueue::default();
+    for destination in &settings.outputs {
+        output.add(io::stdout(), destination.kinds, Overflow::Shed)?;
+    }
+
+    let mut probes = load(&args, &settings)?;
+    let rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
+    // Attached before anything is listed: what changes meanwhile waits in the rings.
+    probes.attach().map_err(kernel_error)?;
+
+    let containers = Containers::new(roots.clone(), hierarchies.clone());
+    let tools = &settings.policy.tools;
+    seed(&mut engine, &mut probes, &roots, &hierarchies, &containers, tools)?;
+    let (now, hooks) = (clock::now(), probes.hooks());
+    let coverage = coverage::of_hooks(&hooks, now);
+    engine.handle_ready(now, hooks, coverage);
+    info!("ready");
+
+    let containers = ContainerState::start(containers)?;
+    let pipeline = Pipeline { engine, probes, rings, containers, output, roots };
+    let end = pipeline
+        .run(async {
+            tokio::select! {
+                _ = interrupt.recv() => info!("SIGINT"),
+                _ = terminate.recv() => info!("SIGTERM"),
+            }
+        })
+        .await?;
+    match end {
+        End::Signal => Ok(()),
+        End::OutputClosed => bail!("nobody reads the output any more"),
+    }
+}
+
+fn engine_settings(roots: &Roots, settings: &Settings) -> anyhow::Result<EngineSettings> {
+    let name = match &settings.node_name {
+        Some(name) => Arc::clone(name),
+        None => node::host_name(roots).context("the host has no usable name; set node.name")?,
+    };
+    Ok(EngineSettings {
+        run: node::draw_run_id().context("drawing the id of this run")?,
+        node: Arc::new(Node { name, boot_id: node::boot_id(roots)?, cluster: settings.cluster.clone() }),
+        policy: settings.policy.clone(),
+        merge_window_ns: nanoseconds(settings.rings.merge_window),
+        hold_ns: nanoseconds(settings.hold),
+    })
+}
+
+fn nanoseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn load(args: &RunArgs, settings: &Settings) -> anyhow::Result<Probes> {
+    let options = kernel::Options {
+        management_bytes: settings.rings.management_bytes,
+        bulk_bytes: settings.rings.bulk_bytes,
+        debug: args.probe_log != LogLevel::Off,
+        ..kernel::Options::default()
+    };
+    let mut probes = Probes::load(&options).map_err(kernel_error)?;
+    let watched = settings.policy.ports.iter().map(|(port, _)| (*port, port_flags::WATCHED));
+    let lateral = settings.lateral_ports.iter().map(|port| (*port, port_flags::LATERAL));
+    probes.set_ports(watched.chain(lateral))?;
+    let configured = settings.policy.tools.iter().map(|name| &**name);
+    probes.set_tools(role::BUILT_IN.iter().copied().chain(configured))?;
+    Ok(probes)
+}
+
+/// Keeps apart what this system cannot do and what went wrong.
+fn kernel_error(error: KernelError) -> anyhow::Error {
+    if error.is_unsupported() {
+        Unsupported(format!("{:#}", anyhow::Error::new(error))).into()
+    } else {
+        error.into()
+    }
+}
+
+/// Tells the engine what was there before the sensor.
+fn seed(
+    engine: &mut Engine,
+    probes: &mut Probes,
+    roots: &Roots,
+    hierarchies: &Hierarchies,
+    containers: &Containers,
+    tools: &[Arc<str>],
+) -> anyhow::Result<()> {
+    let now = clock::now();
+    engine.handle_clock(ClockMap::from_sample(now));
+    match addresses::local(roots) {
+        Ok(addresses) => engine.handle_addresses(now, addresses),
+        Err(error) => warn!(%error, "the node's own addresses are unknown; they are not implied by the allow-list"),
+    }
+    let walk = hierarchies.walk();
+    if walk.truncated {
+        warn!(cgroups = walk.cgroups.len(), "more cgroups than can be listed; the rest is learned as it is used");
+    }
+    for metadata in containers.existing() {
+        engine.handle_container_metadata(now, metadata);
+    }
+    engine.handle_cgroups(walk.cgroups);
+    let processes = Processes::new(roots);
+    // Without an iterator the sensor runs on and its coverage says so.
+    for item in listed("processes", probes.tasks()) {
+        let process = processes.seed(item);
+        let arg0 = process.args.as_deref().and_then(|args| args.first()).map(|arg| &**arg);
+        if role::of_program(process.exe.as_deref(), arg0, tools).is_some() {
+            probes.mark_runtime_process(item.task.pid)?;
+        }
+        engine.handle_process(process);
+    }
+    let listeners = listed("listening sockets", probes.listeners());
+    engine.handle_listeners(clock::now(), &listeners);
+    Ok(())
+}
+
+fn listed<T>(what: &str, walk: Result<Vec<T>, KernelError>) -> Vec<T> {
+    walk.unwrap_or_else(|error| {
+        warn!(error = format!("{:#}", anyhow::Error::new(error)), "{what} from before the start are unknown");
+        Vec::new()
+    })
+}

@@ -1,0 +1,144 @@
+//! Settings: the configuration as the rest of the program uses it. What is here is valid.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use sensor_core::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Source, Target};
+use sensor_core::engine::Policy;
+
+use super::file::{AllowSection, ConfigFile, OutputSection, OutputType};
+use super::values::{AnyOr, At, Network};
+use crate::wire::KindFilter;
+
+/// The validated configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Configured name of the node; `None`: the host name.
+    pub node_name: Option<Arc<str>>,
+    /// Configured cluster.
+    pub cluster: Option<Arc<str>>,
+    /// What the engine judges by; replaced as a whole on reload.
+    pub policy: Policy,
+    /// Ports towards which connects are reported when attempted.
+    pub lateral_ports: Vec<u16>,
+    /// The ring buffers.
+    pub rings: RingSettings,
+    /// How long a container record waits for its metadata.
+    pub hold: Duration,
+    /// Where records go; never empty.
+    pub outputs: Vec<OutputSettings>,
+}
+
+/// The ring buffers between kernel and agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSettings {
+    /// Bytes of the management ring: a power of two of at least 4096; the loader rounds up to the page size.
+    pub management_bytes: u32,
+    /// Bytes of the bulk ring, likewise.
+    pub bulk_bytes: u32,
+    /// How often the rings are read.
+    pub poll: Duration,
+    /// How long a record waits for an earlier one of the other ring.
+    pub merge_window: Duration,
+}
+
+/// One place where records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputSettings {
+    /// What kind of place.
+    pub output_type: OutputType,
+    /// Which records.
+    pub kinds: KindFilter,
+}
+
+impl Settings {
+    /// Builds the settings from a file that [`super::validate::validate`] found no error in.
+    pub(super) fn new(file: &ConfigFile) -> Self {
+        let shared = |name: &Option<String>| name.as_deref().map(Arc::from);
+        Self {
+            node_name: shared(&file.node.name),
+            cluster: shared(&file.node.cluster),
+            policy: Policy {
+                ports: file.watch.ports.iter().map(|(port, service)| (port.0, service.value.0)).collect(),
+                tools: file.watch.runtimes.iter().map(|name| Arc::from(name.as_str())).collect(),
+                allow: allow_list(file),
+            },
+            lateral_ports: file.detect.an1007.lateral_ports.iter().map(|port| port.0).collect(),
+            rings: RingSettings {
+                management_bytes: ring_bytes(file.rings.management.value.0),
+                bulk_bytes: ring_bytes(file.rings.bulk.value.0),
+                poll: file.rings.poll.value.0,
+                merge_window: file.rings.merge_window.value.0,
+            },
+            hold: file.enrich.hold.value.0,
+            outputs: file.output.iter().map(output).collect(),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::new(&ConfigFile::default())
+    }
+}
+
+fn ring_bytes(bytes: u64) -> u32 {
+    u32::try_from(bytes.next_power_of_two()).expect("invariant: validation keeps rings at or below 1 GiB")
+}
+
+fn networks<'a>(written: impl IntoIterator<Item = &'a At<Network>>) -> Vec<IpNetwork> {
+    written.into_iter().map(|network| network.value.network()).collect()
+}
+
+fn allow_list(file: &ConfigFile) -> AllowList {
+    let mut entries: Vec<AllowEntry> = file.allow.iter().map(|entry| allow_entry(file, entry)).collect();
+    if file.implied_local {
+        entries.push(AllowEntry {
+            name: IMPLIED_LOCAL.into(),
+            from: Source { local: true, ..Source::default() },
+            to: Target::default(),
+        });
+    }
+    let nodes = networks(file.networks.nodes.members.values().flatten());
+    AllowList { entries, nodes, local: Vec::new() }
+}
+
+fn allow_entry(file: &ConfigFile, entry: &AllowSection) -> AllowEntry {
+    let (from, to) = (&entry.from.value, &entry.to.value);
+    let named = from.networks.iter().filter_map(|name| file.networks.named.get(&name.value));
+    let mut services = Vec::with_capacity(to.services.len());
+    let mut any = false;
+    for service in &to.services {
+        match service.value {
+            AnyOr::Any => any = true,
+            AnyOr::One(service) => services.push(service),
+        }
+    }
+    let to = match any {
+        // An empty target is any.
+        true => Target::default(),
+        false => Target { services, ports: to.ports.iter().map(|port| port.value.0).collect() },
+    };
+    AllowEntry {
+        name: entry.name.value.as_str().into(),
+        from: Source {
+            networks: networks(from.cidr.iter().chain(named.flat_map(|networks| &networks.value))),
+            except: networks(&from.except),
+            nodes: from.nodes,
+            local: from.local,
+        },
+        to,
+    }
+}
+
+fn output(section: &OutputSection) -> OutputSettings {
+    let mut kinds = KindFilter::NONE;
+    for kind in &section.kinds {
+        match kind.value {
+            AnyOr::Any => kinds = KindFilter::ANY,
+            AnyOr::One(kind) => kinds.add(kind),
+        }
+    }
+    OutputSettings { output_type: section.output_type, kinds }
+}

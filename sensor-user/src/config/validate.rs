@@ -1,0 +1,208 @@
+//! What the file's grammar cannot say: references between keys, ranges, and entries that cannot mean what was meant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sensor_core::allow_list::IMPLIED_LOCAL;
+use sensor_core::fact::Service;
+
+use super::file::{AllowSection, ConfigFile};
+use super::nearest::did_you_mean;
+use super::problem::Severity;
+use super::values::{AnyOr, At, Network, Period, Size};
+use crate::wire::Kind;
+
+/// Sizes a ring may have: one page to what the kernel can still map twice with ease.
+const RING_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=(1 << 30);
+
+/// Something wrong, with its position in the file, if it has one.
+pub struct Finding {
+    /// Whether the configuration can be used.
+    pub severity: Severity,
+    /// Line and column.
+    pub position: Option<(u64, u64)>,
+    /// Dotted path of the key; for values that did not come from the file.
+    pub key: &'static str,
+    /// What, and what to write instead.
+    pub message: String,
+}
+
+struct Checker {
+    findings: Vec<Finding>,
+}
+
+/// Checks a file that has the right form.
+#[must_use]
+pub fn validate(file: &ConfigFile) -> Vec<Finding> {
+    let mut checker = Checker { findings: Vec::new() };
+    checker.rings(file);
+    checker.networks(file);
+    checker.allow(file);
+    checker.output(file);
+    checker.findings.sort_by_key(|finding| finding.position);
+    checker.findings
+}
+
+impl Checker {
+    fn report<T>(&mut self, severity: Severity, key: &'static str, at: &At<T>, message: String) {
+        self.findings.push(Finding { severity, position: at.position, key, message });
+    }
+
+    fn error<T>(&mut self, key: &'static str, at: &At<T>, message: String) {
+        self.report(Severity::Error, key, at, message);
+    }
+
+    fn warning<T>(&mut self, key: &'static str, at: &At<T>, message: String) {
+        self.report(Severity::Warning, key, at, message);
+    }
+
+    fn rings(&mut self, file: &ConfigFile) {
+        self.ring_size("rings.management", &file.rings.management);
+        self.ring_size("rings.bulk", &file.rings.bulk);
+        let second = Duration::from_secs(1);
+        self.period("rings.poll", &file.rings.poll, Duration::from_millis(1)..=second);
+        self.period("rings.merge_window", &file.rings.merge_window, Duration::ZERO..=second);
+        self.period("enrich.hold", &file.enrich.hold, Duration::ZERO..=Duration::from_secs(10));
+    }
+
+    fn ring_size(&mut self, key: &'static str, size: &At<Size>) {
+        let bytes = size.value.0;
+        if !RING_BYTES.contains(&bytes) {
+            let (min, max) = (Size(*RING_BYTES.start()), Size(*RING_BYTES.end()));
+            self.error(key, size, format!("a ring of {} is out of range; write {min} to {max}", size.value));
+        } else if !bytes.is_power_of_two() {
+            let rounded = Size(bytes.next_power_of_two());
+            self.warning(key, size, format!("{} is no power of two and becomes {rounded}; write that", size.value));
+        }
+    }
+
+    fn period(&mut self, key: &'static str, period: &At<Period>, range: std::ops::RangeInclusive<Duration>) {
+        if !range.contains(&period.value.0) {
+            let (min, max) = (Period(*range.start()), Period(*range.end()));
+            self.error(key, period, format!("{} is out of range; write {min} to {max}", period.value));
+        }
+    }
+
+    fn networks(&mut self, file: &ConfigFile) {
+        let nodes = file.networks.nodes.members.values().flatten();
+        let named = file.networks.named.values().flat_map(|networks| &networks.value);
+        for network in nodes.chain(named) {
+            self.host_bits("networks", network);
+        }
+        let used: BTreeSet<&str> = file
+            .allow
+            .iter()
+            .flat_map(|entry| &entry.from.value.networks)
+            .map(|name| name.value.as_str())
+            .collect();
+        for (name, networks) in &file.networks.named {
+            if networks.value.is_empty() {
+                self.warning("networks", networks, format!("the network {name:?} is empty; add an address"));
+            } else if !used.contains(name.as_str()) {
+                let message =
+                    format!("the network {name:?} is not used; name it under `from.networks` of an entry or drop it");
+                self.warning("networks", networks, message);
+            }
+        }
+    }
+
+    fn host_bits(&mut self, key: &'static str, network: &At<Network>) {
+        if network.value.has_host_bits() {
+            let message = format!(
+                "{} has bits set beyond its prefix and is read as {}; write that, or the bare address for one host",
+                network.value,
+                network.value.network()
+            );
+            self.warning(key, network, message);
+        }
+    }
+
+    fn allow(&mut self, file: &ConfigFile) {
+        let mut seen = BTreeMap::new();
+        for entry in &file.allow {
+            let name = entry.name.value.as_str();
+            if name == IMPLIED_LOCAL {
+                let message = format!("the name {name:?} is that of the built-in last entry; choose another");
+                self.error("allow", &entry.name, message);
+            }
+            if let Some(first) = seen.insert(name, entry.name.position) {
+                let first = first.map_or_else(String::new, |(line, column)| format!(" (first at {line}:{column})"));
+                let message = format!("the name {name:?} is given to two entries{first}; names must be unique");
+                self.error("allow", &entry.name, message);
+            }
+            self.from(file, entry);
+            self.to(file, entry);
+        }
+    }
+
+    fn from(&mut self, file: &ConfigFile, entry: &AllowSection) {
+        const KEY: &str = "allow.from";
+        let from = &entry.from.value;
+        if from.cidr.is_empty() && from.networks.is_empty() && !from.nodes && !from.local {
+            let message = "the entry names no peers; add cidr, networks, `nodes: true` or `local: true`";
+            self.error(KEY, &entry.from, message.to_owned());
+        }
+        for network in from.cidr.iter().chain(&from.except) {
+            self.host_bits(KEY, network);
+        }
+        for name in &from.networks {
+            if name.value == "nodes" {
+                self.error(KEY, name, "the addresses of nodes are not a named network; write `nodes: true`".to_owned());
+            } else if !file.networks.named.contains_key(&name.value) {
+                let known: Vec<&str> = file.networks.named.keys().map(String::as_str).collect();
+                let remedy = match known.is_empty() {
+                    true => "add it under `networks`".to_owned(),
+                    false => did_you_mean(&name.value, &known),
+                };
+                self.error(KEY, name, format!("unknown network {:?}; {remedy}", name.value));
+            }
+        }
+        if from.nodes && file.networks.nodes.members.is_empty() {
+            let message = "`nodes: true` matches nobody; add addresses under `networks.nodes.members`";
+            self.warning(KEY, &entry.from, message.to_owned());
+        }
+    }
+
+    fn to(&mut self, file: &ConfigFile, entry: &AllowSection) {
+        const KEY: &str = "allow.to";
+        let to = &entry.to.value;
+        if to.services.is_empty() && to.ports.is_empty() {
+            let message = "the entry names no endpoints; add services or ports, or write `services: [any]`";
+            self.error(KEY, &entry.to, message.to_owned());
+        }
+        let any = to.services.iter().any(|service| service.value == AnyOr::Any);
+        if any && to.services.len() + to.ports.len() > 1 {
+            self.warning(KEY, &entry.to, "`any` makes the other services and ports needless; drop them".to_owned());
+        }
+        let watched: BTreeSet<Service> = file.watch.ports.values().map(|service| service.value.0).collect();
+        for service in &to.services {
+            if let AnyOr::One(name) = service.value
+                && !watched.contains(&name)
+            {
+                let message = format!("no watched port serves {:?}; add one under `watch.ports`", name.name());
+                self.warning(KEY, service, message);
+            }
+        }
+        for port in &to.ports {
+            if !file.watch.ports.contains_key(&port.value) {
+                let message = format!("port {} is not watched; add it under `watch.ports`", port.value.0);
+                self.warning(KEY, port, message);
+            }
+        }
+    }
+
+    fn output(&mut self, file: &ConfigFile) {
+        for kinds in file.output.iter().map(|output| &output.kinds) {
+            let has = |kind| kinds.iter().any(|item| item.value == kind);
+            let Some(first) = kinds.first() else { continue };
+            if has(AnyOr::Any) {
+                if kinds.len() > 1 {
+                    self.warning("output.kinds", first, "`any` makes the other kinds needless; drop them".to_owned());
+                }
+            } else if !has(AnyOr::One(Kind::Health)) {
+                let message = "without `health` the output does not tell loss from quiet; add it";
+                self.warning("output.kinds", first, message.to_owned());
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Loads the embedded object: resolves offsets, sets globals, sizes maps, loads program after program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness};
+use sensor_common::offsets::{ABSENT, Offsets};
+use sensor_common::record::ARGS_MAX;
+use sensor_common::settings::Settings;
+
+use super::btf::{self, Btf};
+use super::{KernelError, TaskHierarchy};
+
+/// The probes, built by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-probes"));
+
+/// First kernel with the BPF ring buffer.
+const FIRST_KERNEL: (u32, u32) = (5, 8);
+/// Smallest ring buffer: a page.
+const RING_OFF: u32 = 4096;
+
+/// Members that not every supported kernel has; the probes test for them.
+const OPTIONAL: &[&str] = &[
+    "sk_v6_daddr",
+    "sk_v6_rcv_saddr",
+    "sk_cgroup",
+    "sk_cgroup_tagged",
+    "pids_subsys",
+    "helper_current_task_btf",
+    "exit_args",
+];
+
+/// What the probes are loaded with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of the ring for management-plane records; rounded up to a power of two pages.
+    pub management_bytes: u32,
+    /// Bytes of the ring for all other records; likewise.
+    pub bulk_bytes: u32,
+    /// Most bytes of arguments per exec, at most [`ARGS_MAX`].
+    pub args_max: u32,
+    /// Lets the probes write their own debug log.
+    pub debug: bool,
+    /// Type information of the running kernel.
+    pub btf: PathBuf,
+    /// Mount point of procfs.
+    pub proc: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            management_bytes: 4 << 20,
+            bulk_bytes: 8 << 20,
+            args_max: ARGS_MAX as u32,
+            debug: false,
+            btf: PathBuf::from(btf::PATH),
+            proc: PathBuf::from("/proc"),
+        }
+    }
+}
+
+/// A loaded object whose programs are not loaded yet.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) btf: AyaBtf,
+    pub(super) hierarchy: TaskHierarchy,
+}
+
+/// Loads the object and creates its maps.
+pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
+    check_release(rustix::system::uname().release().to_string_lossy().as_ref())?;
+    let types = read_types(&options.btf)?;
+    let offsets = resolve(&Btf::parse(&types)?)?;
+    let hierarchy = TaskHierarchy::detect(&options.proc)?;
+    let settings = Settings {
+        task_hierarchy: hierarchy.controller(offsets.pids_subsys),
+        task_hierarchy_id: hierarchy.id(),
+        args_max: options.args_max.min(ARGS_MAX as u32),
+        reserved: 0,
+    };
+    // Level 0 is below every level: the verifier removes the lines.
+    let log_level = if options.debug { aya_log::Level::Debug as u8 } else { 0 };
+
+    let mut loader = EbpfLoader::new();
+    loader
+        // The object has no relocations against the kernel's types, so the loader need not read them.
+        .btf(None)
+        .override_global("OFFSETS", &offsets, true)
+        .override_global("SETTINGS", &settings, true)
+        .override_global(aya_log::LEVEL, &log_level, false)
+        .map_max_entries("RING_MANAGEMENT", options.management_bytes)
+        .map_max_entries("RING_BULK", options.bulk_bytes);
+    if !options.debug {
+        loader.map_max_entries("AYA_LOGS", RING_OFF);
+    }
+    let ebpf = loader.load(OBJECT).map_err(KernelError::from_object)?;
+    let btf = AyaBtf::parse(&types, Endianness::default())
+        .map_err(|error| KernelError::Object(Box::new(aya::EbpfError::BtfError(error))))?;
+    Ok(Loaded { ebpf, btf, hierarchy })
+}
+
+fn read_types(path: &Path) -> Result<Vec<u8>, KernelError> {
+    fs::read(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            KernelError::NoPermission { what: format!("read {}", path.display()), source }
+        }
+        _ => KernelError::NoTypeInformation { path: path.to_owned(), source },
+    })
+}
+
+fn check_release(release: &str) -> Result<(), KernelError> {
+    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map_while(|number| number.parse().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < FIRST_KERNEL { Err(KernelError::TooOld { found: release.to_owned() }) } else { Ok(()) }
+}
+
+/// Resolves every offset, and insists on those the probes cannot do without.
+fn resolve(btf: &Btf<'_>) -> Result<Offsets, KernelError> {
+    let mut missing = None;
+    let offsets = Offsets::resolve(|field, question| {
+        btf.resolve(question).unwrap_or_else(|| {
+            if !OPTIONAL.contains(&field) {
+                missing = missing.or(Some(question));
+            }
+            ABSENT
+        })
+    });
+    if offsets.sk_cgroup == ABSENT && offsets.sk_cgroup_tagged == ABSENT {
+        missing = missing.or(Some("sock.sk_cgrp_data"));
+    }
+    match missing {
+        Some(member) => Err(KernelError::NoMember { member }),
+        None => Ok(offsets),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_before_the_ring_buffer_are_refused_by_name() {
+        for release in ["5.7.19", "4.19.0-26-amd64", "3.10.0-1160.el7", "nonsense"] {
+            let error = check_release(release).expect_err(release);
+            assert!(error.is_unsupported() && error.to_string().contains(release), "{error}");
+        }
+        for release in ["5.8.0", "5.10.0-30-cloud-amd64", "6.18.44-fc", "7.3.4", "10.0"] {
+            check_release(release).expect(release);
+        }
+    }
+
+    #[test]
+    fn missing_type_information_names_the_remedy() {
+        let error = read_types(Path::new("/nonexistent/vmlinux")).expect_err("no file");
+        assert!(error.is_unsupported());
+        assert!(error.to_string().contains("CONFIG_DEBUG_INFO_BTF"), "{error}");
+    }
+
+    #[test]
+    fn optional_members_are_members() {
+        for name in OPTIONAL {
+            assert!(Offsets::TABLE.iter().any(|(field, _)| field == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_whose_structures_changed_is_refused_with_the_member() {
+        let types = btf::PATH;
+        let Ok(types) = fs::read(types) else { panic!("this test needs {types}") };
+        let offsets = resolve(&Btf::parse(&types).expect("sound")).expect("a supported kernel");
+        assert_ne!(offsets.task_tgid, ABSENT);
+
+        let empty = [0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+        let error = resolve(&Btf::parse(&empty).expect("sound")).expect_err("nothing in it");
+        assert!(matches!(error, KernelError::NoMember { member: "sock_common.skc_family" }), "{error}");
+    }
+}

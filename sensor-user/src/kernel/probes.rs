@@ -1,0 +1,350 @@
+//! The loaded probes and everything one can say to them.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::{BtfTracePoint, Iter, ProgramError};
+use aya::{Btf as AyaBtf, Ebpf};
+use aya_log::EbpfLogger;
+use log::Log;
+use sensor_common::counters::{COUNTERS_LEN, Event, Fate, event_index, record_index};
+use sensor_common::record::{COMM_LEN, CgroupId, ListenerItem, RecordKind, Ring, TaskItem};
+use sensor_common::settings::{PORTS_LEN, runtime_process};
+use sensor_core::health::{Hook, HookState, KernelCounters};
+use sensor_core::ids::CgroupKey;
+use zerocopy::FromBytes;
+
+use super::hooks::{Attach, HookSpec, TABLE, WALK_LISTENERS, WALK_TASKS};
+use super::load::{Loaded, load};
+use super::{KernelError, Options, TaskHierarchy};
+
+/// The places where records come out; they belong to the thread that drains them.
+pub struct Rings {
+    /// Management-plane records.
+    pub management: RingBuf<MapData>,
+    /// All other records.
+    pub bulk: RingBuf<MapData>,
+}
+
+/// The loaded probes.
+pub struct Probes {
+    ebpf: Ebpf,
+    hooks: Vec<Hook>,
+    rings: Option<Rings>,
+    /// The probes' own debug log, where it was asked for.
+    log: Option<EbpfLogger<&'static dyn Log>>,
+    ports: Array<MapData, [u8; PORTS_LEN]>,
+    tools: HashMap<MapData, [u8; COMM_LEN], u8>,
+    cgroups: HashMap<MapData, CgroupId, u8>,
+    runtime_processes: HashMap<MapData, u32, u8>,
+    counters: PerCpuArray<MapData, [u64; COUNTERS_LEN]>,
+    /// Recursion misses of programs that are detached already.
+    missed_before: u64,
+    hierarchy: TaskHierarchy,
+    proc: PathBuf,
+}
+
+impl Probes {
+    /// Loads the probes into the kernel; nothing is attached yet.
+    ///
+    /// # Errors
+    /// When the kernel cannot run them or a right is missing, see [`KernelError::is_unsupported`]; when it refuses them.
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        let Loaded { mut ebpf, btf, hierarchy } = load(options)?;
+        let hooks = TABLE.iter().map(|spec| load_program(&mut ebpf, spec, &btf)).collect::<Result<_, _>>()?;
+        let log = if options.debug { EbpfLogger::init(&mut ebpf).ok() } else { None };
+        let probes = Self {
+            rings: Some(Rings {
+                management: take(&mut ebpf, "RING_MANAGEMENT")?,
+                bulk: take(&mut ebpf, "RING_BULK")?,
+            }),
+            log,
+            ports: take(&mut ebpf, "PORTS")?,
+            tools: take(&mut ebpf, "TOOLS")?,
+            cgroups: take(&mut ebpf, "CGROUPS")?,
+            runtime_processes: take(&mut ebpf, "RUNTIME_PROCESSES")?,
+            counters: take(&mut ebpf, "COUNTERS")?,
+            missed_before: 0,
+            ebpf,
+            hooks,
+            hierarchy,
+            proc: options.proc.clone(),
+        };
+        drop(btf);
+        release_memory();
+        Ok(probes)
+    }
+
+    /// Hands over the rings, once.
+    ///
+    /// # Panics
+    /// When called twice.
+    pub fn take_rings(&mut self) -> Rings {
+        self.rings.take().expect("the rings are taken once")
+    }
+
+    /// Which hierarchy names the cgroups of tasks on this host.
+    #[must_use]
+    pub const fn task_hierarchy(&self) -> TaskHierarchy {
+        self.hierarchy
+    }
+
+    /// Attaches every program. When this returns, no event is missed any more.
+    ///
+    /// # Errors
+    /// When a required hook cannot be attached. Nothing stays attached then.
+    pub fn attach(&mut self) -> Result<(), KernelError> {
+        for spec in TABLE.iter().filter(|spec| matches!(spec.attach, Attach::Tracepoint(_))) {
+            let attached = tracepoint(&mut self.ebpf, spec.program)?.attach();
+            if let Err(error) = attached {
+                self.detach();
+                return Err(KernelError::from_program(spec.name, error));
+            }
+        }
+        for hook in self.hooks.iter_mut().filter(|hook| hook.reason.is_none()) {
+            hook.state = HookState::Attached;
+        }
+        Ok(())
+    }
+
+    /// Every hook and whether it is in place.
+    #[must_use]
+    pub fn hooks(&self) -> Vec<Hook> {
+        self.hooks.clone()
+    }
+
+    /// Detaches every program and waits until those that are still running have ended: after this no record is added
+    /// and no counter moves. The maps stay readable.
+    pub fn detach(&mut self) {
+        self.missed_before = self.recursion_misses();
+        for spec in TABLE.iter().filter(|spec| matches!(spec.attach, Attach::Tracepoint(_))) {
+            if let Ok(program) = tracepoint(&mut self.ebpf, spec.program) {
+                // Fails only for a program that is not loaded.
+                let _ = program.unload();
+            }
+        }
+        for hook in &mut self.hooks {
+            hook.state = HookState::Unavailable;
+            hook.reason.get_or_insert_with(|| Arc::from("detached"));
+        }
+        wait_for_running_programs();
+    }
+
+    /// Sets the flags of all ports, see [`sensor_common::settings::port_flags`]; ports that are not named have none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_ports(&mut self, flags: impl IntoIterator<Item = (u16, u8)>) -> Result<(), KernelError> {
+        let mut table = Box::new([0; PORTS_LEN]);
+        for (port, flags) in flags {
+            table[usize::from(port)] |= flags;
+        }
+        self.ports.set(0, *table, 0).map_err(|source| KernelError::Map { what: "set the watched ports", source })
+    }
+
+    /// Sets the names of runtimes and tools; the kernel compares the first fifteen bytes, which is all it keeps.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or when there are more names than the table holds.
+    pub fn set_tools<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Map { what: "set the names of runtimes and tools", source };
+        let wanted: Vec<[u8; COMM_LEN]> = names.into_iter().filter_map(comm).collect();
+        let present = self.tools.keys().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        for name in present.iter().filter(|name| !wanted.contains(name)) {
+            self.tools.remove(name).map_err(failed)?;
+        }
+        wanted.iter().try_for_each(|name| self.tools.insert(name, 1, 0)).map_err(failed)
+    }
+
+    /// Tells the probes what a cgroup is, see [`sensor_common::settings::cgroup_class`].
+    ///
+    /// # Errors
+    /// When the table is full: the cgroup stays unknown then, which the probes treat as a container's.
+    pub fn classify_cgroup(&mut self, cgroup: CgroupKey, class: u8) -> Result<(), KernelError> {
+        let what = "tell the probes what a cgroup is";
+        self.cgroups.insert(raw(cgroup), class, 0).map_err(|source| KernelError::Map { what, source })
+    }
+
+    /// Makes a cgroup unknown again.
+    pub fn forget_cgroup(&mut self, cgroup: CgroupKey) {
+        // Fails only for one that is unknown already.
+        if let Err(error) = self.cgroups.remove(&raw(cgroup)) {
+            tracing::trace!(?cgroup, %error, "cgroup not forgotten");
+        }
+    }
+
+    /// Tells the probes that a process belongs to a runtime: its children's execs are management-plane records and its
+    /// connects are reported.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn mark_runtime_process(&mut self, pid: u32) -> Result<(), KernelError> {
+        let what = "tell the probes that a process belongs to a runtime";
+        let marked = self.runtime_processes.insert(pid, runtime_process::TOOL, 0);
+        marked.map_err(|source| KernelError::Map { what, source })
+    }
+
+    /// Reads the counters, summed over all CPUs.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn counters(&self) -> Result<KernelCounters, KernelError> {
+        let what = "read the counters of the probes";
+        let per_cpu = self.counters.get(&0, 0).map_err(|source| KernelError::Map { what, source })?;
+        let sum = |index: u32| per_cpu.iter().map(|counters| counters[index as usize]).sum();
+        let mut counters = KernelCounters::default();
+        for ring in Ring::ALL {
+            for kind in RecordKind::ALL {
+                for fate in Fate::ALL {
+                    counters.records[ring as usize][kind as usize][fate as usize] =
+                        sum(record_index(ring, kind, fate));
+                }
+            }
+        }
+        for event in Event::ALL {
+            counters.events[event as usize] = sum(event_index(event));
+        }
+        counters.recursion_misses = self.missed_before + self.recursion_misses();
+        Ok(counters)
+    }
+
+    /// Runs the kernel did not start because the program was running on that CPU already; the kernel tells them in
+    /// procfs only, and not before 5.12.
+    fn recursion_misses(&self) -> u64 {
+        let fds = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+        let paths = fds.map(|fd| self.proc.join(format!("self/fdinfo/{}", fd.as_fd().as_raw_fd())));
+        paths.filter_map(|path| parse_recursion_misses(&fs::read_to_string(path).ok()?)).sum()
+    }
+
+    /// Walks all processes.
+    ///
+    /// # Errors
+    /// When the kernel has no such iterator, or reading it fails.
+    pub fn tasks(&mut self) -> Result<Vec<TaskItem>, KernelError> {
+        self.walk(WALK_TASKS)
+    }
+
+    /// Walks all holders of listening sockets on watched ports, in all network namespaces.
+    ///
+    /// # Errors
+    /// When the kernel has no such iterator, or reading it fails.
+    pub fn listeners(&mut self) -> Result<Vec<ListenerItem>, KernelError> {
+        self.walk(WALK_LISTENERS)
+    }
+
+    /// Passes on what the probes have written to their debug log, if they were asked to.
+    pub fn flush_log(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        // The reader panics on an entry it does not understand. That is no reason to stop watching.
+        if catch_unwind(AssertUnwindSafe(|| log.flush())).is_err() {
+            tracing::warn!("the probes' debug log cannot be read and is given up");
+            self.log = None;
+        }
+    }
+
+    fn walk<T: FromBytes>(&mut self, name: &'static str) -> Result<Vec<T>, KernelError> {
+        let hook = TABLE.iter().find(|spec| spec.program == name).map_or(name, |spec| spec.name);
+        let program: &mut Iter = program(&mut self.ebpf, name)?;
+        let mut file = open_walk(program).map_err(|error| KernelError::from_program(hook, error))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|source| KernelError::Read { what: hook.to_owned(), source })?;
+        Ok(bytes.chunks_exact(size_of::<T>()).filter_map(|chunk| T::read_from_bytes(chunk).ok()).collect())
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, spec: &HookSpec, btf: &AyaBtf) -> Result<Hook, KernelError> {
+    let loaded = match spec.attach {
+        Attach::Tracepoint(name) => tracepoint(ebpf, spec.program)?.load(name, btf),
+        Attach::Iterator(target) => program::<Iter>(ebpf, spec.program)?.load(target, btf),
+    };
+    let reason = match loaded {
+        Ok(()) => None,
+        Err(error) if spec.required => return Err(KernelError::from_program(spec.name, error)),
+        Err(error) => Some(Arc::from(KernelError::from_program(spec.name, error).to_string())),
+    };
+    Ok(Hook { name: spec.name.into(), program: spec.program.into(), state: HookState::Unavailable, reason })
+}
+
+fn open_walk(program: &mut Iter) -> Result<File, ProgramError> {
+    let link = program.attach()?;
+    let link = program.take_link(link)?;
+    link.into_file().map_err(|error| ProgramError::IOError(std::io::Error::other(error)))
+}
+
+fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, KernelError> {
+    program(ebpf, name)
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or(KernelError::Incomplete { kind: "program", name })
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError> {
+    let map = ebpf.take_map(name).ok_or(KernelError::Incomplete { kind: "map", name })?;
+    M::try_from(map).map_err(|source| KernelError::Map { what: "use a map of the probes", source })
+}
+
+const fn raw(cgroup: CgroupKey) -> CgroupId {
+    CgroupId { id: cgroup.id, hierarchy: cgroup.hierarchy, reserved: 0 }
+}
+
+/// The name as the kernel keeps it; `None` for an empty one, which would match nameless tasks.
+fn comm(name: &str) -> Option<[u8; COMM_LEN]> {
+    let kept = name.as_bytes().get(..COMM_LEN - 1).unwrap_or(name.as_bytes());
+    let mut comm = [0; COMM_LEN];
+    comm[..kept.len()].copy_from_slice(kept);
+    (!kept.is_empty()).then_some(comm)
+}
+
+fn parse_recursion_misses(fdinfo: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+}
+
+/// Waits until every CPU has left the program it may be in: unlinking a tracepoint does not.
+fn wait_for_running_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+    // SAFETY: membarrier takes numbers only.
+    let waited = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if waited != 0 {
+        // Kernels with isolated CPUs refuse. A program runs for microseconds.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Gives back what reading the kernel's type information took: tens of megabytes in small pieces.
+fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_as_the_kernel_keeps_them() {
+        assert_eq!(comm("runc"), Some(*b"runc\0\0\0\0\0\0\0\0\0\0\0\0"));
+        assert_eq!(comm("containerd-shim-runc-v2"), Some(*b"containerd-shim\0"));
+        assert_eq!(comm(""), None);
+    }
+
+    #[test]
+    fn recursion_misses_are_read_from_fdinfo() {
+        let fdinfo = "pos:\t0\nprog_type:\t26\nrecursion_misses:\t7\nverified_insns:\t223\n";
+        assert_eq!(parse_recursion_misses(fdinfo), Some(7));
+        assert_eq!(parse_recursion_misses("pos:\t0\n"), None);
+        assert_eq!(parse_recursion_misses("recursion_misses:\tx\n"), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! Reading files that others write, some of them hostile.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+/// Most bytes of a runtime's state file; a real one has a few hundred KiB at most.
+pub const STATE_FILE_MAX: u64 = 4 << 20;
+
+/// Why a file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is not there.
+    #[error("{} does not exist", .0.display())]
+    Absent(PathBuf),
+    /// It is a directory, link, socket, pipe or device.
+    #[error("{} is not a regular file", .0.display())]
+    NotRegular(PathBuf),
+    /// It is longer than anything honest.
+    #[error("{} has more than {} bytes", path.display(), limit)]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        limit: u64,
+    },
+    /// It belongs to another user than the one whose state it should hold.
+    #[error("{} belongs to user {owner}, expected {expected}", path.display())]
+    WrongOwner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// The user in question.
+        expected: u32,
+    },
+    /// It could not be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It is not the JSON expected.
+    #[error("cannot understand {}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
+}
+
+impl FileError {
+    /// Whether the file is just not there (yet, or any more).
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent(_))
+    }
+}
+
+/// Reads a regular file of at most `limit` bytes; its last component may not be a symbolic link.
+///
+/// With `owner` the file must belong to that user: somebody who can point a path at another user's file gains nothing.
+///
+/// # Errors
+/// Whatever keeps the content from being exactly that.
+pub fn read(path: &Path, limit: u64, owner: Option<u32>) -> Result<Vec<u8>, FileError> {
+    let file = open(path)?;
+    let metadata = file.metadata().map_err(|source| FileError::Io { path: path.into(), source })?;
+    if !metadata.is_file() {
+        return Err(FileError::NotRegular(path.into()));
+    }
+    if let Some(expected) = owner.filter(|expected| metadata.uid() != *expected) {
+        return Err(FileError::WrongOwner { path: path.into(), owner: metadata.uid(), expected });
+    }
+    // The length is no promise: the writer may still be at work. One byte more than the limit tells.
+    let mut content = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or(0));
+    file.take(limit + 1)
+        .read_to_end(&mut content)
+        .map_err(|source| FileError::Io { path: path.into(), source })?;
+    if content.len() as u64 > limit {
+        return Err(FileError::TooLong { path: path.into(), limit });
+    }
+    Ok(content)
+}
+
+/// Reads a state file and decodes it.
+///
+/// # Errors
+/// As [`read`], and when it is not the JSON of a `T`.
+pub fn read_json<T: DeserializeOwned>(path: &Path, owner: Option<u32>) -> Result<T, FileError> {
+    let content = read(path, STATE_FILE_MAX, owner)?;
+    serde_json::from_slice(&content).map_err(|source| FileError::Json { path: path.into(), source })
+}
+
+/// Names of the sub-directories of a directory, at most `limit` of them; none if it cannot be listed.
+#[must_use]
+pub fn subdirectories(path: &Path, limit: usize) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .take(limit)
+        .collect()
+}
+
+/// Whether `name` can be one component of a path, and no other place than that.
+#[must_use]
+pub fn is_component(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(['/', '\0'])
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    // NONBLOCK: opening a pipe must not wait for a writer. NOFOLLOW: the last step is what was asked for.
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+    fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|source| {
+        match (source.kind(), source.raw_os_error()) {
+            (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _) => FileError::Absent(path.into()),
+            // A symbolic link, or a socket.
+            (_, Some(libc::ELOOP | libc::ENXIO)) => FileError::NotRegular(path.into()),
+            _ => FileError::Io { path: path.into(), source },
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file"), "{}").unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+
+        assert_eq!(read(&at("file"), 10, None).unwrap(), b"{}");
+        for name in ["link", "socket", "pipe", "."] {
+            let result = read(&at(name), 10, None);
+            assert!(matches!(result, Err(FileError::NotRegular(_))), "{name}: {result:?}");
+        }
+        assert!(read(&at("nothing"), 10, None).unwrap_err().is_absent());
+        assert!(read(&at("file/below"), 10, None).unwrap_err().is_absent());
+    }
+
+    #[test]
+    fn length_and_owner_are_bounds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        fs::write(&path, "12345678").unwrap();
+        assert!(read(&path, 8, None).is_ok());
+        assert!(matches!(read(&path, 7, None), Err(FileError::TooLong { limit: 7, .. })));
+        let owner = fs::metadata(&path).unwrap().uid();
+        assert!(read(&path, 8, Some(owner)).is_ok());
+        assert!(matches!(read(&path, 8, Some(owner + 1)), Err(FileError::WrongOwner { .. })));
+    }
+
+    #[test]
+    fn hostile_json_is_an_error_value() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        let nested = "[".repeat(100_000);
+        for text in ["", "{", "[]", "{\"ID\":7}", "\u{0}", "nul", nested.as_str()] {
+            fs::write(&path, text).unwrap();
+            let result = read_json::<std::collections::BTreeMap<String, String>>(&path, None);
+            assert!(matches!(result, Err(FileError::Json { .. })), "{text:.20}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn components_are_names_and_nothing_else() {
+        for name in ["", ".", "..", "a/b", "/", "a\0b", &"x".repeat(256)] {
+            assert!(!is_component(name), "{name}");
+        }
+        for name in ["0123abcd", "my container", "...", "ümlaut"] {
+            assert!(is_component(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What procfs says of one process: program and arguments of those that were there before the sensor.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sensor_common::record::ARGS_MAX;
+use sensor_core::engine::SeedProcess;
+use sensor_core::ids::ProcessKey;
+
+use super::Roots;
+use super::file;
+
+/// Nanoseconds of one unit of the start time in `/proc/<pid>/stat`; the kernel's interface has 100 per second on every
+/// architecture this runs on.
+const TICK_NS: u64 = 10_000_000;
+/// Most bytes of `/proc/<pid>/stat`.
+const STAT_MAX: u64 = 4096;
+/// What the kernel appends to the path of a program whose file was removed.
+const SUFFIX_DELETED: &str = " (deleted)";
+
+/// Processes by pid.
+#[derive(Clone, Debug)]
+pub struct Processes {
+    root: PathBuf,
+}
+
+impl Processes {
+    /// Looks at the processes of this procfs.
+    #[must_use]
+    pub fn new(roots: &Roots) -> Self {
+        Self { root: roots.proc.clone() }
+    }
+
+    /// Adds program and arguments to a process of the task iterator; fields of a process that is gone stay unknown.
+    #[must_use]
+    pub fn seed(&self, item: sensor_common::record::TaskItem) -> SeedProcess {
+        let key = ProcessKey { pid: item.task.pid, start_ns: item.task.start_ns };
+        let (exe, args) = (self.exe(key.pid), self.args(key.pid));
+        // Asked after reading: if it is still the same process now, it was when exe and args were read.
+        if self.is_alive(key) {
+            SeedProcess { item, exe, args }
+        } else {
+            SeedProcess { item, exe: None, args: None }
+        }
+    }
+
+    /// Whether the process with this key still runs; a pid that was given to another process does not count.
+    ///
+    /// The start time in procfs is cut to 10 ms, so a process that took over the pid within the same 10 ms would pass.
+    #[must_use]
+    pub fn is_alive(&self, key: ProcessKey) -> bool {
+        self.start_ticks(key.pid).is_some_and(|ticks| ticks == key.start_ns / TICK_NS)
+    }
+
+    /// Path of the program, without the note of the kernel that it was deleted.
+    #[must_use]
+    pub fn exe(&self, pid: u32) -> Option<Arc<str>> {
+        let path = fs::read_link(self.file(pid, "exe")).ok()?;
+        let path = path.to_string_lossy();
+        Some(path.strip_suffix(SUFFIX_DELETED).unwrap_or(&path).into())
+    }
+
+    /// Arguments, at most as many bytes as an exec record carries; `None` for kernel threads and zombies.
+    #[must_use]
+    pub fn args(&self, pid: u32) -> Option<Arc<[Arc<str>]>> {
+        let mut content = Vec::new();
+        let file = fs::File::open(self.file(pid, "cmdline")).ok()?;
+        file.take(ARGS_MAX as u64).read_to_end(&mut content).ok()?;
+        if content.is_empty() {
+            return None;
+        }
+        let text = content.strip_suffix(b"\0").unwrap_or(&content);
+        Some(text.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into()).collect())
+    }
+
+    fn start_ticks(&self, pid: u32) -> Option<u64> {
+        let content = file::read(&self.file(pid, "stat"), STAT_MAX, None).ok()?;
+        // The name may hold anything, parentheses included; the numbers start after the last one. Field 22 is the 20th
+        // of them.
+        let end_of_name = content.iter().rposition(|byte| *byte == b')')?;
+        str::from_utf8(&content[end_of_name + 1..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+    }
+
+    fn file(&self, pid: u32, name: &str) -> PathBuf {
+        self.root.join(format!("{pid}/{name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn fixture(stat: &str, cmdline: &[u8], exe: &str) -> (tempfile::TempDir, Processes) {
+        let directory = tempfile::tempdir().unwrap();
+        let process = directory.path().join("7");
+        fs::create_dir(&process).unwrap();
+        fs::write(process.join("stat"), stat).unwrap();
+        fs::write(process.join("cmdline"), cmdline).unwrap();
+        symlink(exe, process.join("exe")).unwrap();
+        let processes = Processes { root: directory.path().into() };
+        (directory, processes)
+    }
+
+    const STAT: &str = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 205502 1 2";
+
+    #[test]
+    fn program_and_arguments_are_read() {
+        let (_keep, processes) = fixture(STAT, b"dockerd\0--data-root\0\0x\0", "/usr/sbin/dockerd (deleted)");
+        assert_eq!(processes.exe(7).as_deref(), Some("/usr/sbin/dockerd"));
+        let args = processes.args(7).unwrap();
+        assert_eq!(args.iter().map(|arg| &**arg).collect::<Vec<_>>(), ["dockerd", "--data-root", "", "x"]);
+        assert_eq!(processes.exe(8), None);
+        assert_eq!(processes.args(8), None);
+    }
+
+    #[test]
+    fn arguments_are_bounded_and_never_invalid_text() {
+        let (_keep, processes) = fixture(STAT, &[0xff; ARGS_MAX + 100], "/x");
+        let args = processes.args(7).unwrap();
+        assert_eq!((args.len(), args[0].chars().count()), (1, ARGS_MAX));
+        let (_keep, processes) = fixture(STAT, b"", "/x");
+        assert_eq!(processes.args(7), None);
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let (_keep, processes) = fixture(STAT, b"x", "/x");
+        let key = |start_ns| ProcessKey { pid: 7, start_ns };
+        assert!(processes.is_alive(key(205_502 * TICK_NS + 4_321)));
+        assert!(!processes.is_alive(key(205_501 * TICK_NS)));
+        let (_keep, processes) = fixture("7 (x", b"x", "/x");
+        assert!(!processes.is_alive(key(0)));
+    }
+
+    #[test]
+    fn the_running_process_is_found() {
+        let processes = Processes::new(&Roots::default());
+        let pid = std::process::id();
+        let start_ns = processes.start_ticks(pid).unwrap() * TICK_NS;
+        assert!(processes.is_alive(ProcessKey { pid, start_ns }));
+        assert_eq!(processes.exe(pid).as_deref(), std::env::current_exe().unwrap().to_str());
+    }
+}

@@ -1,0 +1,194 @@
+//! Containers by their state on disk: name, image, creation time, pod.
+//!
+//! Owns the knowledge of where which manager keeps what; never talks to a manager. A container is looked for where its
+//! runtime keeps its state, or, when the runtime is not known, in all those places. What is not there stays absent: the
+//! caller decides whether to ask again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashlink::LinkedHashMap;
+use sensor_core::engine::{ContainerMetadata, ContainerQuery};
+use sensor_core::fact::{K8s, Runtime};
+
+use super::Roots;
+use super::cgroupfs::Hierarchies;
+use super::file::is_component;
+
+mod containerd;
+mod docker;
+mod oci;
+mod seeds;
+mod storage;
+
+/// Containers whose state directory is remembered; the one looked at longest ago gives way.
+const KNOWN_MAX: usize = 16_384;
+/// Most bytes of one string taken from a state file.
+const STRING_MAX: usize = 1024;
+
+/// The containers of this host.
+#[derive(Debug)]
+pub struct Containers {
+    roots: Roots,
+    hierarchies: Hierarchies,
+    docker: docker::DataRoots,
+    /// Where a container's state was found: its absence later means that the runtime has dropped it.
+    known: Mutex<LinkedHashMap<Arc<str>, PathBuf>>,
+}
+
+/// What one place has on a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Found {
+    runtime: Option<Runtime>,
+    name: Option<Arc<str>>,
+    image: Option<Arc<str>>,
+    created: Option<Arc<str>>,
+    cgroups: Vec<Arc<str>>,
+    k8s: Option<K8s>,
+    /// Exists as long as the manager knows the container.
+    state_directory: Option<PathBuf>,
+}
+
+impl Containers {
+    /// Looks for containers below these roots; `hierarchies` turn a runtime's cgroup directories into cgroup paths.
+    #[must_use]
+    pub fn new(roots: Roots, hierarchies: Hierarchies) -> Self {
+        let docker = docker::DataRoots::new(&roots);
+        Self { roots, hierarchies, docker, known: Mutex::default() }
+    }
+
+    /// Reads what the state files say of a container now; fields that no file has stay absent.
+    #[must_use]
+    pub fn read(&self, query: &ContainerQuery) -> ContainerMetadata {
+        let mut found = self.find(query);
+        if let Some(directory) = found.state_directory.take() {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.remove(&query.id);
+            if known.len() >= KNOWN_MAX {
+                known.pop_front();
+            }
+            known.insert(Arc::clone(&query.id), directory);
+        }
+        found.into_metadata(&query.id)
+    }
+
+    /// Whether the runtime still keeps the state of a container.
+    ///
+    /// A container whose state was never found counts as kept: nothing is known of its removal either.
+    #[must_use]
+    pub fn exists(&self, query: &ContainerQuery) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&query.id).cloned();
+        match known {
+            Some(directory) => is_there(&directory),
+            None => {
+                // From now on its directory is known, if there is one.
+                let _ = self.read(query);
+                true
+            }
+        }
+    }
+
+    /// Containers that the OCI runtimes have state of now, with their cgroups; for those that were there before the
+    /// sensor.
+    #[must_use]
+    pub fn existing(&self) -> Vec<ContainerMetadata> {
+        seeds::states(&self.roots)
+            .into_iter()
+            .map(|state| {
+                let mut metadata = self.read(&state.query());
+                metadata.cgroups = state.cgroups(&self.hierarchies);
+                metadata
+            })
+            .collect()
+    }
+
+    fn find(&self, query: &ContainerQuery) -> Found {
+        // The id becomes part of paths, and it is free text of whoever called the runtime.
+        if !is_component(&query.id) {
+            return Found::default();
+        }
+        let roots = &self.roots;
+        let mut found = Found::default();
+        // The bundle is the first thing that exists; what it has beside annotations differs by manager.
+        if let Some(bundle) = query.bundle.as_deref().filter(|bundle| bundle.starts_with('/')) {
+            found.add(oci::read(&roots.host_path(bundle), owner(query)));
+            found.runtime = oci::runtime_of_bundle(bundle).or(found.runtime);
+        }
+        let runtime = found.runtime.unwrap_or(query.runtime);
+        let any = runtime == Runtime::Unknown;
+        if any || runtime == Runtime::Docker {
+            found.add(self.docker.read(roots, query));
+        }
+        if any || runtime == Runtime::Containerd {
+            found.add(containerd::read(roots, query));
+        }
+        if any || matches!(runtime, Runtime::Podman | Runtime::Crio) {
+            found.add(storage::read(roots, query));
+        }
+        if found.state_directory.is_none()
+            && matches!(runtime, Runtime::Unknown | Runtime::Runc)
+            && let Some(state) = seeds::state(roots, query)
+        {
+            found.add(state.found(roots, query));
+        }
+        found
+    }
+}
+
+impl Found {
+    /// Takes over what `other` has and this has not.
+    fn add(&mut self, other: Self) {
+        fn fill<T>(mine: &mut Option<T>, theirs: Option<T>) {
+            if mine.is_none() {
+                *mine = theirs;
+            }
+        }
+        fill(&mut self.runtime, other.runtime);
+        fill(&mut self.name, other.name);
+        fill(&mut self.image, other.image);
+        fill(&mut self.created, other.created);
+        fill(&mut self.k8s, other.k8s);
+        fill(&mut self.state_directory, other.state_directory);
+        if self.cgroups.is_empty() {
+            self.cgroups = other.cgroups;
+        }
+    }
+
+    fn into_metadata(self, id: &Arc<str>) -> ContainerMetadata {
+        ContainerMetadata {
+            id: Arc::clone(id),
+            runtime: self.runtime,
+            name: self.name,
+            image: self.image,
+            created: self.created,
+            cgroups: self.cgroups,
+            k8s: self.k8s.map(Arc::new),
+        }
+    }
+}
+
+/// The user whose files a rootless runtime's state must be; root may keep it wherever it likes.
+fn owner(query: &ContainerQuery) -> Option<u32> {
+    query.uid.filter(|uid| *uid != 0)
+}
+
+fn is_there(directory: &Path) -> bool {
+    // Anything but a clear "no such file" leaves it standing: a removal is a fact, a failed look is none.
+    !matches!(fs::symlink_metadata(directory), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// A string of a state file: not empty and bounded, cut at a character.
+fn text(value: &str) -> Option<Arc<str>> {
+    let end = (0..=value.len().min(STRING_MAX)).rev().find(|end| value.is_char_boundary(*end))?;
+    (end > 0).then(|| value[..end].into())
+}
+
+/// A time of a state file in the form of the output; the zero time of Go means that there is none.
+fn time(value: &str) -> Option<Arc<str>> {
+    let time: jiff::Timestamp = value.parse().ok()?;
+    (time > jiff::Timestamp::UNIX_EPOCH).then(|| format!("{time:.9}").into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! State of the OCI runtimes themselves: `<root>/<id>/state.json` of runc, `<root>/<id>/status` of crun.
+//!
+//! It is the only trace of a container that was started without a manager, and it names the cgroups of all.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sensor_core::engine::ContainerQuery;
+use sensor_core::fact::Runtime;
+use serde::Deserialize;
+
+use super::super::Roots;
+use super::super::cgroupfs::Hierarchies;
+use super::super::file::{self, is_component, subdirectories};
+use super::{Found, oci, owner, text, time};
+
+/// Directories of containers.
+const STATE_ROOTS: &[&str] = &["/run/runc", "/run/crun", "/run/youki"];
+/// Directories of one such directory per containerd namespace.
+const NAMESPACED_ROOTS: &[&str] =
+    &["/run/containerd/runc", "/run/docker/runtime-runc", "/run/k3s/containerd/runc"];
+/// Most containers that are listed per directory.
+const CONTAINERS_MAX: usize = 4096;
+/// Most namespaces, and most users, that are looked at.
+const NAMESPACES_MAX: usize = 64;
+
+/// What a runtime noted of a container.
+#[derive(Debug)]
+pub(super) struct State {
+    id: Arc<str>,
+    directory: PathBuf,
+    /// Subdirectory of a directory per namespace.
+    namespace: Option<Arc<str>>,
+    bundle: Option<Arc<str>>,
+    created: Option<Arc<str>>,
+    cgroups: Cgroups,
+    uid: Option<u32>,
+}
+
+#[derive(Debug)]
+enum Cgroups {
+    /// One directory per hierarchy, mount point included (runc).
+    Directories(Vec<String>),
+    /// The path from the root, the same in all hierarchies (crun).
+    Path(String),
+}
+
+/// The part of runc's `state.json` that is read.
+#[derive(Deserialize)]
+struct RuncState {
+    #[serde(default)]
+    created: String,
+    #[serde(default)]
+    cgroup_paths: BTreeMap<String, String>,
+    config: Option<RuncConfig>,
+}
+
+#[derive(Deserialize)]
+struct RuncConfig {
+    #[serde(default)]
+    labels: Option<Vec<String>>,
+}
+
+/// The part of crun's `status` that is read.
+#[derive(Deserialize)]
+struct CrunStatus {
+    #[serde(default)]
+    created: String,
+    #[serde(default, rename = "cgroup-path")]
+    cgroup_path: String,
+    #[serde(default)]
+    bundle: String,
+}
+
+impl State {
+    /// Where to look for more.
+    pub(super) fn query(&self) -> ContainerQuery {
+        let runtime = self.bundle.as_deref().and_then(oci::runtime_of_bundle).unwrap_or(Runtime::Unknown);
+        ContainerQuery {
+            id: Arc::clone(&self.id),
+            runtime,
+            namespace: self.namespace.clone(),
+            bundle: self.bundle.clone(),
+            root: self.directory.parent().and_then(Path::to_str).map(Arc::from),
+            uid: self.uid,
+        }
+    }
+
+    /// Paths of its cgroups from the roots of the hierarchies that matter, each once.
+    pub(super) fn cgroups(&self, hierarchies: &Hierarchies) -> Vec<Arc<str>> {
+        let paths: Vec<&str> = match &self.cgroups {
+            Cgroups::Directories(directories) => {
+                directories.iter().filter_map(|directory| hierarchies.relative(directory)).collect()
+            }
+            Cgroups::Path(path) => vec![path],
+        };
+        let mut unique: Vec<Arc<str>> = Vec::new();
+        for path in paths {
+            if path.len() > 1 && path.starts_with('/') && !unique.iter().any(|have| **have == *path) {
+                unique.extend(text(path));
+            }
+        }
+        unique
+    }
+
+    /// What it says of a container that no manager keeps.
+    pub(super) fn found(self, roots: &Roots, query: &ContainerQuery) -> Found {
+        let bundle = self.bundle.as_deref().filter(|bundle| bundle.starts_with('/'));
+        let mut found =
+            bundle.map(|bundle| oci::read(&roots.host_path(bundle), owner(query))).unwrap_or_default();
+        found.runtime = found.runtime.or(Some(Runtime::Runc));
+        found.created = self.created.or(found.created);
+        found.state_directory = Some(self.directory);
+        found
+    }
+}
+
+/// The state of one container, if an OCI runtime has it.
+pub(super) fn state(roots: &Roots, query: &ContainerQuery) -> Option<State> {
+    let named = query.root.as_deref().filter(|root| root.starts_with('/'));
+    let mut directories: Vec<PathBuf> = named.map(|root| roots.host_path(root)).into_iter().collect();
+    if let Some(uid) = owner(query) {
+        directories.extend(["runc", "crun"].map(|name| roots.host_path(format!("/run/user/{uid}/{name}"))));
+    }
+    directories.extend(STATE_ROOTS.iter().map(|root| roots.host_path(root)));
+    directories.iter().find_map(|directory| read(directory, &query.id, None, owner(query)))
+}
+
+/// The state of every container that an OCI runtime has now.
+pub(super) fn states(roots: &Roots) -> Vec<State> {
+    let mut directories: Vec<(PathBuf, Option<Arc<str>>, Option<u32>)> =
+        STATE_ROOTS.iter().map(|root| (roots.host_path(root), None, None)).collect();
+    for root in NAMESPACED_ROOTS {
+        let root = roots.host_path(root);
+        directories.extend(
+            subdirectories(&root, NAMESPACES_MAX)
+                .into_iter()
+                .map(|namespace| (root.join(&namespace), Some(namespace.into()), None)),
+        );
+    }
+    let users = roots.host_path("/run/user");
+    for user in subdirectories(&users, NAMESPACES_MAX) {
+        let Ok(uid) = user.parse() else { continue };
+        directories.extend(["runc", "crun"].map(|name| (users.join(&user).join(name), None, Some(uid))));
+    }
+    directories
+        .iter()
+        .flat_map(|(directory, namespace, uid)| {
+            subdirectories(directory, CONTAINERS_MAX)
+                .into_iter()
+                .filter_map(|id| read(directory, &id, namespace.clone(), *uid))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn read(root: &Path, id: &str, namespace: Option<Arc<str>>, uid: Option<u32>) -> Option<State> {
+    if !is_component(id) {
+        return None;
+    }
+    let directory = root.join(id);
+    let (created, bundle, cgroups) = read_runc(&directory, uid).or_else(|| read_crun(&directory, uid))?;
+    Some(State {
+        id: id.into(),
+        directory,
+        namespace,
+        bundle: text(&bundle),
+        created: time(&created),
+        cgroups,
+        uid,
+    })
+}
+
+fn read_runc(directory: &Path, owner: Option<u32>) -> Option<(String, String, Cgroups)> {
+    let state: RuncState = file::read_json(&directory.join("state.json"), owner).ok()?;
+    let labels = state.config.and_then(|config| config.labels).unwrap_or_default();
+    let bundle = labels.iter().find_map(|label| label.strip_prefix("bundle=")).unwrap_or_default().to_owned();
+    Some((state.created, bundle, Cgroups::Directories(state.cgroup_paths.into_values().collect())))
+}
+
+fn read_crun(directory: &Path, owner: Option<u32>) -> Option<(String, String, Cgroups)> {
+    let status: CrunStatus = file::read_json(&directory.join("status"), owner).ok()?;
+    Some((status.created, status.bundle, Cgroups::Path(status.cgroup_path)))
+}

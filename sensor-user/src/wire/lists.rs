@@ -1,0 +1,289 @@
+//! The closed lists of the output: every name that a key with a fixed set of values can have.
+//!
+//! Each is written down here and not on the core's type, so that renaming a variant never changes the output.
+
+use schemars::JsonSchema;
+use sensor_common::record as abi;
+use sensor_core::{fact, health};
+use serde::{Deserialize, Serialize};
+
+/// Defines the wire form of an enum of the core and the conversions, which stop compiling when one side changes.
+macro_rules! closed_list {
+    ($(#[$meta:meta])* $name:ident from $core:path { $($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        pub enum $name {
+            $($(#[doc = $doc])+ #[serde(rename = $text)] $variant,)+
+        }
+
+        impl From<$core> for $name {
+            fn from(core: $core) -> Self {
+                use $core as Core;
+                match core { $(Core::$variant => Self::$variant,)+ }
+            }
+        }
+
+        impl From<$name> for $core {
+            fn from(wire: $name) -> Self {
+                match wire { $($name::$variant => Self::$variant,)+ }
+            }
+        }
+    };
+}
+
+closed_list! {
+/// A management service, by the configured port.
+Service from fact::Service {
+    /// Docker API, plaintext by convention.
+    Docker = "docker",
+    /// Docker API over TLS.
+    DockerTls = "docker-tls",
+    /// Kubernetes API server.
+    KubeApiserver = "kube-apiserver",
+    /// kubelet API.
+    Kubelet = "kubelet",
+    /// Read-only kubelet port.
+    KubeletReadonly = "kubelet-readonly",
+    /// Any other port.
+    Other = "other",
+}}
+
+closed_list! {
+/// The runtime that manages a container.
+Runtime from fact::Runtime {
+    /// Docker.
+    Docker = "docker",
+    /// containerd, by another client than Docker.
+    Containerd = "containerd",
+    /// CRI-O.
+    Crio = "cri-o",
+    /// Podman.
+    Podman = "podman",
+    /// An OCI runtime called directly.
+    Runc = "runc",
+    /// It looks like a container; its runtime is not known.
+    Unknown = "unknown",
+}}
+
+closed_list! {
+/// Who opened the connection, from the kernel's state transition.
+Direction from fact::Direction {
+    /// The peer did.
+    Inbound = "inbound",
+    /// This side did.
+    Outbound = "outbound",
+}}
+
+closed_list! {
+/// Reach of a listener's bind address.
+Scope from fact::Scope {
+    /// 127.0.0.0/8 or ::1.
+    Loopback = "loopback",
+    /// One address of a private or link-local range.
+    Private = "private",
+    /// All addresses, or one public address.
+    Any = "any",
+}}
+
+closed_list! {
+/// What happened to a listener.
+ListenerState from fact::ListenerState {
+    /// It began to listen.
+    Opened = "opened",
+    /// It was there when the sensor started.
+    Snapshot = "snapshot",
+    /// Its holder changed.
+    Changed = "changed",
+    /// It stopped.
+    Closed = "closed",
+}}
+
+closed_list! {
+/// Whether a listener speaks TLS.
+Tls from fact::Tls {
+    /// It answers in plaintext.
+    Plaintext = "plaintext",
+    /// It expects TLS.
+    Tls = "tls",
+    /// Not seen yet.
+    Unknown = "unknown",
+}}
+
+closed_list! {
+/// How an outbound connect went.
+ConnectResult from fact::ConnectResult {
+    /// SYN sent to a lateral port; the result follows.
+    Attempted = "attempted",
+    /// Connected.
+    Established = "established",
+    /// Reset in answer to the SYN.
+    Refused = "refused",
+    /// Reset later.
+    Reset = "reset",
+    /// No answer before the kernel or the program gave up.
+    Timeout = "timeout",
+    /// ICMP unreachable.
+    Unreachable = "unreachable",
+}}
+
+closed_list! {
+/// What an executed program is to container management.
+ExecRole from fact::ExecRole {
+    /// OCI runtime: runc, crun, youki.
+    Runtime = "runtime",
+    /// containerd-shim*, conmon, docker-proxy.
+    Shim = "shim",
+    /// dockerd, containerd, crio, kubelet.
+    Daemon = "daemon",
+    /// docker, podman, ctr, crictl, nerdctl, kubectl.
+    Client = "client",
+    /// Named by the configuration.
+    Tool = "tool",
+    /// Any other program inside a container.
+    Workload = "workload",
+}}
+
+closed_list! {
+/// A step in a container's life.
+ContainerAction from fact::ContainerAction {
+    /// Its cgroup was set up.
+    Created = "created",
+    /// Its first process was executed.
+    Started = "started",
+    /// A further process was put into it by the runtime.
+    Exec = "exec",
+    /// Its first process exited or its cgroup went.
+    Stopped = "stopped",
+    /// The runtime dropped its state.
+    Removed = "removed",
+    /// Metadata that earlier records lacked.
+    Enriched = "enriched",
+}}
+
+closed_list! {
+/// How sure the sensor is of a container's cause.
+OriginClass from fact::OriginClass {
+    /// The cause was read.
+    Proved = "proved",
+    /// The cause was concluded from order and time.
+    Inferred = "inferred",
+    /// No cause is known.
+    None = "none",
+}}
+
+closed_list! {
+/// How much of the subject is known.
+Enrichment from fact::Enrichment {
+    /// All that there is to know.
+    Ok = "ok",
+    /// Some of it is still missing.
+    Partial = "partial",
+    /// The subject is unknown.
+    None = "none",
+}}
+
+closed_list! {
+/// Where the sensor is in its life.
+HealthState from health::HealthState {
+    /// Hooks are attached and tables filled: from here on no event is missed silently.
+    Ready = "ready",
+    /// Something changed that is no loss of coverage.
+    Running = "running",
+    /// Records were lost or a capability is not live.
+    Degraded = "degraded",
+    /// The configuration was replaced.
+    Reloaded = "reloaded",
+    /// The last record of a run, with its totals.
+    Stopping = "stopping",
+}}
+
+closed_list! {
+/// Whether a hook is in place.
+HookState from health::HookState {
+    /// Attached.
+    Attached = "attached",
+    /// The kernel lacks it or refused it.
+    Unavailable = "unavailable",
+}}
+
+closed_list! {
+/// How well a capability is covered.
+CoverageState from health::CoverageState {
+    /// Everything is seen.
+    Live = "live",
+    /// Something is missing; the reason says what.
+    Degraded = "degraded",
+    /// Nothing is seen; the reason says why.
+    Blind = "blind",
+}}
+
+closed_list! {
+/// What can be covered or blind.
+Capability from health::Capability {
+    /// Management listeners.
+    Listeners = "listeners",
+    /// Accepts on watched ports and their ends.
+    Accepts = "accepts",
+    /// Outbound connects of containers and runtime processes.
+    Connects = "connects",
+    /// Execs and exits.
+    Execs = "execs",
+    /// Container identity and life cycle.
+    Containers = "containers",
+}}
+
+closed_list! {
+/// A ring buffer between kernel and agent.
+Ring from abi::Ring {
+    /// Listeners, accepts and their ends, runtime execs, cgroup changes.
+    Management = "management",
+    /// Everything else.
+    Bulk = "bulk",
+}}
+
+closed_list! {
+/// A kind of kernel record, for counters.
+KernelRecord from abi::RecordKind {
+    /// A listener opened.
+    ListenerOpened = "listener-opened",
+    /// A listener closed.
+    ListenerClosed = "listener-closed",
+    /// A connection completed.
+    Accept = "accept",
+    /// A connection ended.
+    Close = "close",
+    /// An outbound connect.
+    Connect = "connect",
+    /// An exec.
+    Exec = "exec",
+    /// An exit.
+    Exit = "exit",
+    /// A new process.
+    Fork = "fork",
+    /// A cgroup was created.
+    CgroupMkdir = "cgroup-mkdir",
+    /// A cgroup was removed.
+    CgroupRmdir = "cgroup-rmdir",
+}}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(value: impl Serialize) -> String {
+        serde_json::to_value(value).expect("a string").as_str().expect("a string").to_owned()
+    }
+
+    #[test]
+    fn names_in_configuration_and_output_are_the_same() {
+        for service in fact::Service::ALL {
+            assert_eq!(name(Service::from(service)), service.name());
+        }
+        for runtime in fact::Runtime::ALL {
+            assert_eq!(name(Runtime::from(runtime)), runtime.name());
+        }
+        for capability in health::Capability::ALL {
+            assert_eq!(name(Capability::from(capability)), capability.name());
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Conversion between the core's values and the wire's: borrowing on the way out, owning on the way in.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use sensor_core::engine::Output;
+use sensor_core::fact::{self, Fact, FactKind};
+use sensor_core::health;
+use sensor_core::ids::{ConnId, RecordId};
+use sensor_core::time::Timestamp;
+
+use super::DecodeError;
+use super::kind::Kind;
+use super::record::{
+    Ancestor, Balance, Conn, Connect, Container, Coverage, End, Exec, Exit, Health, Hook, K8s, Listener, Loss, Net, Node,
+    Origin, Process, Proto, Quality, Record, SchemaVersion, Text, Verdict,
+};
+use super::seq::List;
+use super::time::UtcTime;
+
+impl<'a> From<&'a Output> for Record<'a> {
+    fn from(output: &'a Output) -> Self {
+        match output {
+            Output::Fact { seq, fact, verdict } => of_fact(Kind::of(output), *seq, fact, verdict.as_ref()),
+            Output::Health { seq, id, at, node, health } => {
+                let mut record = envelope(Kind::Health, *seq, id, *at, node);
+                record.health = Some(health.into());
+                record
+            }
+        }
+    }
+}
+
+fn envelope<'a>(kind: Kind, seq: u64, id: &'a RecordId, at: Timestamp, node: &'a fact::Node) -> Record<'a> {
+    Record {
+        schema: SchemaVersion::V1,
+        kind,
+        id: (&id.0).into(),
+        ts: UtcTime(at.unix_ns),
+        boot_ns: at.boot_ns,
+        seq,
+        node: Node { name: (&node.name).into(), boot_id: (&node.boot_id).into(), cluster: text(&node.cluster) },
+        process: None,
+        container: None,
+        k8s: None,
+        net: None,
+        verdict: None,
+        quality: None,
+        listener: None,
+        conn: None,
+        connect: None,
+        exec: None,
+        exit: None,
+        origin: None,
+        health: None,
+    }
+}
+
+fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::Verdict>) -> Record<'a> {
+    let mut record = envelope(kind, seq, &fact.id, fact.at, &fact.node);
+    record.process = fact.process.as_deref().map(Process::from);
+    record.container = fact.container.as_deref().map(Container::from);
+    record.k8s = fact.k8s.as_deref().map(K8s::from);
+    record.net = fact.net.as_ref().map(Net::from);
+    record.verdict = verdict.map(|verdict| match verdict {
+        fact::Verdict::Listed(entry) => Verdict { listed: true, entry: Some(entry.into()) },
+        fact::Verdict::Unlisted => Verdict { listed: false, entry: None },
+    });
+    record.quality = Some(Quality {
+        enrichment: fact.quality.enrichment.into(),
+        truncated: fact.quality.truncated || fact.process.as_ref().is_some_and(|process| process.truncated),
+        lost: fact.quality.lost,
+    });
+    match fact.kind {
+        FactKind::Accept => {}
+        FactKind::Listener { state, scope, tls, netns } => {
+            let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
+            record.listener = Some(Listener {
+                service: service.into(),
+                scope: scope.into(),
+                tls: tls.into(),
+                state: state.into(),
+                netns,
+            });
+        }
+        FactKind::Close { duration_ns, bytes_in, bytes_out } => {
+            record.conn = Some(Conn { duration_ns, bytes_in, bytes_out });
+        }
+        FactKind::Connect { result } => record.connect = Some(Connect { result: result.into() }),
+        FactKind::Exec { role } => record.exec = Some(Exec { role: role.into() }),
+        FactKind::Exit { code, signal } => record.exit = Some(Exit { code, signal }),
+        FactKind::Container { action, origin } => {
+            record.origin = Some(Origin { class: origin.into() });
+            if let Some(container) = &mut record.container {
+                container.action = Some(action.into());
+            }
+        }
+    }
+    record
+}
+
+fn text(shared: &Option<Arc<str>>) -> Option<Text<'_>> {
+    shared.as_ref().map(Text::from)
+}
+
+fn shared(text: Option<Text<'_>>) -> Option<Arc<str>> {
+    text.map(Arc::from)
+}
+
+impl<'a> From<&'a fact::Process> for Process<'a> {
+    fn from(process: &'a fact::Process) -> Self {
+        Self {
+            pid: process.pid,
+            ppid: process.ppid,
+            start_ns: process.start_ns,
+            comm: (&process.comm).into(),
+            exe: text(&process.exe),
+            args: process.args.as_deref().map(List::Core),
+            uid: process.uid,
+            ancestors: List::Core(&process.ancestors),
+        }
+    }
+}
+
+impl<'a> From<&'a fact::Ancestor> for Ancestor<'a> {
+    fn from(ancestor: &'a fact::Ancestor) -> Self {
+        Self { pid: ancestor.pid, comm: (&ancestor.comm).into(), exe: text(&ancestor.exe) }
+    }
+}
+
+impl<'a> From<&'a fact::Container> for Container<'a> {
+    fn from(container: &'a fact::Container) -> Self {
+        Self {
+            action: None,
+            id: (&container.id).into(),
+            runtime: container.runtime.into(),
+            name: text(&container.name),
+            image: text(&container.image),
+            created: text(&container.created),
+            cgroup: text(&container.cgroup),
+        }
+    }
+}
+
+impl<'a> From<&'a fact::K8s> for K8s<'a> {
+    fn from(k8s: &'a fact::K8s) -> Self {
+        Self {
+            namespace: text(&k8s.namespace),
+            pod: text(&k8s.pod),
+            pod_uid: text(&k8s.pod_uid),
+            container: text(&k8s.container),
+            service_account: text(&k8s.service_account),
+        }
+    }
+}
+
+impl<'a> From<&'a fact::Net> for Net<'a> {
+    fn from(net: &'a fact::Net) -> Self {
+        Self {
+            direction: net.direction.map(Into::into),
+            proto: Proto::Tcp,
+            peer: net.peer.map(Into::into),
+            local: net.local.map(Into::into),
+            service: net.service.into(),
+            conn: net.conn.as_ref().map(|conn| (&conn.0).into()),
+        }
+    }
+}
+
+impl From<fact::End> for End {
+    fn from(end: fact::End) -> Self {
+        Self { ip: end.ip.to_canonical(), port: NonZeroU16::new(end.port) }
+    }
+}
+
+impl<'a> From<&'a health::Health> for Health<'a> {
+    fn from(health: &'a health::Health) -> Self {
+        let hook = |hook: &'a health::Hook| Hook {
+            name: (&hook.name).into(),
+            program: (&hook.program).into(),
+            state: hook.state.into(),
+            reason: text(&hook.reason),
+        };
+        let loss = |loss: &health::Loss| Loss {
+            ring: loss.ring.map(Into::into),
+            kind: loss.kind.into(),
+            lost: loss.lost,
+            suppressed: loss.suppressed,
+            evicted: loss.evicted,
+        };
+        let coverage = |coverage: &'a health::Coverage| {
+            let value = Coverage {
+                state: coverage.state.into(),
+                reason: text(&coverage.reason),
+                since: UtcTime(coverage.since.unix_ns),
+            };
+            (coverage.capability.into(), value)
+        };
+        let balance = |balance: &health::Balance| Balance {
+            ring: balance.ring.into(),
+            kind: balance.kind.into(),
+            produced: balance.produced,
+            received: balance.received,
+            lost: balance.lost,
+            suppressed: balance.suppressed,
+        };
+        Self {
+            state: health.state.into(),
+            hooks: health.hooks.iter().map(hook).collect(),
+            loss: health.loss.iter().map(loss).collect(),
+            coverage: health.coverage.iter().map(coverage).collect(),
+            addresses: health.addresses.iter().map(std::net::IpAddr::to_canonical).collect(),
+            balance: health.balance.iter().map(balance).collect(),
+            emitted: health.emitted,
+            undecodable: health.undecodable,
+        }
+    }
+}
+
+/// Takes the object that records of this kind must have.
+fn required<T>(object: Option<T>, kind: Kind, key: &'static str) -> Result<T, DecodeError> {
+    object.ok_or(DecodeError::Missing { kind: kind.name(), key })
+}
+
+impl TryFrom<Record<'_>> for Fact {
+    type Error = DecodeError;
+
+    /// Reads a fact back; the sequence number and the verdict are the engine's to give again.
+    fn try_from(record: Record<'_>) -> Result<Self, DecodeError> {
+        let of = record.kind;
+        let action = record.container.as_ref().and_then(|container| container.action);
+        let kind = match of {
+            Kind::Listener => {
+                let listener = required(record.listener, of, "listener")?;
+                FactKind::Listener {
+                    state: listener.state.into(),
+                    scope: listener.scope.into(),
+                    tls: listener.tls.into(),
+                    netns: listener.netns,
+                }
+            }
+            Kind::Accept => FactKind::Accept,
+            Kind::Close => {
+                let Conn { duration_ns, bytes_in, bytes_out } = required(record.conn, of, "conn")?;
+                FactKind::Close { duration_ns, bytes_in, bytes_out }
+            }
+            Kind::Connect => {
+                FactKind::Connect { result: required(record.connect, of, "connect")?.result.into() }
+            }
+            Kind::Exec => FactKind::Exec { role: required(record.exec, of, "exec")?.role.into() },
+            Kind::Exit => {
+                let Exit { code, signal } = required(record.exit, of, "exit")?;
+                FactKind::Exit { code, signal }
+            }
+            Kind::Container => FactKind::Container {
+                action: required(action, of, "container.action")?.into(),
+                origin: required(record.origin, of, "origin")?.class.into(),
+            },
+            Kind::Health => return Err(DecodeError::Missing { kind: "health", key: "a fact" }),
+        };
+        let net = record.net.map(fact::Net::from);
+        let needs_net = matches!(of, Kind::Listener | Kind::Accept | Kind::Close | Kind::Connect);
+        if needs_net {
+            let ends = required(net.as_ref(), of, "net")?;
+            if of != Kind::Connect {
+                required(ends.local, of, "net.local")?;
+            }
+            if of != Kind::Listener {
+                required(ends.peer, of, "net.peer")?;
+            }
+        }
+        if matches!(of, Kind::Exec | Kind::Exit) {
+            required(record.process.as_ref(), of, "process")?;
+        }
+        let quality = required(record.quality, of, "quality")?;
+        Ok(Self {
+            id: RecordId(record.id.into()),
+            at: Timestamp { boot_ns: record.boot_ns, unix_ns: record.ts.0 },
+            node: Arc::new(record.node.into()),
+            process: record.process.map(|process| Arc::new(process.into())),
+            container: record.container.map(|container| Arc::new(container.into())),
+            k8s: record.k8s.map(|k8s| Arc::new(k8s.into())),
+            net,
+            quality: fact::Quality {
+                enrichment: quality.enrichment.into(),
+                truncated: quality.truncated,
+                lost: quality.lost,
+            },
+            kind,
+        })
+    }
+}
+
+impl From<Node<'_>> for fact::Node {
+    fn from(node: Node<'_>) -> Self {
+        Self { name: node.name.into(), boot_id: node.boot_id.into(), cluster: shared(node.cluster) }
+    }
+}
+
+impl From<Process<'_>> for fact::Process {
+    fn from(process: Process<'_>) -> Self {
+        Self {
+            pid: process.pid,
+            ppid: process.ppid,
+            start_ns: process.start_ns,
+            comm: process.comm.into(),
+            exe: shared(process.exe),
+            args: process.args.map(|args| args.into_read().into_iter().map(Arc::from).collect()),
+            uid: process.uid,
+            ancestors: process.ancestors.into_read().into_iter().map(fact::Ancestor::from).collect(),
+            // The line says it of the record as a whole.
+            truncated: false,
+        }
+    }
+}
+
+impl From<Ancestor<'_>> for fact::Ancestor {
+    fn from(ancestor: Ancestor<'_>) -> Self {
+        Self { pid: ancestor.pid, comm: ancestor.comm.into(), exe: shared(ancestor.exe) }
+    }
+}
+
+impl From<Container<'_>> for fact::Container {
+    fn from(container: Container<'_>) -> Self {
+        Self {
+            id: container.id.into(),
+            runtime: container.runtime.into(),
+            name: shared(container.name),
+            image: shared(container.image),
+            created: shared(container.created),
+            cgroup: shared(container.cgroup),
+        }
+    }
+}
+
+impl From<K8s<'_>> for fact::K8s {
+    fn from(k8s: K8s<'_>) -> Self {
+        Self {
+            namespace: shared(k8s.namespace),
+            pod: shared(k8s.pod),
+            pod_uid: shared(k8s.pod_uid),
+            container: shared(k8s.container),
+            service_account: shared(k8s.service_account),
+        }
+    }
+}
+
+impl From<Net<'_>> for fact::Net {
+    fn from(net: Net<'_>) -> Self {
+        Self {
+            direction: net.direction.map(Into::into),
+            peer: net.peer.map(Into::into),
+            local: net.local.map(Into::into),
+            service: net.service.into(),
+            conn: net.conn.map(|conn| ConnId(conn.into())),
+        }
+    }
+}
+
+impl From<End> for fact::End {
+    fn from(end: End) -> Self {
+        Self { ip: end.ip.to_canonical(), port: end.port.map_or(0, NonZeroU16::get) }
+    }
+}

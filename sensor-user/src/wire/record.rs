@@ -1,0 +1,444 @@
+//! The JSON types of one line of output. Field order here is key order there; doc comments are the descriptions of the
+//! generated JSON Schema.
+//!
+//! The same types write and read. Writing borrows everything from the core; reading ignores keys that are not known,
+//! because keys may be added without a new schema string, and refuses values that are not in a closed list.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use sensor_core::fact;
+use serde::{Deserialize, Serialize};
+
+use super::kind::Kind;
+use super::lists::{
+    Capability, ConnectResult, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState, HookState,
+    KernelRecord, ListenerState, OriginClass, Ring, Runtime, Scope, Service, Tls,
+};
+use super::seq::List;
+use super::time::UtcTime;
+
+/// A text: borrowed from the core when written, from the line when read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+impl<'a> From<&'a Arc<str>> for Text<'a> {
+    fn from(shared: &'a Arc<str>) -> Self {
+        Self(Cow::Borrowed(shared))
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
+impl From<Text<'_>> for Arc<str> {
+    fn from(text: Text<'_>) -> Self {
+        match text.0 {
+            Cow::Borrowed(text) => text.into(),
+            Cow::Owned(text) => text.into(),
+        }
+    }
+}
+
+/// The version of this format; it changes on every incompatible change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum SchemaVersion {
+    /// The only one there is.
+    #[serde(rename = "quaywatch/1")]
+    V1,
+}
+
+impl SchemaVersion {
+    /// The schema string of what this program writes.
+    pub const CURRENT: &'static str = "quaywatch/1";
+}
+
+/// One record of quaywatch: one line of its output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(
+    title = "quaywatch record",
+    extend("$id" = "https://github.com/quaywatch/quaywatch/docs/quaywatch-event.schema.json"),
+    transform = super::schema::require_objects_of_kind
+)]
+pub struct Record<'a> {
+    /// Version of the format.
+    pub schema: SchemaVersion,
+    /// What the record says.
+    pub kind: Kind,
+    /// Unique id: `<run>-<seq in hex>` for facts, derived from evidence for the rest. Kept by replay.
+    #[serde(borrow)]
+    pub id: Text<'a>,
+    /// Event time on the wall clock.
+    pub ts: UtcTime,
+    /// Event time on CLOCK_BOOTTIME of the kernel, nanoseconds.
+    pub boot_ns: u64,
+    /// Position in the output of this run, without gaps.
+    pub seq: u64,
+    /// Where the record comes from.
+    #[serde(borrow)]
+    pub node: Node<'a>,
+    /// Who.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process<'a>>,
+    /// In which container.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container<'a>>,
+    /// In which pod.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub k8s: Option<K8s<'a>>,
+    /// On which connection, or at which listener.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub net: Option<Net<'a>>,
+    /// What the allow-list says of the peer.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict<'a>>,
+    /// How good the record is; every fact has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
+    /// Of kind `listener`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Listener>,
+    /// Of kind `close`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conn: Option<Conn>,
+    /// Of kind `connect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Connect>,
+    /// Of kind `exec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<Exec>,
+    /// Of kind `exit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// Of kind `container`: its cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Of kind `health`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health<'a>>,
+}
+
+/// Where a record comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Node<'a> {
+    /// Configured name or host name.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// The kernel's id of this boot.
+    #[serde(borrow)]
+    pub boot_id: Text<'a>,
+    /// Configured cluster.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Text<'a>>,
+}
+
+/// A process; `pid` and `start_ns` together are its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Process<'a> {
+    /// Thread group id in the initial pid namespace.
+    pub pid: u32,
+    /// Parent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ppid: Option<u32>,
+    /// Start of the process on CLOCK_BOOTTIME, nanoseconds.
+    pub start_ns: u64,
+    /// Name, at most 15 bytes.
+    #[serde(borrow)]
+    pub comm: Text<'a>,
+    /// Path of the executable.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<Text<'a>>,
+    /// Arguments, the program's own name first; at most 4 KiB.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<List<'a, Arc<str>, Text<'a>>>,
+    /// Real user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Parent first.
+    #[serde(borrow, default, skip_serializing_if = "List::is_empty")]
+    pub ancestors: List<'a, fact::Ancestor, Ancestor<'a>>,
+}
+
+/// One ancestor of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ancestor<'a> {
+    /// Thread group id.
+    pub pid: u32,
+    /// Name.
+    #[serde(borrow)]
+    pub comm: Text<'a>,
+    /// Path of the executable.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<Text<'a>>,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Container<'a> {
+    /// Of kind `container`: what happened to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<ContainerAction>,
+    /// The runtime's full id: 64 hex digits for most, free text for ctr and runc.
+    #[serde(borrow)]
+    pub id: Text<'a>,
+    /// Its runtime.
+    pub runtime: Runtime,
+    /// Its name, from the runtime's state on disk.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Text<'a>>,
+    /// Its image reference, from the runtime's state on disk.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Text<'a>>,
+    /// Its creation time (RFC 3339), from the runtime's state on disk.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Text<'a>>,
+    /// Path of its cgroup from the root of the hierarchy.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Text<'a>>,
+}
+
+/// Kubernetes identity of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct K8s<'a> {
+    /// Namespace.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Text<'a>>,
+    /// Name of the pod.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Text<'a>>,
+    /// Uid of the pod.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<Text<'a>>,
+    /// Name of the container within the pod.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Text<'a>>,
+    /// Service account.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<Text<'a>>,
+}
+
+/// The one transport there is so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Proto {
+    /// TCP.
+    Tcp,
+}
+
+/// A connection, or a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Net<'a> {
+    /// Who opened the connection; absent for a listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+    /// Transport.
+    pub proto: Proto,
+    /// Remote end; absent for a listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<End>,
+    /// Local end; absent while a connect has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<End>,
+    /// Service by the port on the serving side.
+    pub service: Service,
+    /// Joins the records of one connection; absent for a listener.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub conn: Option<Text<'a>>,
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct End {
+    /// Address; IPv4-mapped IPv6 is printed as IPv4.
+    pub ip: IpAddr,
+    /// Port; absent while none is chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
+}
+
+/// What the allow-list says of a peer. The sensor observes; it does not allow or deny.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Verdict<'a> {
+    /// Whether an entry expects this access.
+    pub listed: bool,
+    /// The entry that decided.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Text<'a>>,
+}
+
+/// How good a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Quality {
+    /// How much of the subject is known.
+    pub enrichment: Enrichment,
+    /// Some text was cut at its bound. Absent: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+    /// Management records lost in the second around this one. Absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost: u64,
+}
+
+/// A management endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Listener {
+    /// Service by its port.
+    pub service: Service,
+    /// Reach of its bind address.
+    pub scope: Scope,
+    /// Whether it speaks TLS.
+    pub tls: Tls,
+    /// What happened to it.
+    pub state: ListenerState,
+    /// Inode of its network namespace.
+    pub netns: u32,
+}
+
+/// The end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Conn {
+    /// From establishment to the end, nanoseconds.
+    pub duration_ns: u64,
+    /// Payload bytes received.
+    pub bytes_in: u64,
+    /// Payload bytes sent, retransmissions excluded.
+    pub bytes_out: u64,
+}
+
+/// An outbound connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Connect {
+    /// How it went.
+    pub result: ConnectResult,
+}
+
+/// An execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Exec {
+    /// What the program is to container management.
+    pub role: ExecRole,
+}
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Exit {
+    /// Exit code, when it exited by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+    /// Signal number, when a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<u8>,
+}
+
+/// The cause of a container's step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Origin {
+    /// How sure the sensor is of it.
+    pub class: OriginClass,
+}
+
+/// What the sensor says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Health<'a> {
+    /// Where the sensor is in its life.
+    pub state: HealthState,
+    /// All hooks, on `ready` and whenever one changed.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook<'a>>,
+    /// Loss since the previous health record, on `stopping` since the start; empty: nothing was lost.
+    #[serde(borrow, default)]
+    pub loss: Vec<Loss<'a>>,
+    /// All capabilities, on `ready` and whenever one changed.
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub coverage: BTreeMap<Capability, Coverage<'a>>,
+    /// The node's own addresses, on `ready` and whenever they changed; replay judges with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// On `stopping`: produced = received + lost + suppressed, for each ring and kind with anything produced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub balance: Vec<Balance>,
+    /// On `stopping`: records written, this one included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emitted: Option<u64>,
+    /// Kernel records that could not be decoded, since the previous health record, on `stopping` since the start.
+    #[serde(default)]
+    pub undecodable: u64,
+}
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Hook<'a> {
+    /// Kernel hook.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// Our program on it.
+    #[serde(borrow)]
+    pub program: Text<'a>,
+    /// Whether it is in place.
+    pub state: HookState,
+    /// Why it is not.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Text<'a>>,
+}
+
+/// Records that did not reach the output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Loss<'a> {
+    /// The ring; absent for tables of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<Ring>,
+    /// Kind of kernel record, or name of the table; the list is in docs/output.md.
+    #[serde(borrow)]
+    pub kind: Text<'a>,
+    /// No room in the ring.
+    pub lost: u64,
+    /// Withheld by flood control.
+    pub suppressed: u64,
+    /// Dropped from a bounded table.
+    pub evicted: u64,
+}
+
+/// Coverage of one capability.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Coverage<'a> {
+    /// How well.
+    pub state: CoverageState,
+    /// Why, unless it is live.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Text<'a>>,
+    /// Since when.
+    pub since: UtcTime,
+}
+
+/// What became of the kernel records of one ring and kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Balance {
+    /// The ring.
+    pub ring: Ring,
+    /// Kind of kernel record.
+    pub kind: KernelRecord,
+    /// Made by the probes.
+    pub produced: u64,
+    /// Taken from the ring.
+    pub received: u64,
+    /// No room in the ring.
+    pub lost: u64,
+    /// Withheld by flood control.
+    pub suppressed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}

@@ -1,0 +1,580 @@
+//! The lines as they are written, and that they are read back as what they were.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sensor_core::fact::{
+    self, Ancestor, ConnectResult, Container, ContainerAction, Direction, End, Enrichment, ExecRole, FactKind, K8s,
+    ListenerState, Net, OriginClass, Process, Quality, Runtime, Scope, Service, Tls, Verdict,
+};
+use sensor_core::health::{
+    Balance, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
+};
+use sensor_core::ids::{ConnId, RecordId};
+use sensor_core::time::Timestamp;
+use sensor_common::record::{RecordKind, Ring};
+use serde_json::Value;
+
+use super::*;
+
+fn node() -> Arc<Node> {
+    Arc::new(Node { name: "n1".into(), boot_id: "b-1".into(), cluster: Some("c1".into()) })
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn process() -> Arc<Process> {
+    let ancestor = |pid, comm: &str, exe: Option<&str>| Ancestor { pid, comm: comm.into(), exe: exe.map(Into::into) };
+    Arc::new(Process {
+        pid: 42,
+        ppid: Some(7),
+        start_ns: 1_000,
+        comm: "dockerd".into(),
+        exe: Some("/usr/sbin/dockerd".into()),
+        args: Some(["dockerd".into(), "-H\u{1b}".into()].into()),
+        uid: Some(0),
+        ancestors: [ancestor(7, "sh", Some("/bin/sh")), ancestor(1, "systemd", None)].into(),
+        truncated: true,
+    })
+}
+
+fn container() -> Arc<Container> {
+    Arc::new(Container {
+        id: "cafe".repeat(16).into(),
+        runtime: Runtime::Docker,
+        name: Some("web".into()),
+        image: Some("nginx:1".into()),
+        created: Some("2026-11-22T10:39:00Z".into()),
+        cgroup: Some("/docker/cafe".into()),
+    })
+}
+
+fn net() -> Net {
+    Net {
+        direction: Some(Direction::Inbound),
+        peer: Some(End { ip: ip("::ffff:198.18.0.9"), port: 40_000 }),
+        local: Some(End { ip: ip("fd00::1"), port: 2375 }),
+        service: Service::Docker,
+        conn: Some(ConnId("0123456789ab-c1f".into())),
+    }
+}
+
+fn fact(kind: FactKind) -> Fact {
+    Fact {
+        id: RecordId("0123456789ab-1f".into()),
+        at: Timestamp { boot_ns: 5_000, unix_ns: 1_795_343_940_123_456_789 },
+        node: node(),
+        process: None,
+        container: None,
+        k8s: None,
+        net: None,
+        quality: Quality::default(),
+        kind,
+    }
+}
+
+fn line(output: &Output) -> String {
+    let mut line = Vec::new();
+    encode(output, &mut line);
+    assert_eq!(line.pop(), Some(b'\n'));
+    assert_eq!(line, serde_json::to_vec(&Record::from(output)).expect("JSON"));
+    String::from_utf8(line).expect("JSON is UTF-8")
+}
+
+fn line_of(fact: Fact, verdict: Option<Verdict>) -> String {
+    line(&Output::Fact { seq: 31, fact, verdict })
+}
+
+/// The part of a line after the envelope, which is the same for all.
+fn own(line: &str, kind: &str) -> String {
+    let envelope = format!(
+        r#"{{"schema":"quaywatch/1","kind":"{kind}","id":"0123456789ab-1f","ts":"2026-11-22T10:39:00.123456789Z","boot_ns":5000,"seq":31,"node":{{"name":"n1","boot_id":"b-1","cluster":"c1"}},"#
+    );
+    line.strip_prefix(&envelope).unwrap_or_else(|| panic!("{line} does not begin with {envelope}")).to_owned()
+}
+
+fn full_accept() -> Fact {
+    let k8s = K8s { namespace: Some("ns".into()), pod: Some("p".into()), ..K8s::default() };
+    Fact {
+        process: Some(process()),
+        container: Some(container()),
+        k8s: Some(Arc::new(k8s)),
+        net: Some(net()),
+        quality: Quality { enrichment: Enrichment::Partial, truncated: false, lost: 3 },
+        ..fact(FactKind::Accept)
+    }
+}
+
+const PROCESS: &str = r#""process":{"pid":42,"ppid":7,"start_ns":1000,"comm":"dockerd","exe":"/usr/sbin/dockerd","args":["dockerd","-H\u001b"],"uid":0,"ancestors":[{"pid":7,"comm":"sh","exe":"/bin/sh"},{"pid":1,"comm":"systemd"}]}"#;
+const CONTAINER: &str = r#""id":"cafecafecafecafecafecafecafecafecafecafecafecafecafecafecafecafe","runtime":"docker","name":"web","image":"nginx:1","created":"2026-11-22T10:39:00Z","cgroup":"/docker/cafe"}"#;
+const NET: &str = r#""net":{"direction":"inbound","proto":"tcp","peer":{"ip":"198.18.0.9","port":40000},"local":{"ip":"fd00::1","port":2375},"service":"docker","conn":"0123456789ab-c1f"}"#;
+
+#[test]
+fn an_accept_has_everything_in_the_documented_order() {
+    let line = line_of(full_accept(), Some(Verdict::Listed("ops-vpn".into())));
+    let expected = format!(
+        r#"{PROCESS},"container":{{{CONTAINER},"k8s":{{"namespace":"ns","pod":"p"}},{NET},"verdict":{{"listed":true,"entry":"ops-vpn"}},"quality":{{"enrichment":"partial","truncated":true,"lost":3}}}}"#
+    );
+    assert_eq!(own(&line, "accept"), expected);
+}
+
+#[test]
+fn what_is_not_known_is_not_there() {
+    let bare_process = Process {
+        pid: 1,
+        ppid: None,
+        start_ns: 0,
+        comm: "x".into(),
+        exe: None,
+        args: None,
+        uid: None,
+        ancestors: [].into(),
+        truncated: false,
+    };
+    let bare_container =
+        Container { id: "free text".into(), runtime: Runtime::Unknown, name: None, image: None, created: None, cgroup: None };
+    let bare_net = Net { direction: None, peer: None, local: None, service: Service::Other, conn: None };
+    let bare = Fact {
+        process: Some(Arc::new(bare_process)),
+        container: Some(Arc::new(bare_container)),
+        k8s: Some(Arc::new(K8s::default())),
+        net: Some(bare_net),
+        ..fact(FactKind::Accept)
+    };
+    assert_eq!(
+        own(&line_of(bare, Some(Verdict::Unlisted)), "accept"),
+        r#""process":{"pid":1,"start_ns":0,"comm":"x"},"container":{"id":"free text","runtime":"unknown"},"k8s":{},"net":{"proto":"tcp","service":"other"},"verdict":{"listed":false},"quality":{"enrichment":"ok"}}"#
+    );
+}
+
+#[test]
+fn each_kind_has_its_own_object() {
+    let listener = FactKind::Listener {
+        state: ListenerState::Snapshot,
+        scope: Scope::Any,
+        tls: Tls::Unknown,
+        netns: 4_026_531_840,
+    };
+    let listening = Net { direction: None, peer: None, conn: None, ..net() };
+    let quality = r#""quality":{"enrichment":"ok"}"#;
+    let cases = [
+        (
+            Fact { net: Some(listening), ..fact(listener) },
+            "listener",
+            format!(r#""net":{{"proto":"tcp","local":{{"ip":"fd00::1","port":2375}},"service":"docker"}},{quality},"listener":{{"service":"docker","scope":"any","tls":"unknown","state":"snapshot","netns":4026531840}}}}"#),
+        ),
+        (
+            Fact { net: Some(net()), ..fact(FactKind::Close { duration_ns: 9, bytes_in: 8, bytes_out: 7 }) },
+            "close",
+            format!(r#"{NET},{quality},"conn":{{"duration_ns":9,"bytes_in":8,"bytes_out":7}}}}"#),
+        ),
+        (
+            Fact { net: Some(net()), ..fact(FactKind::Connect { result: ConnectResult::Refused }) },
+            "connect",
+            format!(r#"{NET},{quality},"connect":{{"result":"refused"}}}}"#),
+        ),
+        (
+            Fact { process: Some(process()), ..fact(FactKind::Exec { role: ExecRole::Shim }) },
+            "exec",
+            format!(r#"{PROCESS},"quality":{{"enrichment":"ok","truncated":true}},"exec":{{"role":"shim"}}}}"#),
+        ),
+        (
+            Fact { process: Some(process()), ..fact(FactKind::Exit { code: None, signal: Some(9) }) },
+            "exit",
+            format!(r#"{PROCESS},"quality":{{"enrichment":"ok","truncated":true}},"exit":{{"signal":9}}}}"#),
+        ),
+        (
+            Fact {
+                container: Some(container()),
+                ..fact(FactKind::Container { action: ContainerAction::Created, origin: OriginClass::None })
+            },
+            "container",
+            format!(r#""container":{{"action":"created",{CONTAINER},{quality},"origin":{{"class":"none"}}}}"#),
+        ),
+    ];
+    for (fact, kind, expected) in cases {
+        assert_eq!(own(&line_of(fact, None), kind), expected);
+    }
+}
+
+fn health() -> Output {
+    let at = Timestamp { boot_ns: 5_000, unix_ns: 1_795_343_940_123_456_789 };
+    let coverage = |capability, state, reason: Option<&str>| Coverage {
+        capability,
+        state,
+        reason: reason.map(Into::into),
+        since: at,
+    };
+    Output::Health {
+        seq: 31,
+        id: RecordId("0123456789ab-1f".into()),
+        at,
+        node: node(),
+        health: Health {
+            state: HealthState::Stopping,
+            hooks: vec![
+                Hook { name: "tp_btf/x".into(), program: "x".into(), state: HookState::Attached, reason: None },
+                Hook {
+                    name: "iter/y".into(),
+                    program: "y".into(),
+                    state: HookState::Unavailable,
+                    reason: Some("no BTF".into()),
+                },
+            ],
+            loss: vec![
+                Loss { ring: Some(Ring::Bulk), kind: "exit", lost: 2, suppressed: 0, evicted: 0 },
+                Loss { ring: None, kind: "processes", lost: 0, suppressed: 0, evicted: 1 },
+            ],
+            coverage: vec![
+                coverage(Capability::Execs, CoverageState::Blind, Some("no hook")),
+                coverage(Capability::Accepts, CoverageState::Live, None),
+            ],
+            addresses: vec![ip("10.0.0.1"), ip("::ffff:10.0.0.2"), ip("fe80::1")],
+            balance: vec![Balance {
+                ring: Ring::Management,
+                kind: RecordKind::CgroupMkdir,
+                produced: 6,
+                received: 3,
+                lost: 2,
+                suppressed: 1,
+            }],
+            emitted: Some(32),
+            undecodable: 0,
+        },
+    }
+}
+
+#[test]
+fn health_says_what_is_missing() {
+    let expected = concat!(
+        r#""health":{"state":"stopping","hooks":[{"name":"tp_btf/x","program":"x","state":"attached"},{"name":"iter/y","program":"y","state":"unavailable","reason":"no BTF"}],"#,
+        r#""loss":[{"ring":"bulk","kind":"exit","lost":2,"suppressed":0,"evicted":0},{"kind":"processes","lost":0,"suppressed":0,"evicted":1}],"#,
+        r#""coverage":{"accepts":{"state":"live","since":"2026-11-22T10:39:00.123456789Z"},"execs":{"state":"blind","reason":"no hook","since":"2026-11-22T10:39:00.123456789Z"}},"#,
+        r#""addresses":["10.0.0.1","10.0.0.2","fe80::1"],"balance":[{"ring":"management","kind":"cgroup-mkdir","produced":6,"received":3,"lost":2,"suppressed":1}],"emitted":32,"undecodable":0}}"#,
+    );
+    let line = line(&health());
+    assert_eq!(own(&line, "health"), expected);
+    let addresses = vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("fe80::1")];
+    assert_eq!(decode(line.as_bytes()), Ok(Recorded::Health { node: node(), addresses }));
+}
+
+#[test]
+fn quiet_health_still_says_that_nothing_was_lost() {
+    let Output::Health { seq, id, at, node, mut health } = health() else { unreachable!("it is health") };
+    health.hooks.clear();
+    health.loss.clear();
+    health.coverage.clear();
+    health.addresses.clear();
+    health.balance.clear();
+    health.emitted = None;
+    let line = line(&Output::Health { seq, id, at, node, health });
+    assert_eq!(own(&line, "health"), r#""health":{"state":"stopping","loss":[],"undecodable":0}}"#);
+}
+
+/// What a fact is after it went through a line.
+fn canonical(mut fact: Fact) -> Fact {
+    if let Some(process) = &mut fact.process {
+        fact.quality.truncated |= process.truncated;
+        Arc::make_mut(process).truncated = false;
+    }
+    if let Some(net) = &mut fact.net {
+        for end in [&mut net.peer, &mut net.local].into_iter().flatten() {
+            end.ip = end.ip.to_canonical();
+        }
+    }
+    fact
+}
+
+#[test]
+fn facts_are_read_back() {
+    let fact = full_accept();
+    let line = line_of(fact.clone(), Some(Verdict::Unlisted));
+    assert_eq!(decode(line.as_bytes()), Ok(Recorded::Fact(Box::new(canonical(fact)))));
+}
+
+#[test]
+fn keys_of_later_versions_are_ignored() {
+    let line = line_of(full_accept(), None);
+    let later = line.replacen("\"pid\":42,", "\"pid\":42,\"exe_flags\":[\"memfd\"],", 1);
+    assert_ne!(later, line);
+    assert_eq!(decode(later.as_bytes()), decode(line.as_bytes()));
+}
+
+#[test]
+fn lines_that_cannot_be_read_say_why() {
+    let good = line_of(full_accept(), None);
+    let error = |line: &str| decode(line.as_bytes()).expect_err(line);
+    let json = |line: &str| match error(line) {
+        DecodeError::Json { column, message } => (column, message),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(json("").0, 1);
+    assert_eq!(json("{]"), (2, "key must be a string".to_owned()));
+    assert_eq!(json("[1]").0, 2);
+    let (column, message) = json(&good.replace("inbound", "sideways"));
+    assert_eq!(message, "unknown variant `sideways`, expected `inbound` or `outbound`");
+    assert_eq!(column, good.find("inbound").expect("it is there") + "sideways\"".len());
+    assert_eq!(json(&good[..good.len() - 1]).1, "EOF while parsing an object");
+    assert!(json(&good.replace("2026-11-22", "2026-11-32")).1.contains("expected a time as in"));
+    assert!(json(&good.replace("40000", "0")).1.contains("nonzero"));
+    assert!(json(&good.replace("\"seq\":31,", "")).1.contains("missing field `seq`"));
+    assert!(json(&good.replace("\"seq\":31,", "\"seq\":31,\"seq\":32,")).1.contains("duplicate field `seq`"));
+    assert_eq!(error(&good.replace("quaywatch/1", "quaywatch/2")), DecodeError::Schema { found: "quaywatch/2".to_owned() });
+    let scan = good.replace("\"kind\":\"accept\"", "\"kind\":\"scan\"");
+    assert_eq!(error(&scan), DecodeError::Kind { found: "scan".to_owned() });
+    let finding = good.replace("\"kind\":\"accept\"", "\"kind\":\"finding\"");
+    assert_eq!(decode(finding.as_bytes()), Ok(Recorded::Derived));
+}
+
+#[test]
+fn an_object_that_its_kind_needs_must_be_there() {
+    let good = line_of(full_accept(), None);
+    let as_kind = |kind: &str| good.replace("\"kind\":\"accept\"", &format!("\"kind\":\"{kind}\""));
+    let cases = [
+        ("listener", "listener"),
+        ("close", "conn"),
+        ("connect", "connect"),
+        ("exec", "exec"),
+        ("exit", "exit"),
+        ("container", "container.action"),
+        ("health", "health"),
+    ];
+    for (kind, key) in cases {
+        assert_eq!(decode(as_kind(kind).as_bytes()), Err(DecodeError::Missing { kind, key }));
+    }
+    let without_peer = good.replace("\"peer\":{\"ip\":\"198.18.0.9\",\"port\":40000},", "");
+    assert_eq!(decode(without_peer.as_bytes()), Err(DecodeError::Missing { kind: "accept", key: "net.peer" }));
+}
+
+/// Rewrites a committed file when blessing, else compares with it.
+fn check_committed(name: &str, current: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    if std::env::var_os("QUAYWATCH_BLESS").is_some() {
+        std::fs::write(&path, current).expect("docs can be written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == current, "docs/{name} is not what the types say; run `cargo xtask bless`");
+}
+
+#[test]
+fn the_committed_schemas_are_current() {
+    check_committed("quaywatch-event.schema.json", &record_schema());
+    check_committed("quaywatch-config.schema.json", &document::<crate::config::ConfigFile>());
+}
+
+/// Checks a value against the part of JSON Schema that our schemas use; returns what does not fit.
+fn mismatch(root: &Value, schema: &Value, value: &Value, at: &str) -> Option<String> {
+    let fails = |rule: &str| Some(format!("{at}: {rule} of {schema} does not hold for {value}"));
+    if let Some(target) = schema.get("$ref") {
+        let target = target.as_str().expect("a reference").strip_prefix('#').expect("to this document");
+        return mismatch(root, root.pointer(target).expect("a definition"), value, at);
+    }
+    if let Some(alternatives) = schema.get("oneOf").or(schema.get("anyOf")).and_then(Value::as_array)
+        && alternatives.iter().all(|schema| mismatch(root, schema, value, at).is_some())
+    {
+        return fails("oneOf");
+    }
+    if schema.get("const").is_some_and(|expected| expected != value) {
+        return fails("const");
+    }
+    if schema.get("enum").and_then(Value::as_array).is_some_and(|names| !names.contains(value)) {
+        return fails("enum");
+    }
+    let type_of = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let admits = |name: &Value| name == type_of;
+    if schema.get("type").is_some_and(|types| !types.as_array().map_or_else(|| admits(types), |all| all.iter().any(admits))) {
+        return fails("type");
+    }
+    for rule in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+        let applies = rule.get("if").is_none_or(|condition| mismatch(root, condition, value, at).is_none());
+        if let Some(then) = rule.get("then").filter(|_| applies)
+            && let Some(found) = mismatch(root, then, value, at)
+        {
+            return Some(found);
+        }
+    }
+    match value {
+        Value::Object(members) => {
+            let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+            if required.filter_map(Value::as_str).any(|key| !members.contains_key(key)) {
+                return fails("required");
+            }
+            members.iter().find_map(|(key, member)| {
+                let at = format!("{at}.{key}");
+                match schema.pointer(&format!("/properties/{key}")).or(schema.get("additionalProperties")) {
+                    Some(schema) if schema.is_object() => mismatch(root, schema, member, &at),
+                    // Nothing of ours is undescribed, except in the conditions above.
+                    _ if schema.get("type").is_none() => None,
+                    _ => Some(format!("{at}: not in the schema")),
+                }
+            })
+        }
+        Value::Array(items) => {
+            let schema = schema.get("items")?;
+            items.iter().find_map(|item| mismatch(root, schema, item, &format!("{at}[]")))
+        }
+        _ => None,
+    }
+}
+
+fn fits_schema(line: &str) -> Option<String> {
+    let schema: Value = serde_json::from_str(&record_schema()).expect("JSON");
+    mismatch(&schema, &schema, &serde_json::from_str(line).expect("JSON"), "")
+}
+
+#[test]
+fn the_schema_describes_what_is_written_and_refuses_what_is_not() {
+    assert_eq!(fits_schema(&line(&health())), None);
+    let good = line_of(full_accept(), Some(Verdict::Listed("a".into())));
+    assert_eq!(fits_schema(&good), None);
+    for (from, to) in [
+        ("\"seq\":31,", ""),
+        ("\"seq\":31", "\"seq\":\"31\""),
+        ("\"inbound\"", "\"sideways\""),
+        ("\"verdict\":{\"listed\":true,\"entry\":\"a\"},", ""),
+        ("\"kind\":\"accept\"", "\"kind\":\"exec\""),
+        ("quaywatch/1", "quaywatch/2"),
+    ] {
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(bad, good);
+        assert!(fits_schema(&bad).is_some(), "{bad}");
+    }
+}
+
+fn text() -> impl Strategy<Value = Arc<str>> {
+    ".{0,20}".prop_map(Arc::from)
+}
+
+fn maybe_text() -> impl Strategy<Value = Option<Arc<str>>> {
+    prop::option::of(text())
+}
+
+fn any_process() -> impl Strategy<Value = Process> {
+    let ancestor = (any::<u32>(), text(), maybe_text()).prop_map(|(pid, comm, exe)| Ancestor { pid, comm, exe });
+    let ids = (any::<u32>(), any::<Option<u32>>(), any::<u64>(), any::<Option<u32>>(), any::<bool>());
+    let texts = (text(), maybe_text(), prop::option::of(prop::collection::vec(text(), 0..4)));
+    (ids, texts, prop::collection::vec(ancestor, 0..4)).prop_map(
+        |((pid, ppid, start_ns, uid, truncated), (comm, exe, args), ancestors)| Process {
+            pid,
+            ppid,
+            start_ns,
+            comm,
+            exe,
+            args: args.map(Into::into),
+            uid,
+            ancestors: ancestors.into(),
+            truncated,
+        },
+    )
+}
+
+fn any_container() -> impl Strategy<Value = Container> {
+    let runtime = prop::sample::select(&Runtime::ALL[..]);
+    (text(), runtime, maybe_text(), maybe_text(), maybe_text(), maybe_text())
+        .prop_map(|(id, runtime, name, image, created, cgroup)| Container { id, runtime, name, image, created, cgroup })
+}
+
+fn any_k8s() -> impl Strategy<Value = K8s> {
+    (maybe_text(), maybe_text(), maybe_text(), maybe_text(), maybe_text()).prop_map(
+        |(namespace, pod, pod_uid, container, service_account)| K8s { namespace, pod, pod_uid, container, service_account },
+    )
+}
+
+fn any_net() -> impl Strategy<Value = Net> {
+    let end = || (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| End { ip, port });
+    let direction = prop::sample::select(vec![Direction::Inbound, Direction::Outbound]);
+    (end(), end(), direction, prop::sample::select(&Service::ALL[..]), text()).prop_map(
+        |(peer, local, direction, service, conn)| Net {
+            direction: Some(direction),
+            peer: Some(peer),
+            local: Some(local),
+            service,
+            conn: Some(ConnId(conn)),
+        },
+    )
+}
+
+fn any_kind() -> impl Strategy<Value = FactKind> {
+    prop_oneof![
+        Just(FactKind::Accept),
+        any::<(u64, u64, u64)>().prop_map(|(duration_ns, bytes_in, bytes_out)| FactKind::Close {
+            duration_ns,
+            bytes_in,
+            bytes_out
+        }),
+        Just(FactKind::Connect { result: ConnectResult::Unreachable }),
+        Just(FactKind::Exec { role: ExecRole::Workload }),
+        any::<(Option<u8>, Option<u8>)>().prop_map(|(code, signal)| FactKind::Exit { code, signal }),
+        Just(FactKind::Container { action: ContainerAction::Enriched, origin: OriginClass::Inferred }),
+        any::<u32>().prop_map(|netns| FactKind::Listener {
+            state: ListenerState::Changed,
+            scope: Scope::Private,
+            tls: Tls::Plaintext,
+            netns
+        }),
+    ]
+}
+
+fn any_fact() -> impl Strategy<Value = Fact> {
+    let quality = (any::<bool>(), any::<u64>());
+    let subject = (any_process(), any_container(), prop::option::of(any_k8s()), any_net());
+    (text(), any::<(u64, u64)>(), subject, quality, any_kind()).prop_map(
+        |(id, (boot_ns, unix_ns), (process, container, k8s, net), (truncated, lost), kind)| Fact {
+            id: RecordId(id),
+            at: Timestamp { boot_ns, unix_ns },
+            node: node(),
+            process: Some(Arc::new(process)),
+            container: Some(Arc::new(container)),
+            k8s: k8s.map(Arc::new),
+            net: Some(net),
+            quality: Quality { enrichment: Enrichment::None, truncated, lost },
+            kind,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_fact_survives_a_recording(fact in any_fact(), entry in text()) {
+        let verdict = matches!(fact.kind, FactKind::Accept).then(|| Verdict::Listed(entry));
+        let written = line_of(fact.clone(), verdict);
+        prop_assert!(!written.contains('\n'));
+        prop_assert_eq!(fits_schema(&written), None);
+        prop_assert_eq!(decode(written.as_bytes()), Ok(Recorded::Fact(Box::new(canonical(fact)))));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode(&bytes);
+    }
+
+    #[test]
+    fn no_damage_to_a_line_makes_it_panic(at in 0_usize..1000, byte: u8, cut in any::<bool>()) {
+        let mut line = line_of(full_accept(), Some(Verdict::Unlisted)).into_bytes();
+        let at = at % line.len();
+        line[at] = byte;
+        if cut {
+            line.truncate(at);
+        }
+        let _ = decode(&line);
+    }
+}
+
+#[test]
+fn verdicts_are_not_taken_from_the_recording() {
+    let listed = line_of(full_accept(), Some(fact::Verdict::Listed("a".into())));
+    let unlisted = line_of(full_accept(), Some(fact::Verdict::Unlisted));
+    assert_ne!(listed, unlisted);
+    assert_eq!(decode(listed.as_bytes()), decode(unlisted.as_bytes()));
+}

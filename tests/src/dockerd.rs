@@ -1,0 +1,132 @@
+//! A dockerd of its own, with its own state, in the node's network namespace.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::netns::{NODE_INSIDE, NODE_OUTSIDE, NODE_V6, NODE_V6_OUTSIDE, Netns, Network};
+use crate::process::{Process, read_log, run, wait_until};
+
+/// The one image there is: a static busybox.
+pub const IMAGE: &str = "quaywatch.test/busybox:1";
+/// The port it listens on.
+pub const PORT: u16 = 2375;
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running dockerd.
+pub struct Dockerd {
+    process: Process,
+    directory: PathBuf,
+}
+
+impl Dockerd {
+    /// Starts dockerd in the network namespace of the node, with its state below `directory`, and imports [`IMAGE`]
+    /// from a root file system.
+    ///
+    /// # Errors
+    /// When it does not answer in time; with its log.
+    pub fn start(node: &Netns, directory: &Path, rootfs: &Path) -> Result<Self> {
+        let directory = directory.join("docker");
+        std::fs::create_dir_all(&directory)?;
+        let log = directory.join("log");
+        let mut command = node.command("dockerd");
+        for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
+            command.arg(option).arg(directory.join(name));
+        }
+        // Without a configuration file of the machine, and without touching packet filters: containers reach the node
+        // over the bridge, which is all the tests need.
+        std::fs::write(directory.join("daemon.json"), "{}")?;
+        command.arg("--config-file").arg(directory.join("daemon.json"));
+        command.args(["--iptables=false", "--ip6tables=false", "--tls=false"]);
+        command.arg("--host").arg(format!("unix://{}", directory.join("docker.sock").display()));
+        for address in [NODE_OUTSIDE, NODE_INSIDE, NODE_V6, NODE_V6_OUTSIDE] {
+            command.arg("--host").arg(endpoint(address));
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(File::create(&log)?)
+            .stderr(File::options().append(true).open(&log)?);
+        let dockerd = Self { process: Process::start(&mut command)?, directory };
+        wait_until("dockerd answers", START_TIMEOUT, || dockerd.docker(&["version"]).ok())
+            .with_context(|| format!("log of dockerd:\n{}", read_log(&log)))?;
+        dockerd.import(rootfs)?;
+        Ok(dockerd)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Runs `docker` over the unix socket, as a local administrator does.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn docker(&self, arguments: &[&str]) -> Result<String> {
+        let socket = format!("unix://{}", self.directory.join("docker.sock").display());
+        run(client(&mut Command::new("docker"), &socket).args(arguments))
+    }
+
+    /// Writes the image to a file in the format that other tools load.
+    ///
+    /// # Errors
+    /// When docker fails.
+    pub fn save_image(&self, file: &Path) -> Result<()> {
+        self.docker(&["save", "--output", file.to_str().context("path is not text")?, IMAGE]).map(drop)
+    }
+
+    fn import(&self, rootfs: &Path) -> Result<()> {
+        let archive = self.directory.join("rootfs.tar");
+        run(Command::new("tar")
+            .arg("--directory")
+            .arg(rootfs)
+            .args(["--create", "--file"])
+            .arg(&archive)
+            .arg("."))?;
+        self.docker(&["import", archive.to_str().context("path is not text")?, IMAGE]).map(drop)
+    }
+
+    /// Removes containers that a failed test left.
+    pub fn remove_containers(&self) {
+        let Ok(ids) = self.docker(&["ps", "--all", "--quiet", "--no-trunc"]) else { return };
+        let ids: Vec<&str> = ids.split_whitespace().collect();
+        if !ids.is_empty()
+            && let Err(error) = self.docker(&[&["rm", "--force", "--volumes"], ids.as_slice()].concat())
+        {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        self.remove_containers();
+        self.process.stop(STOP_TIMEOUT);
+    }
+}
+
+/// Runs `docker` in the client's network namespace against an address of the node.
+///
+/// # Errors
+/// When it fails.
+pub fn remote(network: &Network, address: &str, arguments: &[&str]) -> Result<String> {
+    run(client(&mut network.client.command("docker"), &endpoint(address)).args(arguments))
+}
+
+fn client<'a>(command: &'a mut Command, endpoint: &str) -> &'a mut Command {
+    command.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").args(["--host", endpoint])
+}
+
+fn endpoint(address: &str) -> String {
+    if address.contains(':') {
+        format!("tcp://[{address}]:{PORT}")
+    } else {
+        format!("tcp://{address}:{PORT}")
+    }
+}

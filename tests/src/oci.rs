@@ -1,0 +1,160 @@
+//! Root file systems and bundles, and OCI runtimes called directly.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use crate::process::{Process, run, run_unchecked};
+use crate::require;
+
+/// Programs of the root file system, all of them the one busybox.
+const APPLETS: &[&str] = &["sh", "sleep", "true", "echo", "cat", "nc", "wget", "httpd", "env"];
+
+/// Makes a root file system of a static busybox.
+///
+/// # Errors
+/// When there is no busybox or the files cannot be made.
+pub fn make_rootfs(directory: &Path) -> Result<()> {
+    for name in ["bin", "proc", "dev", "sys", "tmp", "etc"] {
+        fs::create_dir_all(directory.join(name))?;
+    }
+    let busybox = require::find("busybox").context("busybox is missing")?;
+    fs::copy(busybox, directory.join("bin/busybox"))?;
+    for applet in APPLETS {
+        symlink("busybox", directory.join("bin").join(applet))?;
+    }
+    Ok(())
+}
+
+/// An OCI runtime with a directory of containers and a bundle.
+pub struct Runtime<'a> {
+    program: &'a str,
+    bundle: PathBuf,
+    ids: Vec<String>,
+}
+
+impl<'a> Runtime<'a> {
+    /// Uses a runtime with a bundle below `directory` made from a root file system.
+    ///
+    /// # Errors
+    /// When the bundle cannot be made.
+    pub fn new(program: &'a str, directory: &Path, rootfs: &Path) -> Result<Self> {
+        let bundle = directory.join(format!("bundle-{program}"));
+        fs::create_dir_all(&bundle)?;
+        let linked = bundle.join("rootfs");
+        if !linked.exists() {
+            run(Command::new("cp").arg("-a").arg(rootfs).arg(&linked))?;
+        }
+        Ok(Self { program, bundle, ids: Vec::new() })
+    }
+
+    /// `<runtime> run <id>` with these arguments for the container's process, to its end.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run(&mut self, id: &str, arguments: &[&str]) -> Result<()> {
+        self.write_config(arguments)?;
+        self.ids.push(id.to_owned());
+        run(Command::new(self.program).arg("run").arg("--bundle").arg(&self.bundle).arg(id)).map(drop)
+    }
+
+    /// `<runtime> run --detach <id>`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run_detached(&mut self, id: &str, arguments: &[&str]) -> Result<()> {
+        self.write_config(arguments)?;
+        self.ids.push(id.to_owned());
+        // The container keeps the standard streams it is given; pipes would never end.
+        let mut command = Command::new(self.program);
+        command.args(["run", "--detach", "--bundle"]).arg(&self.bundle).arg(id);
+        command.stdin(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let status = Process::start(&mut command)?.wait(crate::process::COMMAND_TIMEOUT)?;
+        anyhow::ensure!(status.success(), "{} run {id}: {status}", self.program);
+        Ok(())
+    }
+
+    /// `<runtime> exec <id>` with these arguments.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn exec(&self, id: &str, arguments: &[&str]) -> Result<String> {
+        run(Command::new(self.program).arg("exec").arg(id).args(arguments))
+    }
+
+    /// `<runtime> delete --force <id>`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn delete(&self, id: &str) -> Result<()> {
+        run(Command::new(self.program).args(["delete", "--force", id])).map(drop)
+    }
+
+    fn write_config(&self, arguments: &[&str]) -> Result<()> {
+        let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|kind| json!({ "type": kind }));
+        // No capabilities and no limits: neither needs a right that a test machine may lack.
+        let config = json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": {"uid": 0, "gid": 0}, "args": arguments, "env": ["PATH=/bin"], "cwd": "/",
+                "noNewPrivileges": true
+            },
+            "root": {"path": "rootfs", "readonly": true},
+            "hostname": "bundle",
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            "annotations": {"org.opencontainers.image.ref.name": crate::dockerd::IMAGE},
+            "linux": {"namespaces": namespaces}
+        });
+        fs::write(self.bundle.join("config.json"), config.to_string())?;
+        Ok(())
+    }
+}
+
+impl Drop for Runtime<'_> {
+    fn drop(&mut self) {
+        for id in &self.ids {
+            // Most are gone already.
+            let _ = run_unchecked(Command::new(self.program).args(["delete", "--force", id]));
+        }
+    }
+}
+
+/// Takes the controllers off the version 2 hierarchy of a hybrid host, which crun refuses otherwise; they return when
+/// the value is dropped.
+pub struct HybridControllers {
+    mounts: Vec<tempfile::TempDir>,
+}
+
+impl HybridControllers {
+    /// Mounts each of them as a version 1 hierarchy for now. Does nothing on a host that is not hybrid.
+    ///
+    /// # Errors
+    /// When one cannot be mounted.
+    pub fn park() -> Result<Self> {
+        let mut parked = Self { mounts: Vec::new() };
+        let controllers = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
+        for controller in controllers.split_whitespace() {
+            let directory = tempfile::Builder::new().prefix("quaywatch-cgroup-").tempdir()?;
+            run(Command::new("mount")
+                .args(["-t", "cgroup", "-o", controller, "none"])
+                .arg(directory.path()))?;
+            parked.mounts.push(directory);
+        }
+        Ok(parked)
+    }
+}
+
+impl Drop for HybridControllers {
+    fn drop(&mut self) {
+        for mount in &self.mounts {
+            if let Err(error) = run(Command::new("umount").arg(mount.path())) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}

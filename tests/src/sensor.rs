@@ -1,0 +1,306 @@
+//! The sensor under test: started with a configuration, its output read line by line, stopped and checked.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+
+use crate::process::{Process, read_log};
+use crate::record::Record;
+
+/// Longest time until the first record; loading takes a fraction of a second on an idle machine.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time between an action and its record.
+pub const RECORD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time between a signal and the end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running sensor.
+pub struct Sensor {
+    process: Process,
+    output: Arc<Output>,
+    directory: tempfile::TempDir,
+}
+
+/// The records of a sensor that has ended.
+pub struct Recording {
+    /// All records in the order of the output.
+    pub records: Vec<Record>,
+    /// What it wrote to standard error.
+    pub log: String,
+}
+
+#[derive(Default)]
+struct Output {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    records: Vec<Record>,
+    malformed: Vec<String>,
+    ended: bool,
+}
+
+/// Path of the sensor's binary: `QUAYWATCH_BIN`, or the release build in the target directory of this test.
+///
+/// # Errors
+/// When it is not there.
+pub fn binary() -> Result<PathBuf> {
+    let path = match std::env::var_os("QUAYWATCH_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => std::env::current_exe()?
+            .ancestors()
+            .nth(3)
+            .context("the test is not in a target directory")?
+            .join("release/quaywatch"),
+    };
+    ensure!(path.is_file(), "{} is not there; build it with `cargo build --release`", path.display());
+    Ok(path)
+}
+
+/// A command of the sensor's binary that sees no configuration but its own.
+///
+/// # Errors
+/// When there is no binary.
+pub fn command() -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"QUAYWATCH_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    Ok(command)
+}
+
+impl Sensor {
+    /// Starts the sensor with this configuration (YAML) and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready; with what it said.
+    pub fn start(configuration: &str) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("quaywatch-sensor-").tempdir()?;
+        let config = directory.path().join("quaywatch.yaml");
+        std::fs::write(&config, configuration)?;
+        let mut run = command()?;
+        run.arg("run").arg("--config").arg(&config);
+        run.stdout(Stdio::piped()).stderr(File::create(directory.path().join("log"))?);
+        let mut process = Process::start(&mut run)?;
+        let stdout = process.0.stdout.take().context("standard output is not piped")?;
+        let output = Arc::new(Output::default());
+        std::thread::spawn({
+            let output = Arc::clone(&output);
+            move || output.read(stdout)
+        });
+        let sensor = Self { process, output, directory };
+        let first = sensor.wait_within(READY_TIMEOUT, "the first record", |_| true)?;
+        ensure!(first.is("health", &[("health.state", "ready")]), "the first record is not ready: {first}");
+        Ok(sensor)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Number of records so far; what comes later is found with [`Sensor::wait_after`].
+    #[must_use]
+    pub fn mark(&self) -> usize {
+        self.lock().records.len()
+    }
+
+    /// All records so far.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.lock().records.clone()
+    }
+
+    /// Waits for a record; one that is already there counts.
+    ///
+    /// # Errors
+    /// When there is none in time; with the records that there are.
+    pub fn wait(&self, what: &str, wanted: impl Fn(&Record) -> bool) -> Result<Record> {
+        self.wait_within(RECORD_TIMEOUT, what, wanted)
+    }
+
+    /// Waits for a record with these values, as [`Record::is`] compares them.
+    ///
+    /// # Errors
+    /// When there is none in time; with the records that there are.
+    pub fn wait_is(&self, kind: &str, fields: &[(&str, &str)]) -> Result<Record> {
+        self.wait(&format!("{kind} record with {fields:?}"), |record| record.is(kind, fields))
+    }
+
+    /// Waits for a record after the first `mark` ones.
+    ///
+    /// # Errors
+    /// When there is none in time; with the records that there are.
+    pub fn wait_after(&self, mark: usize, what: &str, wanted: impl Fn(&Record) -> bool) -> Result<Record> {
+        self.search(mark, RECORD_TIMEOUT, what, wanted)
+    }
+
+    /// Waits for a record for a given time.
+    ///
+    /// # Errors
+    /// When there is none in time; with the records that there are.
+    pub fn wait_within(
+        &self,
+        timeout: Duration,
+        what: &str,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Result<Record> {
+        self.search(0, timeout, what, wanted)
+    }
+
+    fn search(
+        &self,
+        mark: usize,
+        timeout: Duration,
+        what: &str,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Result<Record> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.lock();
+        let mut seen = mark;
+        loop {
+            if let Some(record) = state.records.iter().skip(seen).find(|record| wanted(record)) {
+                return Ok(record.clone());
+            }
+            seen = state.records.len().max(mark);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.ended || left.is_zero() {
+                let why = if state.ended {
+                    "the sensor's output ended".to_owned()
+                } else {
+                    format!("not within {timeout:?}")
+                };
+                bail!("{what}: {why}\n{}", self.describe(&state, mark));
+            }
+            state = self.output.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Ends the sensor as an operator does, with SIGTERM, and checks what must hold for every run: exit code 0, a last
+    /// record with the totals, nothing unaccounted for.
+    ///
+    /// # Errors
+    /// When one of that does not hold.
+    pub fn stop(self) -> Result<Recording> {
+        self.stop_with(Signal::TERM)
+    }
+
+    /// As [`Sensor::stop`], with another signal.
+    ///
+    /// # Errors
+    /// When something does not hold that must hold for every run.
+    pub fn stop_with(mut self, signal: Signal) -> Result<Recording> {
+        self.process.signal(signal)?;
+        let status = self.process.wait(STOP_TIMEOUT).context("the sensor did not end")?;
+        let (records, malformed) = {
+            let mut state = self.lock();
+            while !state.ended {
+                state = self.output.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            (state.records.clone(), state.malformed.clone())
+        };
+        let recording = Recording { records, log: self.log() };
+        ensure!(malformed.is_empty(), "lines that are no records: {malformed:#?}");
+        recording.check(status)?;
+        Ok(recording)
+    }
+
+    fn log(&self) -> String {
+        read_log(&self.directory.path().join("log"))
+    }
+
+    fn describe(&self, state: &State, mark: usize) -> String {
+        /// Enough to see what happened around a failure.
+        const SHOWN: usize = 60;
+        let skipped = state.records.len().saturating_sub(SHOWN).max(mark);
+        let shown: Vec<&str> =
+            state.records.iter().skip(skipped).map(|record| record.line.as_str()).collect();
+        format!(
+            "records ({} in all, those from {skipped} on):\n{}\nmalformed lines: {:?}\nlog:\n{}",
+            state.records.len(),
+            shown.join("\n"),
+            state.malformed,
+            self.log()
+        )
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.output.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Output {
+    fn read(&self, stdout: ChildStdout) {
+        for line in BufReader::new(stdout).lines() {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            match line {
+                Ok(line) => match Record::parse(&line) {
+                    Ok(record) => state.records.push(record),
+                    Err(problem) => state.malformed.push(problem),
+                },
+                Err(error) => state.malformed.push(error.to_string()),
+            }
+            self.changed.notify_all();
+        }
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Recording {
+    /// The last record.
+    #[must_use]
+    pub fn last(&self) -> &Record {
+        self.records.last().expect("invariant: a recording has a first record")
+    }
+
+    /// Records of a kind.
+    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Record> {
+        self.records.iter().filter(move |record| record.kind() == kind)
+    }
+
+    /// Writes the recording as the sensor did.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text: String = self.records.iter().flat_map(|record| [record.line.as_str(), "\n"]).collect();
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn check(&self, status: ExitStatus) -> Result<()> {
+        ensure!(status.code() == Some(0), "the sensor ended with {status}:\n{}", self.log);
+        let last = self.last();
+        ensure!(last.is("health", &[("health.state", "stopping")]), "the last record is {last}");
+        ensure!(last.number("health.undecodable") == Some(0), "records were not understood: {last}");
+        let emitted = last.number("health.emitted");
+        ensure!(emitted == Some(self.records.len() as u64), "{} records, but {last}", self.records.len());
+        for balance in last.list("health.balance") {
+            let count = |key: &str| balance[key].as_u64().with_context(|| format!("no {key} in {balance}"));
+            ensure!(
+                count("produced")? == count("received")? + count("lost")? + count("suppressed")?,
+                "records are unaccounted for: {balance}"
+            );
+        }
+        let mut ids = std::collections::HashSet::new();
+        let first = self.records[0].number("seq").context("no seq")?;
+        for (expected, record) in (first..).zip(&self.records) {
+            ensure!(record.text("schema") == "quaywatch/1", "another schema: {record}");
+            ensure!(record.number("seq") == Some(expected), "seq is not {expected}: {record}");
+            ensure!(ids.insert(record.text("id")), "an id is used twice: {record}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! `cargo xtask bless`: rewrites the expected outputs of the tests; review the difference it makes.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{command, schema};
+
+/// Rewrites golden files and schemas from what the program does now.
+#[derive(Args)]
+pub struct Options {}
+
+/// Runs the subcommand.
+pub fn run(_: &Options) -> Result<()> {
+    let mut test = command::cargo();
+    test.args(["test", "--package=sensor-tests", "--test=cli", "--test=replay"]).env("QUAYWATCH_BLESS", "1");
+    command::check(&mut test)?;
+    schema::run(&schema::Options { check: false })
+}

@@ -1,0 +1,50 @@
+//! `cargo xtask lint`: formatting and clippy, the host crates and the probes in passes of their own.
+//!
+//! Cargo unifies features over all packages of one call, and the probes are compiled for another target by another
+//! compiler; one pass over everything would check neither.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::detection::Compiler;
+use crate::{command, packages, run, toolchain};
+
+/// Checks formatting and runs clippy; every warning is an error.
+#[derive(Args)]
+pub struct Options {}
+
+/// Clippy for Debian's compiler, which is another release than rustup's.
+const DEBIAN_CLIPPY: &str = "rust-web-clippy";
+
+/// Runs the subcommand.
+pub fn run(_: &Options) -> Result<()> {
+    command::check(command::cargo().args(["fmt", "--all", "--check"]))?;
+    command::check(command::cargo().args(["clippy", "--locked", "--all-targets", "--", "--deny=warnings"]))?;
+    lint_probes()
+}
+
+/// The probes are linted by the compiler that builds them, for their own target.
+fn lint_probes() -> Result<()> {
+    let toolchain = toolchain::ensure()?;
+    let arguments = ["--locked", "--package=sensor-ebpf"];
+    let mut clippy = match &toolchain.compiler {
+        Compiler::Nightly { .. } => {
+            let mut clippy = toolchain.cargo("clippy");
+            clippy.args(arguments).args(["--", "--deny=warnings"]);
+            clippy
+        }
+        Compiler::Prebuilt { rustc } => {
+            packages::ensure(&[DEBIAN_CLIPPY])?;
+            // `cargo clippy` would take rustup's clippy-driver; this is what it does, with the one beside rustc.
+            let mut clippy = toolchain.cargo("check");
+            clippy
+                .args(arguments)
+                .env("RUSTC_WORKSPACE_WRAPPER", rustc.with_file_name("clippy-driver"))
+                .env("CLIPPY_ARGS", "--deny=warnings__CLIPPY_HACKERY__");
+            clippy
+        }
+    };
+    // A directory of its own: another compiler's artefacts would displace those of the host build.
+    clippy.env("CARGO_TARGET_DIR", run::target_directory().join("lint-probes"));
+    command::check(clippy.current_dir(command::repository()))
+}

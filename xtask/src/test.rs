@@ -1,0 +1,142 @@
+//! `cargo xtask test`: everything that proves the sensor, on this machine, in one command.
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::command::{self, say};
+use crate::summary::Tally;
+use crate::{lint, run, setup, system, tidy};
+
+/// Installs what is missing, then builds, lints and runs every test, end-to-end tests included; needs root.
+#[derive(Args)]
+pub struct Options {
+    /// Leave out `lint` and `tidy`.
+    #[arg(long)]
+    no_lint: bool,
+    /// Run only this suite (may be repeated).
+    #[arg(long, value_name = "NAME", value_parser = suite_names())]
+    suite: Vec<String>,
+}
+
+/// One call of `cargo test`. A suite that executes no test fails: an empty run proves nothing.
+struct Suite {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    /// Needs root and the running kernel: one test at a time, with the released binary.
+    live: bool,
+}
+
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "unit",
+        arguments: &[
+            "--package=sensor-common",
+            "--package=sensor-core",
+            "--package=sensor-user",
+            "--package=sensor-tests",
+            "--package=xtask",
+            "--lib",
+            "--bins",
+        ],
+        live: false,
+    },
+    Suite { name: "property", arguments: &["--package=sensor-core", "--test=*"], live: false },
+    Suite { name: "cli", arguments: &["--package=sensor-tests", "--test=cli"], live: false },
+    Suite { name: "replay", arguments: &["--package=sensor-tests", "--test=replay"], live: false },
+    Suite { name: "kernel", arguments: &["--package=sensor-user", "--test=kernel"], live: true },
+    Suite { name: "e2e", arguments: &["--package=sensor-tests", "--test=e2e"], live: true },
+];
+
+fn suite_names() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(SUITES.iter().map(|suite| suite.name))
+}
+
+/// Runs the subcommand. The last line it prints is the sum of all suites.
+pub fn run(options: &Options) -> Result<()> {
+    system::require_root("cargo xtask test")?;
+    setup::run(&setup::Options { tests: true })?;
+
+    let mut report = Report::default();
+    if !options.no_lint && options.suite.is_empty() {
+        report.step("lint", lint::run(&lint::Options {}));
+        report.step("tidy", tidy::run(&tidy::Options {}));
+    }
+    let binary = run::build_release();
+    let built = binary.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error:#}"));
+    report.step("release build", built);
+    for suite in SUITES {
+        if !options.suite.is_empty() && !options.suite.iter().any(|name| name == suite.name) {
+            continue;
+        }
+        match (&binary, suite.live) {
+            (Err(_), true) => {
+                report.step(suite.name, Err(anyhow::anyhow!("not run: the release build failed")))
+            }
+            _ => report.suite(suite),
+        }
+    }
+    report.finish()
+}
+
+#[derive(Default)]
+struct Report {
+    lines: Vec<String>,
+    total: Tally,
+    failed_steps: usize,
+}
+
+impl Report {
+    /// Enters a step that is not a test runner: its failure counts as one.
+    fn step(&mut self, name: &str, result: Result<()>) {
+        match result {
+            Ok(()) => self.lines.push(format!("{name}: ok")),
+            Err(error) => {
+                self.failed_steps += 1;
+                self.total.failed += 1;
+                self.lines.push(format!("{name}: FAILED: {error:#}"));
+            }
+        }
+    }
+
+    fn suite(&mut self, suite: &Suite) {
+        say(format!("suite {}", suite.name));
+        let mut tally = Tally::default();
+        let mut cargo = command::cargo();
+        cargo.args(["test", "--locked", "--no-fail-fast"]).args(suite.arguments);
+        if suite.live {
+            cargo.args(["--", "--test-threads=1"]);
+        }
+        let status = command::stream(&mut cargo, |line| {
+            if let Some(summary) = Tally::from_line(line) {
+                tally += summary;
+            }
+        });
+        let problem = match status {
+            Err(error) => Some(format!("{error:#}")),
+            // The runner counted its failures itself; anything else that went wrong counts as one.
+            Ok(_) if tally.failed > 0 => None,
+            Ok(status) if !status.success() => Some(format!("cargo test: {status}")),
+            Ok(_) if tally.executed() == 0 => Some("no test was executed".to_owned()),
+            Ok(_) => None,
+        };
+        self.total += tally;
+        self.lines.push(format!("{}: {tally}", suite.name));
+        if let Some(problem) = problem {
+            self.step(suite.name, Err(anyhow::anyhow!(problem)));
+        } else if tally.failed > 0 {
+            self.failed_steps += 1;
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        println!();
+        for line in &self.lines {
+            println!("{line}");
+        }
+        println!("{}", self.total);
+        if self.failed_steps > 0 {
+            bail!("{} of {} steps failed", self.failed_steps, self.lines.len());
+        }
+        Ok(())
+    }
+}
