@@ -26,15 +26,45 @@ const NEEDS: &[Need] = &[
     need("inet_sock_set_state", Capability::Listeners, CoverageState::Blind, "no listener is seen"),
     need("inet_sock_set_state", Capability::Accepts, CoverageState::Blind, "no accept is seen"),
     need("inet_sock_set_state", Capability::Connects, CoverageState::Blind, "no connect is seen"),
-    need("walk_listeners", Capability::Listeners, CoverageState::Degraded, "listeners from before the start are unknown"),
-    need("walk_listeners", Capability::Accepts, CoverageState::Degraded, "the holder of a listening socket is not refreshed"),
+    need(
+        "walk_listeners",
+        Capability::Listeners,
+        CoverageState::Degraded,
+        "listeners from before the start are unknown",
+    ),
+    need(
+        "walk_listeners",
+        Capability::Accepts,
+        CoverageState::Degraded,
+        "the holder of a listening socket is not refreshed",
+    ),
     need("sched_process_exec", Capability::Execs, CoverageState::Blind, "no exec is seen"),
-    need("sched_process_fork", Capability::Execs, CoverageState::Degraded, "the true parent of a process may be unknown"),
+    need(
+        "sched_process_fork",
+        Capability::Execs,
+        CoverageState::Degraded,
+        "the true parent of a process may be unknown",
+    ),
     need("sched_process_exit", Capability::Execs, CoverageState::Degraded, "exits are not seen"),
-    need("walk_tasks", Capability::Execs, CoverageState::Degraded, "processes from before the start are unknown"),
-    need("sched_process_exec", Capability::Containers, CoverageState::Degraded, "starts of containers are not seen"),
+    need(
+        "walk_tasks",
+        Capability::Execs,
+        CoverageState::Degraded,
+        "processes from before the start are unknown",
+    ),
+    need(
+        "sched_process_exec",
+        Capability::Containers,
+        CoverageState::Degraded,
+        "starts of containers are not seen",
+    ),
     need("cgroup_mkdir", Capability::Containers, CoverageState::Blind, "new containers are not recognised"),
-    need("cgroup_rmdir", Capability::Containers, CoverageState::Degraded, "the end of a container may be missed"),
+    need(
+        "cgroup_rmdir",
+        Capability::Containers,
+        CoverageState::Degraded,
+        "the end of a container may be missed",
+    ),
 ];
 
 /// Derives the coverage of every capability from the state of the hooks.
@@ -109,6 +139,9 @@ mod tests {
     fn blind_outweighs_degraded() {
         let (state, reason) = state(&["cgroup_mkdir", "cgroup_rmdir"], Capability::Containers);
         assert_eq!(state, CoverageState::Blind);
-        assert_eq!(reason.as_deref(), Some("new containers are not recognised; the end of a container may be missed"));
+        assert_eq!(
+            reason.as_deref(),
+            Some("new containers are not recognised; the end of a container may be missed")
+        );
     }
 }

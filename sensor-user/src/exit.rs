@@ -53,7 +53,9 @@ pub fn of_error(error: &anyhow::Error) -> Exit {
     // `downcast_ref` of anyhow looks through context, the chain through sources.
     if error.downcast_ref::<Invalid>().is_some() || error.chain().any(|cause| cause.is::<Invalid>()) {
         Exit::Usage
-    } else if error.downcast_ref::<Unsupported>().is_some() || error.chain().any(|cause| cause.is::<Unsupported>()) {
+    } else if error.downcast_ref::<Unsupported>().is_some()
+        || error.chain().any(|cause| cause.is::<Unsupported>())
+    {
         Exit::Unsupported
     } else {
         Exit::Failure
@@ -67,7 +69,8 @@ mod tests {
 
     #[test]
     fn context_does_not_hide_the_code() {
-        let unsupported = || Err::<(), _>(Unsupported("no BTF".to_owned())).context("loading").context("starting");
+        let unsupported =
+            || Err::<(), _>(Unsupported("no BTF".to_owned())).context("loading").context("starting");
         assert_eq!(of_error(&unsupported().expect_err("an error")), Exit::Unsupported);
         let invalid = Err::<(), _>(Invalid { problems: Vec::new() }).context("reading the configuration");
         assert_eq!(of_error(&invalid.expect_err("an error")), Exit::Usage);

@@ -79,7 +79,8 @@ impl OutputQueue {
     /// Whether nobody reads any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        !self.destinations.is_empty() && self.destinations.iter().all(|destination| destination.sink.is_closed())
+        !self.destinations.is_empty()
+            && self.destinations.iter().all(|destination| destination.sink.is_closed())
     }
 
     /// Waits until everything is written, within a limit.

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::command::{self, say};
 
-/// Writes docs/<name>.schema.json, or checks that they are up to date.
+/// Writes docs/quaywatch-<name>.schema.json, or checks that they are up to date.
 #[derive(Args)]
 pub struct Options {
     /// Only compare; a difference is a failure.
@@ -26,12 +26,12 @@ pub fn run(options: &Options) -> Result<()> {
         quaywatch.args(["run", "--quiet", "--package=sensor-user", "--bin=quaywatch", "--", "schema", name]);
         let schema =
             command::output(&mut quaywatch).with_context(|| format!("`quaywatch schema {name}` failed"))?;
-        let path = command::repository().join(format!("docs/{name}.schema.json"));
+        let path = command::repository().join(format!("docs/quaywatch-{name}.schema.json"));
         if fs::read_to_string(&path).is_ok_and(|present| present == schema) {
             continue;
         }
         if options.check {
-            stale.push(format!("docs/{name}.schema.json"));
+            stale.push(format!("docs/quaywatch-{name}.schema.json"));
         } else {
             fs::write(&path, schema).with_context(|| format!("cannot write {}", path.display()))?;
             say(format!("wrote {}", path.display()));

@@ -14,6 +14,8 @@ use crate::inventory::Naming;
 
 /// Most containers in the table; the one used longest ago goes first.
 pub(crate) const CONTAINERS_MAX: usize = 8192;
+/// Most cgroup paths of one container: one per hierarchy.
+const HOMES_MAX: usize = 16;
 
 /// Where a container is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +43,11 @@ pub(crate) struct Entry {
     pub(crate) creator_mnt_ns: u32,
     /// Its own cgroups, one per hierarchy; cgroups nested inside are not here.
     pub(crate) cgroups: Vec<CgroupKey>,
-    /// The runtime's state on disk was read.
+    /// Paths of its cgroups according to the runtime's state on disk.
+    pub(crate) homes: Vec<Arc<str>>,
+    /// The runtime's state on disk has said who it is.
     pub(crate) enriched: bool,
-    /// Records went out without the metadata.
+    /// Records went out while the output could not say all there is to say.
     pub(crate) owes_metadata: bool,
     /// The shell watches for the removal of its state.
     pub(crate) watched: bool,
@@ -67,6 +71,7 @@ impl Entry {
             init: None,
             creator_mnt_ns: 0,
             cgroups: Vec::new(),
+            homes: Vec::new(),
             enriched: false,
             owes_metadata: false,
             watched: false,
@@ -102,13 +107,15 @@ impl Entry {
         container.name = None;
         container.image = None;
         container.created = None;
+        self.homes.clear();
     }
 
-    /// Takes over the runtime's state on disk.
-    pub(crate) fn enrich(&mut self, metadata: &ContainerMetadata) {
-        self.enriched = true;
+    /// Takes over the runtime's state on disk. Returns whether the output can say more now than before.
+    pub(crate) fn enrich(&mut self, metadata: &ContainerMetadata) -> bool {
+        let ContainerMetadata { id: _, runtime, name, image, created, cgroups, k8s } = metadata;
+        let before = (self.shared.clone(), self.k8s.clone());
         let container = Arc::make_mut(&mut self.shared);
-        if let Some(runtime) = metadata.runtime {
+        if let Some(runtime) = *runtime {
             container.runtime = runtime;
             self.query.runtime = runtime;
         }
@@ -117,28 +124,27 @@ impl Entry {
                 field.clone_from(found);
             }
         };
-        fill(&mut container.name, &metadata.name);
-        fill(&mut container.image, &metadata.image);
-        fill(&mut container.created, &metadata.created);
-        if let Some(found) = &metadata.k8s {
+        fill(&mut container.name, name);
+        fill(&mut container.image, image);
+        fill(&mut container.created, created);
+        if container.cgroup.is_none() {
+            container.cgroup = cgroups.first().cloned();
+        }
+        if !cgroups.is_empty() {
+            self.homes = cgroups.iter().filter(|path| path.len() > 1).take(HOMES_MAX).cloned().collect();
+        }
+        if let Some(found) = k8s {
             let mut k8s = (**found).clone();
             if k8s.pod_uid.is_none() {
                 k8s.pod_uid = self.k8s.as_ref().and_then(|known| known.pod_uid.clone());
             }
             self.k8s = Some(Arc::new(k8s));
         }
+        // A container of a bare OCI runtime has neither name nor image beside its id.
+        let bare = container.runtime == Runtime::Runc && (runtime.is_some() || created.is_some());
+        self.enriched |= container.name.is_some() || container.image.is_some() || bare;
+        before != (self.shared.clone(), self.k8s.clone())
     }
-}
-
-/// Whether an answer holds more than the id that was asked for.
-pub(crate) fn says_anything(metadata: &ContainerMetadata) -> bool {
-    let ContainerMetadata { id: _, runtime, name, image, created, cgroups, k8s } = metadata;
-    runtime.is_some()
-        || name.is_some()
-        || image.is_some()
-        || created.is_some()
-        || !cgroups.is_empty()
-        || k8s.is_some()
 }
 
 /// The table.
@@ -176,6 +182,11 @@ impl Containers {
     pub(crate) fn lives_at(&self, id: &str) -> Option<&str> {
         let entry = self.table.peek(id).filter(|entry| entry.life != Life::Stopped)?;
         entry.shared.cgroup.as_deref()
+    }
+
+    /// Ids of all containers, the one used longest ago first.
+    pub(crate) fn ids(&self) -> Vec<Arc<str>> {
+        self.table.iter().map(|(id, _)| id.clone()).collect()
     }
 
     /// Takes a container out.

@@ -71,8 +71,6 @@ pub struct Engine {
     condition: Condition,
     replay: Replay,
     outbox: Outbox,
-    /// Boot-clock time of the latest thing heard.
-    latest_ns: u64,
 }
 
 impl Engine {
@@ -100,7 +98,6 @@ impl Engine {
             condition: Condition::default(),
             replay: Replay::new(node.clone()),
             outbox: Outbox::new(run, node),
-            latest_ns: 0,
         };
         engine.allow.local.clone_from(&policy.allow.local);
         engine.set_policy(policy);
@@ -147,7 +144,6 @@ impl Engine {
         if self.outbox.is_early() {
             return;
         }
-        self.latest_ns = self.latest_ns.max(now.boot_ns);
         let horizon = now.boot_ns.saturating_sub(self.merge_window_ns);
         while let Some((boot_ns, event)) = self.merge.peek() {
             if boot_ns > horizon || (matches!(event, Event::Accept(_)) && self.wait_for_holders(boot_ns, now))
@@ -157,7 +153,6 @@ impl Engine {
             self.release_next();
         }
         self.expire_holds(now);
-        self.repeat_queries(now);
     }
 
     /// Boot-clock time at which [`Self::poll`] has something to do next.
@@ -208,7 +203,6 @@ impl Engine {
     fn release_next(&mut self) {
         if let Some((boot_ns, event)) = self.merge.pop() {
             let at = self.clock.at(boot_ns);
-            self.latest_ns = self.latest_ns.max(boot_ns);
             self.apply(at, event);
         }
     }

@@ -1,4 +1,4 @@
-//! Container records that wait for their metadata, and queries that will be asked again.
+//! Container records that wait for their metadata.
 //!
 //! Owns deadlines only. Everything here is due at a boot-clock time and goes in that order.
 
@@ -10,11 +10,6 @@ use crate::time::Timestamp;
 
 /// Most records that wait; more go out early, without metadata.
 const HELD_MAX: usize = 1024;
-/// Most queries that will be repeated; the one due first is given up for a further one.
-const QUERIES_MAX: usize = 4096;
-/// Pauses before a query is repeated: the runtime writes some of its state after the cgroup is made.
-const PAUSES_NS: [u64; 4] = [20_000_000, 200_000_000, 1_000_000_000, 5_000_000_000];
-
 /// A container record that waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
@@ -27,27 +22,18 @@ pub(crate) struct Held {
     pub(crate) k8s: Option<Arc<K8s>>,
 }
 
-/// A query that will be repeated.
-#[derive(Clone, Debug)]
-struct Query {
-    id: Arc<str>,
-    repeated: usize,
-}
-
-/// Both queues. Keys are (due, order of arrival).
+/// The queue, by (due, order of arrival).
 #[derive(Debug, Default)]
 pub(crate) struct Holds {
     held: BTreeMap<(u64, u64), Held>,
-    queries: BTreeMap<(u64, u64), Query>,
     arrivals: u64,
-    abandoned: u64,
 }
 
 impl Holds {
     /// Holds a record; returns one that must go now because too many wait.
     pub(crate) fn hold(&mut self, due_ns: u64, held: Held) -> Option<Held> {
-        let key = self.key(due_ns);
-        self.held.insert(key, held);
+        self.arrivals += 1;
+        self.held.insert((due_ns, self.arrivals), held);
         (self.held.len() > HELD_MAX).then(|| self.held.pop_first()).flatten().map(|(_, held)| held)
     }
 
@@ -64,52 +50,9 @@ impl Holds {
         keys.iter().filter_map(|key| self.held.remove(key)).collect()
     }
 
-    /// Asks to be reminded of a query that was just made.
-    pub(crate) fn query_again(&mut self, now_ns: u64, id: Arc<str>) {
-        self.schedule(now_ns, Query { id, repeated: 0 });
-    }
-
-    /// Takes the container of a query whose time has come, and schedules it anew as often as it is worth it.
-    pub(crate) fn take_due_query(&mut self, now_ns: u64) -> Option<Arc<str>> {
-        let first = self.queries.first_entry()?;
-        if first.key().0 > now_ns {
-            return None;
-        }
-        let query = first.remove();
-        self.schedule(now_ns, Query { id: query.id.clone(), repeated: query.repeated + 1 });
-        Some(query.id)
-    }
-
-    /// No need to ask for this container again.
-    pub(crate) fn answered(&mut self, id: &str) {
-        self.queries.retain(|_, query| *query.id != *id);
-    }
-
-    /// When the next thing is due.
+    /// When the next record is due.
     pub(crate) fn next_due(&self) -> Option<u64> {
-        let held = self.held.first_key_value().map(|(key, _)| key.0);
-        let query = self.queries.first_key_value().map(|(key, _)| key.0);
-        [held, query].into_iter().flatten().min()
-    }
-
-    /// Queries given up because too many were open.
-    pub(crate) fn evicted(&self) -> u64 {
-        self.abandoned
-    }
-
-    fn schedule(&mut self, now_ns: u64, query: Query) {
-        let Some(pause) = PAUSES_NS.get(query.repeated) else { return };
-        if self.queries.len() >= QUERIES_MAX {
-            self.queries.pop_first();
-            self.abandoned += 1;
-        }
-        let key = self.key(now_ns.saturating_add(*pause));
-        self.queries.insert(key, query);
-    }
-
-    fn key(&mut self, due_ns: u64) -> (u64, u64) {
-        self.arrivals += 1;
-        (due_ns, self.arrivals)
+        self.held.first_key_value().map(|(key, _)| key.0)
     }
 }
 
@@ -160,26 +103,13 @@ mod tests {
     }
 
     #[test]
-    fn query_is_repeated_with_growing_pauses_and_then_given_up() {
+    fn records_of_one_container_are_taken_in_order_and_the_others_stay() {
         let mut holds = Holds::default();
-        holds.query_again(0, "a".into());
-        let mut now = 0;
-        let mut repeats = 0;
-        while let Some(due) = holds.next_due() {
-            assert!(due > now);
-            now = due;
-            assert_eq!(holds.take_due_query(now).as_deref(), Some("a"));
-            repeats += 1;
+        for (due, id) in [(30, "a"), (10, "b"), (20, "a")] {
+            assert!(holds.hold(due, held(id)).is_none());
         }
-        assert_eq!(repeats, PAUSES_NS.len());
-    }
-
-    #[test]
-    fn answered_query_is_not_repeated() {
-        let mut holds = Holds::default();
-        holds.query_again(0, "a".into());
-        holds.query_again(0, "b".into());
-        holds.answered("a");
-        assert_eq!(holds.take_due_query(u64::MAX).as_deref(), Some("b"));
+        assert_eq!(holds.take_of("a").len(), 2);
+        assert_eq!(holds.next_due(), Some(10));
+        assert!(holds.take_of("a").is_empty());
     }
 }

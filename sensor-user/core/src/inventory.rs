@@ -272,7 +272,7 @@ fn named_by_leaf(path: &str, maker: Maker<'_>, calls: &Calls) -> Option<Naming> 
     if let Some(identity) = container_in_path(path).filter(|identity| identity.path == path) {
         return Some(identity.into());
     }
-    let by_maker = maker.making().filter(|id| leaf == &***id || leaf.contains(&***id));
+    let by_maker = maker.making().filter(|id| is_named_for(leaf, id));
     let by_call = || calls.id_in_unit(leaf);
     by_maker.cloned().or_else(by_call).map(|id| Naming {
         id,
@@ -281,6 +281,13 @@ fn named_by_leaf(path: &str, maker: Maker<'_>, calls: &Calls) -> Option<Naming> 
         pod_uid: None,
         path: Some(path.into()),
     })
+}
+
+/// Whether a name is an id, with or without a prefix and a unit's suffix. Runtimes make the parents of a container's
+/// cgroup too, so an id somewhere in the name is not enough.
+fn is_named_for(leaf: &str, id: &str) -> bool {
+    let prefix = leaf.strip_suffix(".scope").unwrap_or(leaf).strip_suffix(id);
+    leaf == id || prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with(['-', '_', ':']))
 }
 
 /// What the own name of a cgroup says whose making was not seen.

@@ -105,14 +105,9 @@ impl Entry {
         Ancestor { pid, comm: self.comm_text.clone(), exe: self.image.exe.clone() }
     }
 
-    /// Programs rename themselves and drop privileges; what the latest record says holds.
+    /// Programs drop privileges: the user of the latest record holds. Their name does not change with it: a record
+    /// bears that of the thread, and threads have names of their own.
     fn refresh(&mut self, task: &Task) {
-        if self.comm != task.comm {
-            self.comm = task.comm;
-            self.comm_text = task.comm.shared();
-            self.snapshot = None;
-            self.offspring = None;
-        }
         if self.uid != task.uid {
             self.uid = task.uid;
             self.snapshot = None;
@@ -203,8 +198,9 @@ impl Processes {
         let child = &event.child;
         let mut entry = match self.table.get_mut(&event.parent) {
             Some(parent) => {
-                parent.refresh(&Task { key: event.parent, uid: parent.uid, comm: child.comm });
-                let mut entry = Entry::new(child, parent.comm_text.clone(), parent.image.clone());
+                let same_name = parent.comm == child.comm;
+                let comm = if same_name { parent.comm_text.clone() } else { child.comm.shared() };
+                let mut entry = Entry::new(child, comm, parent.image.clone());
                 entry.cgroup = parent.cgroup;
                 entry.mnt_ns = parent.mnt_ns;
                 entry.lineage = Some(offspring(parent, event.parent.pid));
@@ -245,6 +241,10 @@ impl Processes {
         let before = std::mem::replace(&mut entry.image, image);
         self.image_bytes -= bytes_freed(&before);
         entry.refresh(&event.task);
+        if entry.comm != event.task.comm {
+            entry.comm = event.task.comm;
+            entry.comm_text = event.task.comm.shared();
+        }
         entry.cgroup = event.cgroup;
         entry.mnt_ns = event.mnt_ns;
         entry.lineage = Some(lineage);

@@ -48,7 +48,8 @@ fn load(args: &ConfigArgs) -> Result<Loaded, Invalid> {
 
 /// The environment as far as it is text; our variables are.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Writes a document to standard output. A reader that closed its end has what it wanted.

@@ -102,5 +102,7 @@ fn feed(replay: &mut Replay<Printer>, path: &Path) -> anyhow::Result<()> {
     }
     let context = || format!("{} cannot be read", path.display());
     let file = File::open(path).with_context(context)?;
-    replay.feed(&path.display().to_string(), BufReader::with_capacity(CHUNK_BYTES, file)).with_context(context)
+    replay
+        .feed(&path.display().to_string(), BufReader::with_capacity(CHUNK_BYTES, file))
+        .with_context(context)
 }

@@ -130,11 +130,16 @@ fn seed(
     engine.handle_clock(ClockMap::from_sample(now));
     match addresses::local(roots) {
         Ok(addresses) => engine.handle_addresses(now, addresses),
-        Err(error) => warn!(%error, "the node's own addresses are unknown; they are not implied by the allow-list"),
+        Err(error) => {
+            warn!(%error, "the node's own addresses are unknown; they are not implied by the allow-list")
+        }
     }
     let walk = hierarchies.walk();
     if walk.truncated {
-        warn!(cgroups = walk.cgroups.len(), "more cgroups than can be listed; the rest is learned as it is used");
+        warn!(
+            cgroups = walk.cgroups.len(),
+            "more cgroups than can be listed; the rest is learned as it is used"
+        );
     }
     for metadata in containers.existing() {
         engine.handle_container_metadata(now, metadata);

@@ -16,32 +16,52 @@ pub struct Variable {
 
 /// Every variable. Lists and mappings can be set in the file only.
 pub const VARIABLES: [Variable; 8] = [
-    Variable { name: "QUAYWATCH_NODE_NAME", key: "node.name", set: |file, text| name(&mut file.node.name, text) },
+    Variable {
+        name: "QUAYWATCH_NODE_NAME",
+        key: "node.name",
+        set: |file, text| name(&mut file.node.name, text),
+    },
     Variable {
         name: "QUAYWATCH_NODE_CLUSTER",
         key: "node.cluster",
         set: |file, text| name(&mut file.node.cluster, text),
     },
-    Variable { name: "QUAYWATCH_IMPLIED_LOCAL", key: "implied_local", set: |file, text| {
-        file.implied_local = text.parse().map_err(|_| ValueError {
-            problem: format!("{text:?} is neither true nor false"),
-            remedy: "write one of them".to_owned(),
-        })?;
-        Ok(())
-    } },
+    Variable {
+        name: "QUAYWATCH_IMPLIED_LOCAL",
+        key: "implied_local",
+        set: |file, text| {
+            file.implied_local = text.parse().map_err(|_| ValueError {
+                problem: format!("{text:?} is neither true nor false"),
+                remedy: "write one of them".to_owned(),
+            })?;
+            Ok(())
+        },
+    },
     Variable {
         name: "QUAYWATCH_RINGS_MANAGEMENT",
         key: "rings.management",
         set: |file, text| value(&mut file.rings.management, text),
     },
-    Variable { name: "QUAYWATCH_RINGS_BULK", key: "rings.bulk", set: |file, text| value(&mut file.rings.bulk, text) },
-    Variable { name: "QUAYWATCH_RINGS_POLL", key: "rings.poll", set: |file, text| value(&mut file.rings.poll, text) },
+    Variable {
+        name: "QUAYWATCH_RINGS_BULK",
+        key: "rings.bulk",
+        set: |file, text| value(&mut file.rings.bulk, text),
+    },
+    Variable {
+        name: "QUAYWATCH_RINGS_POLL",
+        key: "rings.poll",
+        set: |file, text| value(&mut file.rings.poll, text),
+    },
     Variable {
         name: "QUAYWATCH_RINGS_MERGE_WINDOW",
         key: "rings.merge_window",
         set: |file, text| value(&mut file.rings.merge_window, text),
     },
-    Variable { name: "QUAYWATCH_ENRICH_HOLD", key: "enrich.hold", set: |file, text| value(&mut file.enrich.hold, text) },
+    Variable {
+        name: "QUAYWATCH_ENRICH_HOLD",
+        key: "enrich.hold",
+        set: |file, text| value(&mut file.enrich.hold, text),
+    },
 ];
 
 fn value<T: std::str::FromStr<Err = ValueError>>(slot: &mut At<T>, text: &str) -> Result<(), ValueError> {
@@ -64,8 +84,13 @@ pub fn name(slot: &mut Option<String>, text: &str) -> Result<(), ValueError> {
 /// A variable of ours that is not known is a warning only: Kubernetes puts variables of that form into every container
 /// of a namespace with a service called quaywatch.
 pub fn apply(file: &mut ConfigFile, environment: impl Iterator<Item = (String, String)>) -> Vec<Problem> {
-    const SECTIONS: [&str; 5] =
-        ["QUAYWATCH_NODE_", "QUAYWATCH_IMPLIED_", "QUAYWATCH_RINGS_", "QUAYWATCH_ENRICH_", "QUAYWATCH_DETECT_"];
+    const SECTIONS: [&str; 5] = [
+        "QUAYWATCH_NODE_",
+        "QUAYWATCH_IMPLIED_",
+        "QUAYWATCH_RINGS_",
+        "QUAYWATCH_ENRICH_",
+        "QUAYWATCH_DETECT_",
+    ];
     let mut problems = Vec::new();
     for (written, text) in environment {
         if let Some(variable) = VARIABLES.iter().find(|variable| variable.name == written) {
@@ -81,7 +106,10 @@ pub fn apply(file: &mut ConfigFile, environment: impl Iterator<Item = (String, S
             problems.push(Problem {
                 severity: Severity::Warning,
                 place: Place::Environment("QUAYWATCH_*"),
-                message: format!("{written} has no meaning and is ignored; {}", did_you_mean(&written, &known)),
+                message: format!(
+                    "{written} has no meaning and is ignored; {}",
+                    did_you_mean(&written, &known)
+                ),
             });
         }
     }

@@ -137,7 +137,9 @@ fn program_name(name: &str, (): &()) -> garde::Result {
     if (1..=63).contains(&name.len()) && !name.contains(['/', '\0']) {
         Ok(())
     } else {
-        Err(garde::Error::new("not the name of a program; write 1 to 63 bytes without a slash, as in \"runsc\""))
+        Err(garde::Error::new(
+            "not the name of a program; write 1 to 63 bytes without a slash, as in \"runsc\"",
+        ))
     }
 }
 
@@ -267,7 +269,9 @@ fn at_most(max: usize, what: &str, len: usize) -> garde::Result {
     if len <= max {
         Ok(())
     } else {
-        Err(garde::Error::new(format!("{len} {what} in one entry; at most {max} are possible, split the entry")))
+        Err(garde::Error::new(format!(
+            "{len} {what} in one entry; at most {max} are possible, split the entry"
+        )))
     }
 }
 

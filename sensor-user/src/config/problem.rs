@@ -32,7 +32,9 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, position: Some((line, column)) } => write!(f, "{}:{line}:{column}", path.display()),
+            Self::File { path, position: Some((line, column)) } => {
+                write!(f, "{}:{line}:{column}", path.display())
+            }
             Self::File { path, position: None } => write!(f, "{}", path.display()),
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),

@@ -34,17 +34,41 @@ fn errors_name_place_and_remedy() {
     let cases: &[(&str, &str)] = &[
         ("node: {nam: x}", "1:8: error: unknown key \"nam\"; did you mean \"name\"?"),
         ("wacth: {}", "1:1: error: unknown key \"wacth\"; did you mean \"watch\"?"),
-        ("detect:\n  an1007: {lateral_port: [1]}", "2:12: error: unknown key \"lateral_port\"; did you mean \"lateral_ports\"?"),
+        (
+            "detect:\n  an1007: {lateral_port: [1]}",
+            "2:12: error: unknown key \"lateral_port\"; did you mean \"lateral_ports\"?",
+        ),
         ("node: {name: \"\"}", "1:14: error: node.name is too short; write at least 1"),
         ("watch: 5", "1:8: error: a mapping belongs here; write `key: value` lines, or {} for none"),
         ("watch: {runtimes: runsc}", "1:19: error: a list belongs here; write [one, two], or [] for none"),
-        ("watch: {runtimes: [a/b]}", "1:20: error: watch.runtimes[0]: not the name of a program; write 1 to 63 bytes without a slash, as in \"runsc\""),
-        ("watch: {ports: {0: docker}}", "1:17: error: \"0\" is not a port; write a number between 1 and 65535"),
-        ("watch: {ports: {65536: docker}}", "1:17: error: \"65536\" is not a port; write a number between 1 and 65535"),
-        ("watch: {ports: {2375: dokcer}}", "1:23: error: unknown service \"dokcer\"; did you mean \"docker\"?"),
-        ("watch: {ports: {2375: docker, 2375: docker}}", "1:31: error: the key \"2375\" is given twice; keep one of them"),
-        ("rings: {poll: 5}", "1:15: error: \"5\" is not a duration: the unit is missing; write a whole number and a unit (ns, us, ms, s, m, h), as in 10m or 5ms"),
-        ("rings: {bulk: 4MB}", "1:15: error: \"4MB\" is not a size: unknown unit; write a whole number and a unit (B, KiB, MiB, GiB), as in 4MiB"),
+        (
+            "watch: {runtimes: [a/b]}",
+            "1:20: error: watch.runtimes[0]: not the name of a program; write 1 to 63 bytes without a slash, as in \"runsc\"",
+        ),
+        (
+            "watch: {ports: {0: docker}}",
+            "1:17: error: \"0\" is not a port; write a number between 1 and 65535",
+        ),
+        (
+            "watch: {ports: {65536: docker}}",
+            "1:17: error: \"65536\" is not a port; write a number between 1 and 65535",
+        ),
+        (
+            "watch: {ports: {2375: dokcer}}",
+            "1:23: error: unknown service \"dokcer\"; did you mean \"docker\"?",
+        ),
+        (
+            "watch: {ports: {2375: docker, 2375: docker}}",
+            "1:31: error: the key \"2375\" is given twice; keep one of them",
+        ),
+        (
+            "rings: {poll: 5}",
+            "1:15: error: \"5\" is not a duration: the unit is missing; write a whole number and a unit (ns, us, ms, s, m, h), as in 10m or 5ms",
+        ),
+        (
+            "rings: {bulk: 4MB}",
+            "1:15: error: \"4MB\" is not a size: unknown unit; write a whole number and a unit (B, KiB, MiB, GiB), as in 4MiB",
+        ),
         ("rings: {bulk: 2GiB}", "1:15: error: a ring of 2GiB is out of range; write 4KiB to 1GiB"),
         ("rings: {bulk: 1KiB}", "1:15: error: a ring of 1KiB is out of range; write 4KiB to 1GiB"),
         ("rings: {poll: 2s}", "1:15: error: 2s is out of range; write 1ms to 1s"),
@@ -52,23 +76,57 @@ fn errors_name_place_and_remedy() {
         ("implied_local: maybe", "1:16: error: a yes or no belongs here; write true or false"),
         ("output: []", "1:9: error: output is too short; write at least 1"),
         ("output: [{type: stdot}]", "1:17: error: unknown value \"stdot\"; did you mean \"stdout\"?"),
-        ("output: [{type: stdout, kinds: [acept]}]", "1:33: error: unknown kind of record \"acept\"; did you mean \"accept\"?"),
-        ("networks: {pods: [10.0.0.0/33]}", "1:19: error: \"10.0.0.0/33\" is not a network: its prefix \"33\" is not between 0 and 32; write an address or address/prefix, as in 10.20.0.0/16 or \"fd00::/8\""),
-        ("networks: {pods: [ten]}", "1:19: error: \"ten\" is not a network: its address is neither IPv4 nor IPv6; write an address or address/prefix, as in 10.20.0.0/16 or \"fd00::/8\""),
-        ("allow:\n  - from: {local: true}\n    to: {services: [any]}", "3:5: error: the key \"name\" is missing; add it"),
-        ("allow: [{name: implied-local, from: {local: true}, to: {services: [any]}}]", "1:16: error: the name \"implied-local\" is that of the built-in last entry; choose another"),
-        (&format!("{entry}{}", entry.trim_start_matches("allow:\n")), "5:11: error: the name \"a\" is given to two entries (first at 2:11); names must be unique"),
-        ("allow: [{name: a, from: {}, to: {services: [any]}}]", "1:25: error: the entry names no peers; add cidr, networks, `nodes: true` or `local: true`"),
-        ("allow: [{name: a, from: {local: true}, to: {}}]", "1:44: error: the entry names no endpoints; add services or ports, or write `services: [any]`"),
-        ("allow: [{name: a, from: {networks: [pods]}, to: {services: [any]}}]", "1:37: error: unknown network \"pods\"; add it under `networks`"),
-        ("allow: [{name: a, from: {networks: [nodes]}, to: {services: [any]}}]", "1:37: error: the addresses of nodes are not a named network; write `nodes: true`"),
+        (
+            "output: [{type: stdout, kinds: [acept]}]",
+            "1:33: error: unknown kind of record \"acept\"; did you mean \"accept\"?",
+        ),
+        (
+            "networks: {pods: [10.0.0.0/33]}",
+            "1:19: error: \"10.0.0.0/33\" is not a network: its prefix \"33\" is not between 0 and 32; write an address or address/prefix, as in 10.20.0.0/16 or \"fd00::/8\"",
+        ),
+        (
+            "networks: {pods: [ten]}",
+            "1:19: error: \"ten\" is not a network: its address is neither IPv4 nor IPv6; write an address or address/prefix, as in 10.20.0.0/16 or \"fd00::/8\"",
+        ),
+        (
+            "allow:\n  - from: {local: true}\n    to: {services: [any]}",
+            "3:5: error: the key \"name\" is missing; add it",
+        ),
+        (
+            "allow: [{name: implied-local, from: {local: true}, to: {services: [any]}}]",
+            "1:16: error: the name \"implied-local\" is that of the built-in last entry; choose another",
+        ),
+        (
+            &format!("{entry}{}", entry.trim_start_matches("allow:\n")),
+            "5:11: error: the name \"a\" is given to two entries (first at 2:11); names must be unique",
+        ),
+        (
+            "allow: [{name: a, from: {}, to: {services: [any]}}]",
+            "1:25: error: the entry names no peers; add cidr, networks, `nodes: true` or `local: true`",
+        ),
+        (
+            "allow: [{name: a, from: {local: true}, to: {}}]",
+            "1:44: error: the entry names no endpoints; add services or ports, or write `services: [any]`",
+        ),
+        (
+            "allow: [{name: a, from: {networks: [pods]}, to: {services: [any]}}]",
+            "1:37: error: unknown network \"pods\"; add it under `networks`",
+        ),
+        (
+            "allow: [{name: a, from: {networks: [nodes]}, to: {services: [any]}}]",
+            "1:37: error: the addresses of nodes are not a named network; write `nodes: true`",
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(problems(text), format!("q.yaml:{expected}"), "{text}");
         assert!(load_text(text).is_err(), "{text}");
     }
-    let no_text = load_bytes(Path::new("q.yaml"), b"node:\n  name: \xff", std::iter::empty(), &Overrides::default());
-    assert_eq!(no_text.expect_err("no text").to_string(), "q.yaml:2:9: error: not UTF-8; save the file as UTF-8");
+    let no_text =
+        load_bytes(Path::new("q.yaml"), b"node:\n  name: \xff", std::iter::empty(), &Overrides::default());
+    assert_eq!(
+        no_text.expect_err("no text").to_string(),
+        "q.yaml:2:9: error: not UTF-8; save the file as UTF-8"
+    );
 }
 
 #[test]
@@ -76,14 +134,38 @@ fn what_probably_is_not_meant_is_a_warning() {
     let with = |from: &str, to: &str| format!("allow: [{{name: a, from: {from}, to: {to}}}]");
     let any = "{services: [any]}";
     let cases: &[(String, &str)] = &[
-        ("rings: {bulk: 3MiB}".to_owned(), "1:15: warning: 3MiB is no power of two and becomes 4MiB; write that"),
-        (with("{cidr: [10.0.0.1/8]}", any), "1:33: warning: 10.0.0.1/8 has bits set beyond its prefix and is read as 10.0.0.0/8; write that, or the bare address for one host"),
-        (with("{nodes: true}", any), "1:25: warning: `nodes: true` matches nobody; add addresses under `networks.nodes.members`"),
-        (with("{local: true}", "{services: [any, docker]}"), "1:44: warning: `any` makes the other services and ports needless; drop them"),
-        (with("{local: true}", "{services: [other]}"), "1:56: warning: no watched port serves \"other\"; add one under `watch.ports`"),
-        (with("{local: true}", "{ports: [80]}"), "1:52: warning: port 80 is not watched; add it under `watch.ports`"),
-        ("networks: {pods: [10.0.0.0/8]}".to_owned(), "1:18: warning: the network \"pods\" is not used; name it under `from.networks` of an entry or drop it"),
-        ("output: [{type: stdout, kinds: [accept]}]".to_owned(), "1:33: warning: without `health` the output does not tell loss from quiet; add it"),
+        (
+            "rings: {bulk: 3MiB}".to_owned(),
+            "1:15: warning: 3MiB is no power of two and becomes 4MiB; write that",
+        ),
+        (
+            with("{cidr: [10.0.0.1/8]}", any),
+            "1:33: warning: 10.0.0.1/8 has bits set beyond its prefix and is read as 10.0.0.0/8; write that, or the bare address for one host",
+        ),
+        (
+            with("{nodes: true}", any),
+            "1:25: warning: `nodes: true` matches nobody; add addresses under `networks.nodes.members`",
+        ),
+        (
+            with("{local: true}", "{services: [any, docker]}"),
+            "1:44: warning: `any` makes the other services and ports needless; drop them",
+        ),
+        (
+            with("{local: true}", "{services: [other]}"),
+            "1:56: warning: no watched port serves \"other\"; add one under `watch.ports`",
+        ),
+        (
+            with("{local: true}", "{ports: [80]}"),
+            "1:52: warning: port 80 is not watched; add it under `watch.ports`",
+        ),
+        (
+            "networks: {pods: [10.0.0.0/8]}".to_owned(),
+            "1:18: warning: the network \"pods\" is not used; name it under `from.networks` of an entry or drop it",
+        ),
+        (
+            "output: [{type: stdout, kinds: [accept]}]".to_owned(),
+            "1:33: warning: without `health` the output does not tell loss from quiet; add it",
+        ),
     ];
     for (text, expected) in cases {
         assert!(load_text(text).is_ok(), "{text}");
@@ -172,7 +254,10 @@ fn the_shipped_file_is_the_defaults() {
     // Every key is there, so that whoever edits it sees what there is.
     let defaults = serde_json::to_value(ConfigFile::default()).expect("JSON");
     for section in defaults.as_object().expect("a mapping").keys() {
-        assert!(text.lines().any(|line| line.starts_with(&format!("{section}:"))), "{section} is not in the file");
+        assert!(
+            text.lines().any(|line| line.starts_with(&format!("{section}:"))),
+            "{section} is not in the file"
+        );
     }
 }
 
@@ -184,9 +269,10 @@ allow: [{name: a, from: {networks: [pods], nodes: true}, to: {services: [any]}, 
 watch: {ports: {1: other}}
 ";
     let loaded = load_text(text).expect("valid");
-    for shown in
-        [serde_saphyr::to_string(&loaded.file).expect("YAML"), serde_json::to_string(&loaded.file).expect("JSON")]
-    {
+    for shown in [
+        serde_saphyr::to_string(&loaded.file).expect("YAML"),
+        serde_json::to_string(&loaded.file).expect("JSON"),
+    ] {
         assert_eq!(load_text(&shown).expect("valid").file, loaded.file, "{shown}");
     }
 }
@@ -211,7 +297,8 @@ fn the_environment_overrides_the_file() {
     assert_eq!(settings.cluster.as_deref(), Some("c2"));
     assert!(settings.policy.allow.entries.is_empty());
     assert_eq!((settings.rings.management_bytes, settings.rings.bulk_bytes), (8 << 10, 16 << 10));
-    let millis = [settings.rings.poll, settings.rings.merge_window, settings.hold].map(|period| period.as_millis());
+    let millis =
+        [settings.rings.poll, settings.rings.merge_window, settings.hold].map(|period| period.as_millis());
     assert_eq!(millis, [7, 8, 9]);
 }
 
@@ -243,7 +330,8 @@ fn errors_from_the_environment_name_the_variable() {
 
 #[test]
 fn variables_of_a_kubernetes_service_do_no_harm() {
-    let loaded = load_env("", &[("QUAYWATCH_PORT", "tcp://10.0.0.1:80"), ("QUAYWATCH_NODE_PORT", "80")]).expect("valid");
+    let loaded = load_env("", &[("QUAYWATCH_PORT", "tcp://10.0.0.1:80"), ("QUAYWATCH_NODE_PORT", "80")])
+        .expect("valid");
     assert_eq!(loaded.settings.node_name, None);
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 1);
@@ -253,7 +341,8 @@ fn variables_of_a_kubernetes_service_do_no_harm() {
 #[test]
 fn a_named_file_must_exist() {
     let missing = Path::new("/nonexistent/q.yaml");
-    let error = load(Some(missing), std::iter::empty(), &Overrides::default()).expect_err("missing").to_string();
+    let error =
+        load(Some(missing), std::iter::empty(), &Overrides::default()).expect_err("missing").to_string();
     assert!(error.starts_with("/nonexistent/q.yaml: error: cannot be read (No such file"), "{error}");
     assert!(error.ends_with("create it, or leave --config out to use the defaults"), "{error}");
 }

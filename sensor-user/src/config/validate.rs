@@ -72,7 +72,11 @@ impl Checker {
             self.error(key, size, format!("a ring of {} is out of range; write {min} to {max}", size.value));
         } else if !bytes.is_power_of_two() {
             let rounded = Size(bytes.next_power_of_two());
-            self.warning(key, size, format!("{} is no power of two and becomes {rounded}; write that", size.value));
+            self.warning(
+                key,
+                size,
+                format!("{} is no power of two and becomes {rounded}; write that", size.value),
+            );
         }
     }
 
@@ -99,8 +103,9 @@ impl Checker {
             if networks.value.is_empty() {
                 self.warning("networks", networks, format!("the network {name:?} is empty; add an address"));
             } else if !used.contains(name.as_str()) {
-                let message =
-                    format!("the network {name:?} is not used; name it under `from.networks` of an entry or drop it");
+                let message = format!(
+                    "the network {name:?} is not used; name it under `from.networks` of an entry or drop it"
+                );
                 self.warning("networks", networks, message);
             }
         }
@@ -126,8 +131,10 @@ impl Checker {
                 self.error("allow", &entry.name, message);
             }
             if let Some(first) = seen.insert(name, entry.name.position) {
-                let first = first.map_or_else(String::new, |(line, column)| format!(" (first at {line}:{column})"));
-                let message = format!("the name {name:?} is given to two entries{first}; names must be unique");
+                let first =
+                    first.map_or_else(String::new, |(line, column)| format!(" (first at {line}:{column})"));
+                let message =
+                    format!("the name {name:?} is given to two entries{first}; names must be unique");
                 self.error("allow", &entry.name, message);
             }
             self.from(file, entry);
@@ -147,7 +154,11 @@ impl Checker {
         }
         for name in &from.networks {
             if name.value == "nodes" {
-                self.error(KEY, name, "the addresses of nodes are not a named network; write `nodes: true`".to_owned());
+                self.error(
+                    KEY,
+                    name,
+                    "the addresses of nodes are not a named network; write `nodes: true`".to_owned(),
+                );
             } else if !file.networks.named.contains_key(&name.value) {
                 let known: Vec<&str> = file.networks.named.keys().map(String::as_str).collect();
                 let remedy = match known.is_empty() {
@@ -172,14 +183,19 @@ impl Checker {
         }
         let any = to.services.iter().any(|service| service.value == AnyOr::Any);
         if any && to.services.len() + to.ports.len() > 1 {
-            self.warning(KEY, &entry.to, "`any` makes the other services and ports needless; drop them".to_owned());
+            self.warning(
+                KEY,
+                &entry.to,
+                "`any` makes the other services and ports needless; drop them".to_owned(),
+            );
         }
         let watched: BTreeSet<Service> = file.watch.ports.values().map(|service| service.value.0).collect();
         for service in &to.services {
             if let AnyOr::One(name) = service.value
                 && !watched.contains(&name)
             {
-                let message = format!("no watched port serves {:?}; add one under `watch.ports`", name.name());
+                let message =
+                    format!("no watched port serves {:?}; add one under `watch.ports`", name.name());
                 self.warning(KEY, service, message);
             }
         }
@@ -197,7 +213,11 @@ impl Checker {
             let Some(first) = kinds.first() else { continue };
             if has(AnyOr::Any) {
                 if kinds.len() > 1 {
-                    self.warning("output.kinds", first, "`any` makes the other kinds needless; drop them".to_owned());
+                    self.warning(
+                        "output.kinds",
+                        first,
+                        "`any` makes the other kinds needless; drop them".to_owned(),
+                    );
                 }
             } else if !has(AnyOr::One(Kind::Health)) {
                 let message = "without `health` the output does not tell loss from quiet; add it";

@@ -228,10 +228,11 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, scale) = match Self::UNITS.into_iter().find(|(_, scale)| self.0 >= *scale && self.0 % scale == 0) {
-            Some(unit) => unit,
-            None => ("B", 1),
-        };
+        let (unit, scale) =
+            match Self::UNITS.into_iter().find(|(_, scale)| self.0 >= *scale && self.0 % scale == 0) {
+                Some(unit) => unit,
+                None => ("B", 1),
+            };
         write!(f, "{}{unit}", self.0 / scale)
     }
 }

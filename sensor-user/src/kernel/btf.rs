@@ -206,7 +206,8 @@ impl<'a> Btf<'a> {
             *budget = budget.checked_sub(1)?;
             let at = ty.at + 12 + 12 * index;
             let (member, id, place) = (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
-            let (width, place) = if ty.has_bitfields() { (place >> 24, place & 0xff_ffff) } else { (0, place) };
+            let (width, place) =
+                if ty.has_bitfields() { (place >> 24, place & 0xff_ffff) } else { (0, place) };
             if self.name_is(member, name) {
                 // A bit field has no address.
                 return (width == 0).then_some((place, id));

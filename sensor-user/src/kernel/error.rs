@@ -11,8 +11,7 @@ use thiserror::Error;
 use super::btf::BtfError;
 
 /// What the probes need beside a kernel that has them.
-const RIGHTS: &str =
-    "run as root, or with the capabilities BPF, PERFMON and NET_ADMIN (in a container: privileged, or these added)";
+const RIGHTS: &str = "run as root, or with the capabilities BPF, PERFMON and NET_ADMIN (in a container: privileged, or these added)";
 
 /// A failure to load, attach or use the probes.
 #[derive(Debug, Error)]
@@ -24,7 +23,9 @@ pub enum KernelError {
         found: String,
     },
     /// The kernel offers no type information.
-    #[error("the kernel offers no type information at {path}: use a kernel built with CONFIG_DEBUG_INFO_BTF=y")]
+    #[error(
+        "the kernel offers no type information at {path}: use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+    )]
     NoTypeInformation {
         /// Where it should be.
         path: PathBuf,
@@ -134,7 +135,9 @@ impl KernelError {
             ProgramError::SyscallError(error) if is_refusal(&error.io_error) => {
                 Self::NoPermission { what: format!("attach the program on {hook}"), source: error.io_error }
             }
-            source @ ProgramError::Btf(AyaBtfError::UnknownBtfTypeName { .. }) => Self::NoHook { hook, source },
+            source @ ProgramError::Btf(AyaBtfError::UnknownBtfTypeName { .. }) => {
+                Self::NoHook { hook, source }
+            }
             source => Self::Refused { hook, source },
         }
     }
@@ -159,7 +162,10 @@ mod tests {
             io_error: refusal(),
         }));
         assert!(error.is_unsupported());
-        assert!(error.to_string().starts_with("no permission to create the map PORTS: run as root"), "{error}");
+        assert!(
+            error.to_string().starts_with("no permission to create the map PORTS: run as root"),
+            "{error}"
+        );
 
         let error = KernelError::from_object(EbpfError::MapError(MapError::CreateError {
             name: "PORTS".to_owned(),

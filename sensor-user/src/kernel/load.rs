@@ -110,7 +110,8 @@ fn read_types(path: &Path) -> Result<Vec<u8>, KernelError> {
 }
 
 fn check_release(release: &str) -> Result<(), KernelError> {
-    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map_while(|number| number.parse().ok());
+    let mut numbers =
+        release.split(|char: char| !char.is_ascii_digit()).map_while(|number| number.parse().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < FIRST_KERNEL { Err(KernelError::TooOld { found: release.to_owned() }) } else { Ok(()) }
 }

@@ -144,7 +144,9 @@ impl Probes {
         for (port, flags) in flags {
             table[usize::from(port)] |= flags;
         }
-        self.ports.set(0, *table, 0).map_err(|source| KernelError::Map { what: "set the watched ports", source })
+        self.ports
+            .set(0, *table, 0)
+            .map_err(|source| KernelError::Map { what: "set the watched ports", source })
     }
 
     /// Sets the names of runtimes and tools; the kernel compares the first fifteen bytes, which is all it keeps.

@@ -70,6 +70,24 @@ impl FileError {
 /// # Errors
 /// Whatever keeps the content from being exactly that.
 pub fn read(path: &Path, limit: u64, owner: Option<u32>) -> Result<Vec<u8>, FileError> {
+    let file = open_regular(path, owner)?;
+    let expected = file.metadata().map_or(0, |metadata| metadata.len().min(limit));
+    // The length is no promise: the writer may still be at work. One byte more than the limit tells.
+    let mut content = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
+    file.take(limit + 1)
+        .read_to_end(&mut content)
+        .map_err(|source| FileError::Io { path: path.into(), source })?;
+    if content.len() as u64 > limit {
+        return Err(FileError::TooLong { path: path.into(), limit });
+    }
+    Ok(content)
+}
+
+/// Opens a regular file for reading, under the conditions of [`read`].
+///
+/// # Errors
+/// When it is absent, something else than a regular file, or another user's.
+pub fn open_regular(path: &Path, owner: Option<u32>) -> Result<File, FileError> {
     let file = open(path)?;
     let metadata = file.metadata().map_err(|source| FileError::Io { path: path.into(), source })?;
     if !metadata.is_file() {
@@ -78,15 +96,7 @@ pub fn read(path: &Path, limit: u64, owner: Option<u32>) -> Result<Vec<u8>, File
     if let Some(expected) = owner.filter(|expected| metadata.uid() != *expected) {
         return Err(FileError::WrongOwner { path: path.into(), owner: metadata.uid(), expected });
     }
-    // The length is no promise: the writer may still be at work. One byte more than the limit tells.
-    let mut content = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or(0));
-    file.take(limit + 1)
-        .read_to_end(&mut content)
-        .map_err(|source| FileError::Io { path: path.into(), source })?;
-    if content.len() as u64 > limit {
-        return Err(FileError::TooLong { path: path.into(), limit });
-    }
-    Ok(content)
+    Ok(file)
 }
 
 /// Reads a state file and decodes it.

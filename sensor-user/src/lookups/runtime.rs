@@ -16,6 +16,7 @@ use super::Roots;
 use super::cgroupfs::Hierarchies;
 use super::file::is_component;
 
+mod bolt;
 mod containerd;
 mod docker;
 mod oci;

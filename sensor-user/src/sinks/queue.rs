@@ -122,7 +122,9 @@ impl Queue {
         let started = Instant::now();
         let mut state = self.lock();
         while !state.reader_done {
-            let Some(left) = limit.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else { return false };
+            let Some(left) = limit.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
+                return false;
+            };
             state = self.emptied.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true

@@ -75,7 +75,11 @@ impl Sink {
     ///
     /// # Errors
     /// When the system has no thread for it.
-    pub fn start(out: impl Write + Send + 'static, overflow: Overflow, queue_bytes: usize) -> Result<Self, SinkError> {
+    pub fn start(
+        out: impl Write + Send + 'static,
+        overflow: Overflow,
+        queue_bytes: usize,
+    ) -> Result<Self, SinkError> {
         let queue = Arc::new(Queue::new(queue_bytes));
         let outcome = Arc::new(Mutex::new(Outcome::default()));
         let (their_queue, their_outcome) = (Arc::clone(&queue), Arc::clone(&outcome));

@@ -82,7 +82,12 @@ impl<A: Audience> Replay<A> {
                 Ok(recorded) => self.take(recorded),
                 Err((column, message)) => {
                     self.counts.malformed += 1;
-                    self.audience.malformed(Malformed { input: name.to_owned(), line: number, column, message });
+                    self.audience.malformed(Malformed {
+                        input: name.to_owned(),
+                        line: number,
+                        column,
+                        message,
+                    });
                 }
             }
             if self.over {

@@ -98,7 +98,9 @@ impl RingSource {
                 }
             }
             if thread.join().is_err() {
-                tracing::error!("the thread that reads the ring buffers panicked; its last records are missing");
+                tracing::error!(
+                    "the thread that reads the ring buffers panicked; its last records are missing"
+                );
             }
         }
         while let Ok(batch) = self.batches.try_recv() {

@@ -1,7 +1,7 @@
-//! A JSON writer for records: a third of the time of the general one, because every line goes through it.
+//! A JSON writer for records: every line goes through it, and it takes some 60 % of the time of the general one.
 //!
-//! It takes keys and names of variants as they are, which ours are, and looks at texts sixteen bytes at a time. It
-//! writes exactly what `serde_json` writes; a property test compares them.
+//! It takes keys and names of variants as they are, which ours may be, and looks at texts eight bytes at a time. It writes
+//! exactly what `serde_json` writes; a property test compares them.
 
 use std::fmt::Display;
 
@@ -43,30 +43,31 @@ impl Writer<'_> {
     }
 
     fn text(&mut self, text: &str) {
-        const BLOCK: usize = 16;
+        let bytes = text.as_bytes();
+        // Room for all of a text without escapes, so that nothing below has to ask again.
+        self.out.reserve(bytes.len() + 2);
         self.out.push(b'"');
-        let mut rest = text.as_bytes();
-        while !rest.is_empty() {
-            // Whole blocks without anything special; the inner loop has no exit, so that it is done in one step.
-            let clean = rest
-                .chunks(BLOCK)
-                .take_while(|block| !block.iter().fold(false, |found, byte| found | is_special(*byte)))
-                .map(<[u8]>::len)
-                .sum();
-            let (clean, special) = rest.split_at(clean);
-            self.out.extend_from_slice(clean);
-            let (block, after) = special.split_at(special.len().min(BLOCK));
-            block.iter().for_each(|byte| self.byte(*byte));
-            rest = after;
+        if needs_no_escape(bytes) {
+            self.out.extend_from_slice(bytes);
+        } else {
+            self.escaped(bytes);
         }
         self.out.push(b'"');
     }
 
-    fn byte(&mut self, byte: u8) {
+    #[cold]
+    fn escaped(&mut self, mut bytes: &[u8]) {
+        while let Some(clean) = bytes.iter().position(|byte| is_special(*byte)) {
+            self.out.extend_from_slice(&bytes[..clean]);
+            self.escape(bytes[clean]);
+            bytes = &bytes[clean + 1..];
+        }
+        self.out.extend_from_slice(bytes);
+    }
+
+    fn escape(&mut self, byte: u8) {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let short = match byte {
-            b'"' => b'"',
-            b'\\' => b'\\',
             b'\n' => b'n',
             b'\r' => b'r',
             b'\t' => b't',
@@ -77,10 +78,8 @@ impl Writer<'_> {
                 self.out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
                 return;
             }
-            _ => {
-                self.out.push(byte);
-                return;
-            }
+            // The quote and the backslash themselves.
+            _ => byte,
         };
         self.out.extend_from_slice(&[b'\\', short]);
     }
@@ -94,6 +93,32 @@ impl Writer<'_> {
 /// Whether JSON wants the byte escaped.
 const fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// Whether no byte is special; eight at a time, the last eight overlapping those before.
+fn needs_no_escape(bytes: &[u8]) -> bool {
+    match bytes.last_chunk::<8>() {
+        Some(last) => {
+            let (blocks, _) = bytes.as_chunks::<8>();
+            let found = blocks.iter().fold(specials(*last), |found, block| found | specials(*block));
+            found == 0
+        }
+        None => !bytes.iter().any(|byte| is_special(*byte)),
+    }
+}
+
+/// Returns zero if no byte of the block is special.
+///
+/// Subtracting n from each byte sets its top bit if it is below n, and borrows from its neighbour only if it is; so
+/// the result can name a wrong neighbour, but is never zero by mistake and never else when nothing is below.
+const fn specials(block: [u8; 8]) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const TOPS: u64 = ONES << 7;
+    let word = u64::from_le_bytes(block);
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let quote = word ^ (ONES * b'"' as u64);
+    let backslash = word ^ (ONES * b'\\' as u64);
+    (control | (quote.wrapping_sub(ONES) & !quote) | (backslash.wrapping_sub(ONES) & !backslash)) & TOPS
 }
 
 /// A list or an object that is being written.
@@ -157,7 +182,11 @@ impl<'w, 'a> Serializer for &'w mut Writer<'a> {
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), NotInRecords> {
         value.serialize(self)
     }
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), NotInRecords> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), NotInRecords> {
         value.serialize(self)
     }
     fn serialize_seq(self, _: Option<usize>) -> Result<Items<'w, 'a>, NotInRecords> {
@@ -217,7 +246,11 @@ impl<'w, 'a> Serializer for &'w mut Writer<'a> {
     fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, NotInRecords> {
         never("a tuple")
     }
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeTupleStruct, NotInRecords> {
+    fn serialize_tuple_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleStruct, NotInRecords> {
         never("a tuple")
     }
     fn serialize_tuple_variant(
@@ -277,10 +310,19 @@ impl SerializeStruct for Items<'_, '_> {
     type Ok = ();
     type Error = NotInRecords;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), NotInRecords> {
-        self.separate();
-        self.writer.plain(key);
-        self.writer.out.push(b':');
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), NotInRecords> {
+        let out = &mut *self.writer.out;
+        out.reserve(key.len() + 4);
+        if !std::mem::replace(&mut self.first, false) {
+            out.push(b',');
+        }
+        out.push(b'"');
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(b"\":");
         value.serialize(&mut *self.writer)
     }
     fn end(self) -> Result<(), NotInRecords> {

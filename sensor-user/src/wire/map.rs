@@ -12,8 +12,8 @@ use sensor_core::time::Timestamp;
 use super::DecodeError;
 use super::kind::Kind;
 use super::record::{
-    Ancestor, Balance, Conn, Connect, Container, Coverage, End, Exec, Exit, Health, Hook, K8s, Listener, Loss, Net, Node,
-    Origin, Process, Proto, Quality, Record, SchemaVersion, Text, Verdict,
+    Ancestor, Balance, Conn, Connect, Container, Coverage, End, Exec, Exit, Health, Hook, K8s, Listener,
+    Loss, Net, Node, Origin, Process, Proto, Quality, Record, SchemaVersion, Text, Verdict,
 };
 use super::seq::List;
 use super::time::UtcTime;
@@ -39,7 +39,11 @@ fn envelope<'a>(kind: Kind, seq: u64, id: &'a RecordId, at: Timestamp, node: &'a
         ts: UtcTime(at.unix_ns),
         boot_ns: at.boot_ns,
         seq,
-        node: Node { name: (&node.name).into(), boot_id: (&node.boot_id).into(), cluster: text(&node.cluster) },
+        node: Node {
+            name: (&node.name).into(),
+            boot_id: (&node.boot_id).into(),
+            cluster: text(&node.cluster),
+        },
         process: None,
         container: None,
         k8s: None,

@@ -32,7 +32,8 @@ pub const LINE_MAX: usize = 1 << 20;
 
 /// Appends one output as one line.
 pub fn encode(output: &Output, line: &mut Vec<u8>) {
-    json::append(&Record::from(output), line).expect("invariant: the writer knows everything that records have");
+    json::append(&Record::from(output), line)
+        .expect("invariant: the writer knows everything that records have");
     line.push(b'\n');
 }
 
@@ -130,7 +131,9 @@ fn explain(line: &[u8], error: &serde_json::Error) -> Result<Recorded, DecodeErr
     }
 
     match serde_json::from_slice::<Head>(line) {
-        Ok(Head { schema, .. }) if schema != SchemaVersion::CURRENT => Err(DecodeError::Schema { found: schema }),
+        Ok(Head { schema, .. }) if schema != SchemaVersion::CURRENT => {
+            Err(DecodeError::Schema { found: schema })
+        }
         Ok(Head { kind, .. }) if DERIVED.contains(&kind.as_str()) => Ok(Recorded::Derived),
         Ok(Head { kind, .. }) if Kind::from_name(&kind).is_none() => Err(DecodeError::Kind { found: kind }),
         Ok(_) | Err(_) => {

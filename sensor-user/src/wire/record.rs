@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::Kind;
 use super::lists::{
-    Capability, ConnectResult, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState, HookState,
-    KernelRecord, ListenerState, OriginClass, Ring, Runtime, Scope, Service, Tls,
+    Capability, ConnectResult, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState,
+    HookState, KernelRecord, ListenerState, OriginClass, Ring, Runtime, Scope, Service, Tls,
 };
 use super::seq::List;
 use super::time::UtcTime;

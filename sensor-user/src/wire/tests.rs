@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use sensor_common::record::{RecordKind, Ring};
 use sensor_core::fact::{
-    self, Ancestor, ConnectResult, Container, ContainerAction, Direction, End, Enrichment, ExecRole, FactKind, K8s,
-    ListenerState, Net, OriginClass, Process, Quality, Runtime, Scope, Service, Tls, Verdict,
+    self, Ancestor, ConnectResult, Container, ContainerAction, Direction, End, Enrichment, ExecRole,
+    FactKind, K8s, ListenerState, Net, OriginClass, Process, Quality, Runtime, Scope, Service, Tls, Verdict,
 };
 use sensor_core::health::{
     Balance, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
 };
 use sensor_core::ids::{ConnId, RecordId};
 use sensor_core::time::Timestamp;
-use sensor_common::record::{RecordKind, Ring};
 use serde_json::Value;
 
 use super::*;
@@ -28,7 +28,8 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn process() -> Arc<Process> {
-    let ancestor = |pid, comm: &str, exe: Option<&str>| Ancestor { pid, comm: comm.into(), exe: exe.map(Into::into) };
+    let ancestor =
+        |pid, comm: &str, exe: Option<&str>| Ancestor { pid, comm: comm.into(), exe: exe.map(Into::into) };
     Arc::new(Process {
         pid: 42,
         ppid: Some(7),
@@ -135,8 +136,14 @@ fn what_is_not_known_is_not_there() {
         ancestors: [].into(),
         truncated: false,
     };
-    let bare_container =
-        Container { id: "free text".into(), runtime: Runtime::Unknown, name: None, image: None, created: None, cgroup: None };
+    let bare_container = Container {
+        id: "free text".into(),
+        runtime: Runtime::Unknown,
+        name: None,
+        image: None,
+        created: None,
+        cgroup: None,
+    };
     let bare_net = Net { direction: None, peer: None, local: None, service: Service::Other, conn: None };
     let bare = Fact {
         process: Some(Arc::new(bare_process)),
@@ -165,7 +172,9 @@ fn each_kind_has_its_own_object() {
         (
             Fact { net: Some(listening), ..fact(listener) },
             "listener",
-            format!(r#""net":{{"proto":"tcp","local":{{"ip":"fd00::1","port":2375}},"service":"docker"}},{quality},"listener":{{"service":"docker","scope":"any","tls":"unknown","state":"snapshot","netns":4026531840}}}}"#),
+            format!(
+                r#""net":{{"proto":"tcp","local":{{"ip":"fd00::1","port":2375}},"service":"docker"}},{quality},"listener":{{"service":"docker","scope":"any","tls":"unknown","state":"snapshot","netns":4026531840}}}}"#
+            ),
         ),
         (
             Fact { net: Some(net()), ..fact(FactKind::Close { duration_ns: 9, bytes_in: 8, bytes_out: 7 }) },
@@ -180,7 +189,9 @@ fn each_kind_has_its_own_object() {
         (
             Fact { process: Some(process()), ..fact(FactKind::Exec { role: ExecRole::Shim }) },
             "exec",
-            format!(r#"{PROCESS},"quality":{{"enrichment":"ok","truncated":true}},"exec":{{"role":"shim"}}}}"#),
+            format!(
+                r#"{PROCESS},"quality":{{"enrichment":"ok","truncated":true}},"exec":{{"role":"shim"}}}}"#
+            ),
         ),
         (
             Fact { process: Some(process()), ..fact(FactKind::Exit { code: None, signal: Some(9) }) },
@@ -193,7 +204,9 @@ fn each_kind_has_its_own_object() {
                 ..fact(FactKind::Container { action: ContainerAction::Created, origin: OriginClass::None })
             },
             "container",
-            format!(r#""container":{{"action":"created",{CONTAINER},{quality},"origin":{{"class":"none"}}}}"#),
+            format!(
+                r#""container":{{"action":"created",{CONTAINER},{quality},"origin":{{"class":"none"}}}}"#
+            ),
         ),
     ];
     for (fact, kind, expected) in cases {
@@ -217,7 +230,12 @@ fn health() -> Output {
         health: Health {
             state: HealthState::Stopping,
             hooks: vec![
-                Hook { name: "tp_btf/x".into(), program: "x".into(), state: HookState::Attached, reason: None },
+                Hook {
+                    name: "tp_btf/x".into(),
+                    program: "x".into(),
+                    state: HookState::Attached,
+                    reason: None,
+                },
                 Hook {
                     name: "iter/y".into(),
                     program: "y".into(),
@@ -323,7 +341,10 @@ fn lines_that_cannot_be_read_say_why() {
     assert!(json(&good.replace("40000", "0")).1.contains("nonzero"));
     assert!(json(&good.replace("\"seq\":31,", "")).1.contains("missing field `seq`"));
     assert!(json(&good.replace("\"seq\":31,", "\"seq\":31,\"seq\":32,")).1.contains("duplicate field `seq`"));
-    assert_eq!(error(&good.replace("quaywatch/1", "quaywatch/2")), DecodeError::Schema { found: "quaywatch/2".to_owned() });
+    assert_eq!(
+        error(&good.replace("quaywatch/1", "quaywatch/2")),
+        DecodeError::Schema { found: "quaywatch/2".to_owned() }
+    );
     let scan = good.replace("\"kind\":\"accept\"", "\"kind\":\"scan\"");
     assert_eq!(error(&scan), DecodeError::Kind { found: "scan".to_owned() });
     let finding = good.replace("\"kind\":\"accept\"", "\"kind\":\"finding\"");
@@ -347,7 +368,10 @@ fn an_object_that_its_kind_needs_must_be_there() {
         assert_eq!(decode(as_kind(kind).as_bytes()), Err(DecodeError::Missing { kind, key }));
     }
     let without_peer = good.replace("\"peer\":{\"ip\":\"198.18.0.9\",\"port\":40000},", "");
-    assert_eq!(decode(without_peer.as_bytes()), Err(DecodeError::Missing { kind: "accept", key: "net.peer" }));
+    assert_eq!(
+        decode(without_peer.as_bytes()),
+        Err(DecodeError::Missing { kind: "accept", key: "net.peer" })
+    );
 }
 
 /// Rewrites a committed file when blessing, else compares with it.
@@ -393,7 +417,10 @@ fn mismatch(root: &Value, schema: &Value, value: &Value, at: &str) -> Option<Str
         Value::Object(_) => "object",
     };
     let admits = |name: &Value| name == type_of;
-    if schema.get("type").is_some_and(|types| !types.as_array().map_or_else(|| admits(types), |all| all.iter().any(admits))) {
+    if schema
+        .get("type")
+        .is_some_and(|types| !types.as_array().map_or_else(|| admits(types), |all| all.iter().any(admits)))
+    {
         return fails("type");
     }
     for rule in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
@@ -461,7 +488,8 @@ fn maybe_text() -> impl Strategy<Value = Option<Arc<str>>> {
 }
 
 fn any_process() -> impl Strategy<Value = Process> {
-    let ancestor = (any::<u32>(), text(), maybe_text()).prop_map(|(pid, comm, exe)| Ancestor { pid, comm, exe });
+    let ancestor =
+        (any::<u32>(), text(), maybe_text()).prop_map(|(pid, comm, exe)| Ancestor { pid, comm, exe });
     let ids = (any::<u32>(), any::<Option<u32>>(), any::<u64>(), any::<Option<u32>>(), any::<bool>());
     let texts = (text(), maybe_text(), prop::option::of(prop::collection::vec(text(), 0..4)));
     (ids, texts, prop::collection::vec(ancestor, 0..4)).prop_map(
@@ -481,13 +509,20 @@ fn any_process() -> impl Strategy<Value = Process> {
 
 fn any_container() -> impl Strategy<Value = Container> {
     let runtime = prop::sample::select(&Runtime::ALL[..]);
-    (text(), runtime, maybe_text(), maybe_text(), maybe_text(), maybe_text())
-        .prop_map(|(id, runtime, name, image, created, cgroup)| Container { id, runtime, name, image, created, cgroup })
+    (text(), runtime, maybe_text(), maybe_text(), maybe_text(), maybe_text()).prop_map(
+        |(id, runtime, name, image, created, cgroup)| Container { id, runtime, name, image, created, cgroup },
+    )
 }
 
 fn any_k8s() -> impl Strategy<Value = K8s> {
     (maybe_text(), maybe_text(), maybe_text(), maybe_text(), maybe_text()).prop_map(
-        |(namespace, pod, pod_uid, container, service_account)| K8s { namespace, pod, pod_uid, container, service_account },
+        |(namespace, pod, pod_uid, container, service_account)| K8s {
+            namespace,
+            pod,
+            pod_uid,
+            container,
+            service_account,
+        },
     )
 }
 

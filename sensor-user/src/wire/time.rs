@@ -68,7 +68,9 @@ fn digits(out: &mut [u8], mut value: u64) {
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| value * 10 + u64::from(byte - b'0')))
+    digits
+        .iter()
+        .try_fold(0, |value, byte| byte.is_ascii_digit().then(|| value * 10 + u64::from(byte - b'0')))
 }
 
 /// Year, month and day of a day since 1970-01-01. Years begin in March here, so that the leap day is their last.
@@ -76,8 +78,9 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + DAYS_TO_EPOCH;
     let (cycle, day_of_cycle) = (days / DAYS_PER_CYCLE, days % DAYS_PER_CYCLE);
     // Takes out the leap days: one per 4 years (1460 days), not per 100 (36 524), the last day of the cycle included.
-    let year_of_cycle =
-        (day_of_cycle - day_of_cycle / 1460 + day_of_cycle / 36_524 - day_of_cycle / (DAYS_PER_CYCLE - 1)) / 365;
+    let year_of_cycle = (day_of_cycle - day_of_cycle / 1460 + day_of_cycle / 36_524
+        - day_of_cycle / (DAYS_PER_CYCLE - 1))
+        / 365;
     let day_of_year = day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
     // From March on, five months have 153 days.
     let month_from_march = (5 * day_of_year + 2) / 153;

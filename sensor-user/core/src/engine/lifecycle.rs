@@ -9,7 +9,7 @@ use sensor_common::settings::cgroup_class;
 
 use super::subject::{Subject, Whereabouts};
 use crate::cgroup_path::is_long_id;
-use crate::containers::{Life, says_anything};
+use crate::containers::Life;
 use crate::decode::{CgroupEvent, ExecEvent};
 use crate::engine::{ContainerMetadata, Engine, Request};
 use crate::fact::{ContainerAction, Enrichment, FactKind, OriginClass, Process, Runtime};
@@ -20,11 +20,12 @@ use crate::runtime_args::{OciCall, OciCommand, RuntimeCall};
 use crate::time::Timestamp;
 
 impl Engine {
-    /// Takes what the runtime's state on disk says of a container, also when it says nothing.
+    /// Takes what the runtime's state on disk says of a container. It may come in several answers, each with more than
+    /// the one before.
     pub fn handle_container_metadata(&mut self, now: Timestamp, metadata: ContainerMetadata) {
         let id = metadata.id.clone();
         if self.containers.peek(&id).is_none() {
-            // Found by looking at the runtime's state at start-up; worth keeping if it says where the container lives.
+            // Found by looking at the runtimes' state at start-up; worth keeping if it says where the container lives.
             if metadata.cgroups.is_empty() {
                 return;
             }
@@ -32,19 +33,17 @@ impl Engine {
             let path = metadata.cgroups.first().cloned();
             self.enter_container(&Naming { id: id.clone(), runtime, namespace: None, pod_uid: None, path });
         }
-        if !says_anything(&metadata) {
+        let Some(entry) = self.containers.get_mut(&id) else { return };
+        let news = entry.enrich(&metadata);
+        let (enriched, owed) = (entry.enriched, entry.owes_metadata);
+        self.adopt_homes(&id);
+        if !enriched {
             return;
         }
-        self.holds.answered(&id);
-        if let Some(entry) = self.containers.get_mut(&id) {
-            entry.enrich(&metadata);
-            entry.learn(Runtime::Unknown, None, metadata.cgroups.first());
-        }
-        self.adopt_paths(&id, &metadata.cgroups);
         for held in self.holds.take_of(&id) {
             self.release(held);
         }
-        if self.containers.get_mut(&id).is_some_and(|entry| std::mem::take(&mut entry.owes_metadata)) {
+        if owed && news {
             self.send_container(now, &id, ContainerAction::Enriched, None);
         }
     }
@@ -103,29 +102,39 @@ impl Engine {
         }
     }
 
-    /// A container was found in a cgroup that nobody told of.
-    pub(super) fn adopt_cgroup(&mut self, key: CgroupKey, naming: Naming) -> Whereabouts {
+    /// A container was found in a cgroup that nobody told of; `starting` with the first program it runs.
+    pub(super) fn adopt_cgroup(&mut self, key: CgroupKey, naming: Naming, starting: bool) -> Whereabouts {
         let path = self.inventory.path(key).cloned().or_else(|| naming.path.clone());
-        self.place_cgroup(key, path, Attribution::Own(naming.clone()));
-        if let Some(entry) = self.containers.get_mut(&naming.id)
+        let id = naming.id.clone();
+        self.place_cgroup(key, path, Attribution::Own(naming));
+        if let Some(entry) = self.containers.get_mut(&id)
+            && starting
             && entry.life == Life::Known
         {
             entry.life = Life::Created;
         }
-        Whereabouts::Container(naming.id)
+        Whereabouts::Container(id)
     }
 
     /// The runtime's state names the cgroups of a container: those that passed for the host's are its own.
-    fn adopt_paths(&mut self, id: &Arc<str>, paths: &[Arc<str>]) {
-        for path in paths.iter().filter(|path| path.len() > 1) {
-            for key in self.inventory.at_path(path).to_vec() {
-                if !matches!(self.inventory.place(key), Some(Place::Container(_))) {
-                    self.own_cgroup(id, key);
+    pub(super) fn adopt_homes(&mut self, id: &Arc<str>) {
+        let Some(entry) = self.containers.peek(id) else { return };
+        for path in entry.homes.clone() {
+            let passed_for_host: Vec<_> = self
+                .inventory
+                .at_path(&path)
+                .iter()
+                .filter(|key| !matches!(self.inventory.place(**key), Some(Place::Container(_))))
+                .copied()
+                .collect();
+            for key in &passed_for_host {
+                self.own_cgroup(id, *key);
+                self.reclassify(*key, id);
+            }
+            if !passed_for_host.is_empty() {
+                for key in self.inventory.host_cgroups_below(&path) {
                     self.reclassify(key, id);
                 }
-            }
-            for key in self.inventory.host_cgroups_below(path) {
-                self.reclassify(key, id);
             }
         }
     }
@@ -210,7 +219,6 @@ impl Engine {
         }
         if ask {
             self.outbox.request(Request::ReadContainer(query));
-            self.holds.query_again(at.boot_ns, id.clone());
         }
         self.enter_cgroup(key, path, Place::Container(id.clone()));
         self.tell_container(at, &id, ContainerAction::Created, Some(creator));
@@ -265,7 +273,6 @@ impl Engine {
         for held in self.holds.take_of(id) {
             self.release(held);
         }
-        self.holds.answered(id);
         self.send_container(at, &Arc::from(id), ContainerAction::Removed, None);
         self.calls.remove(id);
         if self.containers.remove(id).is_some_and(|entry| entry.watched) {
@@ -285,7 +292,6 @@ impl Engine {
         }
         if is_new {
             self.outbox.request(Request::ReadContainer(entry.query.clone()));
-            self.holds.query_again(self.latest_ns, naming.id.clone());
         }
         is_new
     }
@@ -335,18 +341,6 @@ impl Engine {
     pub(super) fn expire_holds(&mut self, now: Timestamp) {
         while let Some(held) = self.holds.take_due(now.boot_ns) {
             self.release(held);
-        }
-    }
-
-    /// Asks again for metadata that was not there yet.
-    pub(super) fn repeat_queries(&mut self, now: Timestamp) {
-        while let Some(id) = self.holds.take_due_query(now.boot_ns) {
-            match self.containers.peek(&id) {
-                Some(entry) if !entry.enriched => {
-                    self.outbox.request(Request::ReadContainer(entry.query.clone()));
-                }
-                _ => self.holds.answered(&id),
-            }
         }
     }
 }

@@ -48,6 +48,10 @@ impl Engine {
 
     /// Compares the kernel's counters with those of the last time and reports what was lost since.
     pub fn handle_counters(&mut self, now: Timestamp, counters: &KernelCounters) {
+        if self.outbox.is_early() {
+            // Reported with the next comparison, after the ready record.
+            return;
+        }
         let tallies = self.tallies();
         let (loss, undecodable) = self.loss.compare(now, counters, tallies);
         let degraded = undecodable > 0 || loss.iter().any(|entry| entry.lost > 0 || entry.evicted > 0);
@@ -63,9 +67,7 @@ impl Engine {
         } else {
             return;
         };
-        if !self.outbox.is_early() {
-            self.outbox.send_health(now, Health { loss, undecodable, ..Health::new(state) });
-        }
+        self.outbox.send_health(now, Health { loss, undecodable, ..Health::new(state) });
     }
 
     /// Releases everything that waits, whatever its time, and sends the last record of the run.
@@ -108,7 +110,6 @@ impl Engine {
             ("runtime-calls", self.calls.evicted()),
             ("listeners", self.listeners.evicted()),
             ("connections", self.connections.evicted()),
-            ("container-queries", self.holds.evicted()),
             ("before-ready", self.outbox.evicted()),
         ]
     }

@@ -31,6 +31,9 @@ impl Engine {
                 self.inventory.attribute(key.hierarchy, &path, Maker::UNKNOWN, &self.calls, lives_at);
             self.place_cgroup(key, Some(path), attribution);
         }
+        for id in self.containers.ids() {
+            self.adopt_homes(&id);
+        }
     }
 
     /// Completes the seeds once all are there: ancestry, and the first process of each container.

@@ -52,7 +52,7 @@ impl Engine {
 
     pub(super) fn on_exit(&mut self, at: Timestamp, event: &ExitEvent) {
         let key = event.task.key;
-        let reported = self.processes.peek(key).is_some_and(|entry| entry.reported);
+        let reported = self.processes.get_mut(key).is_some_and(|entry| std::mem::take(&mut entry.reported));
         if reported {
             let process = self.describe(&event.task);
             let place = self.whereabouts(event.cgroup, key);
@@ -97,7 +97,7 @@ impl Engine {
         }
         let name = text::shared(event.cgroup_name());
         let Some(naming) = named_by_itself(&name, &self.calls) else { return Whereabouts::Unknown };
-        self.adopt_cgroup(event.cgroup, naming)
+        self.adopt_cgroup(event.cgroup, naming, event.ns_pid == 1)
     }
 
     /// A cgroup that a runtime made under a name of its own belongs to the container it was making.
@@ -106,7 +106,8 @@ impl Engine {
         let by_path = || path.as_deref().map(text::basename).filter(|leaf| !leaf.is_empty()).map(Arc::from);
         let Some(id) = id.or_else(by_path) else { return Whereabouts::Unknown };
         let runtime = self.calls.get(&id).map_or(Runtime::Unknown, |call| call.runtime);
-        self.adopt_cgroup(event.cgroup, Naming { id, runtime, namespace: None, pod_uid: None, path })
+        let naming = Naming { id, runtime, namespace: None, pod_uid: None, path };
+        self.adopt_cgroup(event.cgroup, naming, true)
     }
 
     /// Whether an exec in a container's cgroup is still the runtime on its way into it: `runc init` executes itself

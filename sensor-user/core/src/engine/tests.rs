@@ -94,7 +94,7 @@ impl Sensor {
 
     /// Lets the merge window pass, then reads the facts.
     fn facts(&mut self) -> Vec<Fact> {
-        self.pass(WINDOW_NS);
+        self.pass(WINDOW_NS + 1000);
         self.read_facts()
     }
 

@@ -114,7 +114,8 @@ fn scan(roots: &Roots) -> Vec<PathBuf> {
         }
     };
     add_configured(roots, DAEMON_JSON, &mut add);
-    let host_mounts = mount_namespace(roots, "1");
+    // Of this process where it sees the host's root as its own, so that no right over pid 1 is needed.
+    let host_mounts = mount_namespace(roots, if roots.host == Path::new("/") { "self" } else { "1" });
     for pid in file::subdirectories(&roots.proc, usize::MAX) {
         let process = roots.proc.join(&pid);
         // Root's daemons in the host's own mounts only: a process of a container may call itself what it likes, and

@@ -189,6 +189,38 @@ fn containerd_container_with_a_free_text_id_is_found_by_its_bundle() {
     assert!(!containers.exists(&query));
 }
 
+#[test]
+fn containerd_database_has_what_the_bundle_lacks() {
+    use super::bolt::tests::{Node, write};
+
+    let host = Host::new();
+    let bundle = "/srv/state/io.containerd.runtime.v2.task/lab/one";
+    host.write(&format!("{bundle}/config.json"), json!({"ociVersion": "1.0.2"}));
+    symlink("/srv/root/io.containerd.runtime.v2.task/lab/one", host.path(&format!("{bundle}/work"))).unwrap();
+    let mut created = vec![1];
+    created.extend((1_795_344_598_i64 + 62_135_596_800).to_be_bytes());
+    created.extend([0, 0, 0, 0, 0xff, 0xff]);
+    let container = [
+        ("createdat", Node::Value(&created)),
+        ("image", Node::Value(b"docker.io/library/app:1")),
+        ("labels", Node::Bucket(&[("nerdctl/name", Node::Value(b"web"))])),
+    ];
+    host.write("/srv/root/io.containerd.metadata.v1.bolt/meta.db", "");
+    write(
+        &[(
+            "v1",
+            Node::Bucket(&[(
+                "lab",
+                Node::Bucket(&[("containers", Node::Bucket(&[("one", Node::Bucket(&container))]))]),
+            )]),
+        )],
+        &host.path("/srv/root/io.containerd.metadata.v1.bolt/meta.db"),
+    );
+    let query = ContainerQuery { bundle: Some(bundle.into()), ..query("one", Runtime::Unknown) };
+    let expected = [Some("web"), Some("docker.io/library/app:1"), Some("2026-11-22T10:49:58.000000000Z")];
+    assert_eq!(fields(&host.read(&query)), expected);
+}
+
 fn crio_config() -> serde_json::Value {
     json!({"ociVersion": "1.0.2", "annotations": {
         "io.container.manager": "cri-o", "io.kubernetes.cri-o.ContainerID": ID,

@@ -209,6 +209,7 @@ fn accept_waits_one_poll_at_most_for_an_answer_that_does_not_come() {
     sensor.engine.handle_listeners(at(900), &[]);
     sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
     sensor.facts();
+    sensor.requests();
     sensor.pass(300_000_000);
     for conn in 0..3 {
         sensor.see(|now| accept(now, conn, v2(HOST), ends(LOCAL, PEER)));
@@ -249,6 +250,7 @@ fn listener_in_a_container_carries_its_container_through_accept_and_close() {
     let id = long_id("ab");
     let web = P(500, "web");
     sensor.see(|now| crate::records::cgroup(now, true, v2(50), RUNC, &format!("/docker/{id}")));
+    sensor.facts();
     sensor.metadata(&id, "web");
     sensor.see(|now| listener(now, true, SOCK, web, v2(50), bound("0.0.0.0", 2375)));
     sensor.see(|now| accept(now, 1, v2(50), ends(LOCAL, PEER)));

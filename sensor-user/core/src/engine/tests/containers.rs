@@ -94,20 +94,32 @@ fn steps_go_out_without_metadata_when_the_hold_ends() {
 }
 
 #[test]
-fn empty_answer_is_asked_for_again() {
+fn answers_that_do_not_say_who_it_is_keep_the_records_waiting() {
     let mut sensor = Sensor::ready();
     let id = long_id("ab");
     sensor.see(|now| cgroup(now, true, v2(50), RUNC, &format!("/docker/{id}")));
     sensor.facts();
-    sensor.requests();
     let nothing = ContainerMetadata { id: id.as_str().into(), ..ContainerMetadata::default() };
+    let bundle = ContainerMetadata { runtime: Some(Runtime::Docker), ..nothing.clone() };
     sensor.engine.handle_container_metadata(at(sensor.now), nothing);
+    sensor.engine.handle_container_metadata(at(sensor.now), bundle);
     assert!(sensor.outputs().is_empty());
-    sensor.pass(30_000_000);
-    assert_eq!(queries(&sensor.requests()).len(), 1);
     sensor.metadata(&id, "web");
-    sensor.pass(10_000_000_000);
-    assert!(queries(&sensor.requests()).is_empty(), "answered");
+    assert_eq!(actions(&sensor.read_facts()), [(Created, &*id)]);
+}
+
+#[test]
+fn state_of_a_bare_runtime_is_all_there_is() {
+    let mut sensor = Sensor::ready();
+    sensor.see(|now| plain_runc(now, RUNC, &["create", "my-box"]));
+    sensor.see(|now| cgroup(now, true, v2(50), RUNC, "/my-box"));
+    sensor.facts();
+    let created = Some("2026-01-01T00:00:00.000000000Z".into());
+    let state = ContainerMetadata { id: "my-box".into(), created, ..ContainerMetadata::default() };
+    sensor.engine.handle_container_metadata(at(sensor.now), state);
+    let facts = sensor.read_facts();
+    assert_eq!(actions(&facts), [(Created, "my-box")]);
+    assert_eq!(facts[0].quality.enrichment, Enrichment::Ok);
 }
 
 #[test]
