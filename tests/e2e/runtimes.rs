@@ -34,6 +34,10 @@ fn ctr(lab: &Lab) -> Result<()> {
     let sensor = Sensor::start(CONFIGURATION)?;
     containerd.ctr(&["run", "--rm", containerd.image(), "quay.one", "/bin/echo", "x"])?;
     check_steps(&sensor, "quay.one", "containerd", &["created", "started", "stopped"])?;
+    let started = sensor.wait("started", |record| record.is_container("started", "quay.one"))?;
+    // Only containerd's own database has the image.
+    ensure!(started.text("container.image") == containerd.image(), "{started}");
+    ensure!(started.text("container.created").ends_with('Z'), "no creation time: {started}");
     let exec = sensor.wait_is("exec", &[("container.id", "quay.one"), ("exec.role", "workload")])?;
     ensure!(exec.args() == ["/bin/echo", "x"], "{exec}");
     ensure!(exec.text("container.cgroup") == format!("/{NAMESPACE}/quay.one"), "{exec}");

@@ -20,6 +20,9 @@ const DEBIAN_CLIPPY: &str = "rust-web-clippy";
 pub fn run(_: &Options) -> Result<()> {
     command::check(command::cargo().args(["fmt", "--all", "--check"]))?;
     command::check(command::cargo().args(["clippy", "--locked", "--all-targets", "--", "--deny=warnings"]))?;
+    // Not among all targets, because a plain `cargo test` leaves it out.
+    let live = ["clippy", "--locked", "--package=sensor-tests", "--test=e2e", "--", "--deny=warnings"];
+    command::check(command::cargo().args(live))?;
     lint_probes()
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod bless;
 mod command;
 #[path = "../../sensor-user/build/toolchain.rs"]
@@ -39,6 +40,7 @@ enum Command {
     Test(test::Options),
     Lint(lint::Options),
     Tidy(tidy::Options),
+    Bench(bench::Options),
     Bless(bless::Options),
     Schema(schema::Options),
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Lint(options) => lint::run(&options),
         Command::Tidy(options) => tidy::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Bless(options) => bless::run(&options),
         Command::Schema(options) => schema::run(&options),
     };

@@ -26,9 +26,9 @@ impl Load {
 }
 
 /// The port of the watched loop: the Docker API's.
-const WATCHED: u16 = 2375;
+pub const WATCHED: u16 = 2375;
 /// A port nobody watches.
-const UNWATCHED: u16 = 12_375;
+pub const UNWATCHED: u16 = 12_375;
 
 /// Every load, in table order.
 pub const LOADS: [Load; 5] = [

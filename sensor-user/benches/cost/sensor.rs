@@ -12,9 +12,9 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The empty counterparts of the probes, built with them.
-static EMPTY: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-empty"));
+static EMPTY: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-baseline"));
 
-/// The hooks both objects use; the programs are named after them.
+/// The hooks of the probes, and the names of the probes on them.
 pub const HOOKS: [&str; 6] = [
     "inet_sock_set_state",
     "sched_process_exec",
@@ -23,6 +23,10 @@ pub const HOOKS: [&str; 6] = [
     "cgroup_mkdir",
     "cgroup_rmdir",
 ];
+
+/// The empty programs, in the order of [`HOOKS`].
+pub const EMPTIES: [&str; 6] =
+    ["empty_state", "empty_exec", "empty_fork", "empty_exit", "empty_mkdir", "empty_rmdir"];
 
 /// What runs while a load is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub enum Running {
     /// Programs stay attached while this lives.
     Empty(#[expect(dead_code, reason = "held for its links")] Box<Ebpf>),
     /// The child process.
-    Sensor(Sensor),
+    Sensor(#[expect(dead_code, reason = "held for the process, which ends with it")] Sensor),
 }
 
 impl Running {
@@ -64,9 +68,9 @@ impl Running {
 fn attach_empty() -> anyhow::Result<Ebpf> {
     let btf = Btf::from_sys_fs().context("reading the kernel's BTF")?;
     let mut object = EbpfLoader::new().btf(Some(&btf)).load(EMPTY).context("loading the empty programs")?;
-    for hook in HOOKS {
+    for (hook, name) in HOOKS.into_iter().zip(EMPTIES) {
         let program: &mut BtfTracePoint =
-            object.program_mut(hook).with_context(|| format!("no empty program `{hook}`"))?.try_into()?;
+            object.program_mut(name).with_context(|| format!("no program `{name}`"))?.try_into()?;
         program.load(hook, &btf)?;
         program.attach()?;
     }

@@ -2,7 +2,6 @@
 
 use super::print;
 use crate::cli::{SchemaArgs, SchemaOf};
-use crate::config::ConfigFile;
 use crate::exit::Exit;
 use crate::wire;
 
@@ -13,6 +12,6 @@ use crate::wire;
 pub fn schema(args: &SchemaArgs) -> anyhow::Result<Exit> {
     print(&match args.of {
         SchemaOf::Event => wire::record_schema(),
-        SchemaOf::Config => wire::document::<ConfigFile>(),
+        SchemaOf::Config => wire::config_schema(),
     })
 }

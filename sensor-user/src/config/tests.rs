@@ -156,7 +156,7 @@ fn what_probably_is_not_meant_is_a_warning() {
         ),
         (
             with("{local: true}", "{ports: [80]}"),
-            "1:52: warning: port 80 is not watched; add it under `watch.ports`",
+            "1:53: warning: port 80 is not watched; add it under `watch.ports`",
         ),
         (
             "networks: {pods: [10.0.0.0/8]}".to_owned(),

@@ -23,7 +23,7 @@ mod tests;
 
 pub use kind::{Kind, KindFilter};
 pub use record::{Record, SchemaVersion};
-pub use schema::{document, record_schema};
+pub use schema::{config_schema, record_schema};
 pub use time::UtcTime;
 
 /// Longest line that is read, newline excluded. The longest that is written has some 30 KiB: 4 KiB of arguments, all

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use sensor_core::fact;
 use serde::{Deserialize, Serialize};
 
@@ -23,10 +23,21 @@ use super::seq::List;
 use super::time::UtcTime;
 
 /// A text: borrowed from the core when written, from the line when read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-#[schemars(inline)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+impl JsonSchema for Text<'_> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        String::schema_name()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
+    }
+}
 
 impl<'a> From<&'a Arc<str>> for Text<'a> {
     fn from(shared: &'a Arc<str>) -> Self {

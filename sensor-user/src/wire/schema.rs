@@ -1,10 +1,13 @@
 //! The JSON Schemas, generated from the types.
 
-use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use schemars::generate::SchemaSettings;
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use super::kind::Kind;
 use super::record::Record;
+use crate::config::ConfigFile;
 
 /// What records of a kind must have beyond the envelope.
 const fn objects(kind: Kind) -> &'static [&'static str] {
@@ -35,16 +38,47 @@ pub fn require_objects_of_kind(schema: &mut Schema) {
     schema.insert("allOf".to_owned(), Value::Array(rules));
 }
 
+/// Takes `null` out of the schema of what may be absent: our records leave the key out instead.
+#[derive(Clone, Debug)]
+struct ForbidNull;
+
+impl Transform for ForbidNull {
+    fn transform(&mut self, schema: &mut Schema) {
+        if let Some(Value::Array(types)) = schema.get_mut("type") {
+            types.retain(|name| name != "null");
+            if let [only] = types.as_slice() {
+                let only = only.clone();
+                schema.insert("type".to_owned(), only);
+            }
+        }
+        if let Some(Value::Array(alternatives)) = schema.get_mut("anyOf") {
+            alternatives.retain(|alternative| alternative.get("type").is_none_or(|name| name != "null"));
+            if let [Value::Object(only)] = alternatives.as_slice() {
+                let only = only.clone();
+                schema.remove("anyOf");
+                only.into_iter().for_each(|(key, value)| {
+                    schema.insert(key, value);
+                });
+            }
+        }
+        transform_subschemas(self, schema);
+    }
+}
+
 /// The schema of one line of output.
 #[must_use]
 pub fn record_schema() -> String {
-    document::<Record<'static>>()
+    text::<Record<'static>>(SchemaSettings::draft2020_12().for_serialize().with_transform(ForbidNull))
 }
 
-/// The schema of a type as text, ready to be written to a file.
+/// The schema of the configuration file.
 #[must_use]
-pub fn document<T: JsonSchema>() -> String {
-    let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+pub fn config_schema() -> String {
+    text::<ConfigFile>(SchemaSettings::draft2020_12())
+}
+
+fn text<T: JsonSchema>(settings: SchemaSettings) -> String {
+    let schema = settings.into_generator().into_root_schema_for::<T>();
     let mut text = serde_json::to_string_pretty(&schema).expect("invariant: a schema is JSON");
     text.push('\n');
     text

@@ -1,0 +1,181 @@
+//! The agent alone: encoded kernel records in, JSON lines out, one thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quaywatch::config::Settings as Config;
+use quaywatch::wire;
+use sensor_common::ABI_VERSION;
+use sensor_common::record::{
+    ARGS_MAX, AcceptRecord, Ancestor, CgroupId, CloseRecord, Direction, Endpoints, ExecRecord, ListenerItem,
+    RecordHeader, RecordKind, Ring, TaskId, exec_flags,
+};
+use sensor_core::engine::{Engine, SeedCgroup, SeedProcess, Settings};
+use sensor_core::fact::Node;
+use sensor_core::ids::{CgroupKey, RunId};
+use sensor_core::time::{ClockMap, Timestamp};
+use zerocopy::IntoBytes as _;
+
+/// What came out.
+#[derive(Clone, Copy, Debug)]
+pub struct Throughput {
+    /// Kernel records per second.
+    pub records_per_s: f64,
+    /// Bytes of JSON per record.
+    pub bytes_per_record: f64,
+}
+
+const START_NS: u64 = 1_000_000_000_000;
+const STEP_NS: u64 = 2_000;
+const NETNS: u32 = 4_026_531_833;
+const DAEMON: TaskId = TaskId { pid: 800, uid: 0, start_ns: 5_000, comm: *b"dockerd\0\0\0\0\0\0\0\0\0" };
+const CONTAINER_ID: &str = "8da4f06f6ec841b3aeb91eb2555bd96e9253b36e38d9ee1e0fec91c88184d26f";
+const CONTAINER: CgroupId = CgroupId { id: 7_000, hierarchy: 0, reserved: 0 };
+
+/// Feeds accepts, their ends, and execs inside a container in equal parts for about `time`.
+pub fn measure(time: Duration) -> Throughput {
+    let mut engine = engine();
+    let mut line = Vec::with_capacity(64 << 10);
+    let (mut records, mut bytes, mut now_ns) = (0_u64, 0_u64, START_NS);
+    let start = Instant::now();
+    while start.elapsed() < time {
+        for _ in 0..100 {
+            let accept = accept(records, now_ns);
+            engine.handle_record(Ring::Management, accept.as_bytes());
+            let close = close(records, now_ns + STEP_NS);
+            engine.handle_record(Ring::Management, close.as_bytes());
+            engine.handle_record(Ring::Bulk, &exec(records, now_ns + 2 * STEP_NS));
+            records += 3;
+            now_ns += 3 * STEP_NS;
+        }
+        engine.poll(ClockMap { offset_ns: 1 << 60 }.at(now_ns));
+        while engine.next_request().is_some() {}
+        while let Some(output) = engine.next_output() {
+            line.clear();
+            wire::encode(&output, &mut line);
+            bytes += line.len() as u64;
+        }
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    Throughput { records_per_s: records as f64 / elapsed, bytes_per_record: bytes as f64 / records as f64 }
+}
+
+fn engine() -> Engine {
+    let mut engine = Engine::new(Settings {
+        run: RunId(1),
+        node: Arc::new(Node {
+            name: "node-a".into(),
+            boot_id: "9ca7c103-9e9b-436e-8ef2-e3b3d504bc82".into(),
+            cluster: None,
+        }),
+        policy: Config::default().policy,
+        merge_window_ns: 5_000_000,
+        hold_ns: 50_000_000,
+    });
+    engine.handle_clock(ClockMap { offset_ns: 1 << 60 });
+    engine.handle_cgroups(vec![SeedCgroup {
+        key: CgroupKey { hierarchy: 0, id: CONTAINER.id },
+        path: format!("/docker/{CONTAINER_ID}").into(),
+    }]);
+    let item = sensor_common::record::TaskItem {
+        task: DAEMON,
+        cgroup: CgroupId { id: 1, hierarchy: 0, reserved: 0 },
+        parent_pid: 1,
+        reserved: 0,
+        parent_start_ns: 100,
+    };
+    let args = ["/usr/sbin/dockerd", "-H", "tcp://0.0.0.0:2375"].map(Arc::from);
+    engine.handle_process(SeedProcess { item, exe: Some("/usr/sbin/dockerd".into()), args: Some(Arc::from(args)) });
+    let now = Timestamp { boot_ns: START_NS, unix_ns: START_NS };
+    let mut listener = ends();
+    (listener.peer_addr, listener.peer_port) = ([0; 16], 0);
+    engine.handle_listeners(
+        now,
+        &[ListenerItem {
+            sock: 1,
+            cgroup: CgroupId { id: 1, hierarchy: 0, reserved: 0 },
+            task: DAEMON,
+            task_cgroup: item.cgroup,
+            ends: listener,
+        }],
+    );
+    engine.handle_ready(now, Vec::new(), Vec::new());
+    engine
+}
+
+fn ends() -> Endpoints {
+    let mapped = |last: [u8; 4]| {
+        let mut address = [0; 16];
+        address[10..12].fill(0xff);
+        address[12..].copy_from_slice(&last);
+        address
+    };
+    Endpoints {
+        local_addr: mapped([10, 0, 0, 1]),
+        peer_addr: mapped([198, 18, 0, 7]),
+        local_port: 2375,
+        peer_port: 40_000,
+        netns: NETNS,
+    }
+}
+
+fn header(kind: RecordKind, len: usize, boot_ns: u64) -> RecordHeader {
+    RecordHeader { kind: kind as u16, version: ABI_VERSION, len: len as u32, boot_ns }
+}
+
+fn accept(number: u64, boot_ns: u64) -> AcceptRecord {
+    AcceptRecord {
+        header: header(RecordKind::Accept, size_of::<AcceptRecord>(), boot_ns),
+        conn: number,
+        cgroup: CgroupId { id: 1, hierarchy: 0, reserved: 0 },
+        ends: ends(),
+    }
+}
+
+fn close(number: u64, boot_ns: u64) -> CloseRecord {
+    CloseRecord {
+        header: header(RecordKind::Close, size_of::<CloseRecord>(), boot_ns),
+        conn: number,
+        opened_ns: boot_ns - STEP_NS,
+        bytes_in: 1_234,
+        bytes_out: 5_678,
+        cgroup: CgroupId { id: 1, hierarchy: 0, reserved: 0 },
+        task: TaskId { pid: 0, uid: 0, start_ns: 0, comm: [0; 16] },
+        ends: ends(),
+        direction: Direction::Inbound as u32,
+        reserved: 0,
+    }
+}
+
+fn exec(number: u64, boot_ns: u64) -> Vec<u8> {
+    const FILE: &[u8] = b"/usr/bin/curl";
+    const ARGS: &[u8] = b"curl\0-s\0http://10.0.0.2:2375/containers/json\0";
+    const { assert!(ARGS.len() <= ARGS_MAX) };
+    let name = CONTAINER_ID.as_bytes();
+    let len = size_of::<ExecRecord>() + name.len() + FILE.len() + ARGS.len();
+    let none = Ancestor { pid: 0, reserved: 0, start_ns: 0, comm: [0; 16] };
+    let mut ancestors = [none; 6];
+    ancestors[0] = Ancestor { pid: 900, reserved: 0, start_ns: 6_000, comm: *b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
+    ancestors[1] = Ancestor { pid: 801, reserved: 0, start_ns: 5_500, comm: *b"containerd-shim\0" };
+    let record = ExecRecord {
+        header: header(RecordKind::Exec, len, boot_ns),
+        task: TaskId {
+            pid: 1_000 + (number % 30_000) as u32,
+            uid: 0,
+            start_ns: boot_ns - 1_000,
+            comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
+        },
+        cgroup: CONTAINER,
+        pid_ns: 4_026_532_200,
+        mnt_ns: 4_026_532_198,
+        ns_pid: 17,
+        flags: exec_flags::NOT_HOST_CGROUP,
+        cgroup_name_len: name.len() as u16,
+        filename_len: FILE.len() as u16,
+        args_len: ARGS.len() as u16,
+        ancestors_len: 2,
+        args_total: ARGS.len() as u64,
+        ancestors,
+    };
+    [record.as_bytes(), name, FILE, ARGS].concat()
+}
