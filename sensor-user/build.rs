@@ -38,7 +38,9 @@ fn build() -> Result<(), String> {
         println!("cargo::rerun-if-changed={}", rustc.display());
     }
 
-    let target_dir = out_dir.join("probes");
+    // Beside cargo's own directories (`<target>/<profile>/build/<package>/out` is ours), so that every profile of the
+    // agent shares one build of the probes, which does not depend on it.
+    let target_dir = out_dir.ancestors().nth(4).unwrap_or(&out_dir).join("probes");
     let status = toolchain
         .cargo("build")
         .args(["--package", "sensor-ebpf", "--profile", "probes", "--manifest-path"])

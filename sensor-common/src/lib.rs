@@ -10,6 +10,7 @@
 pub mod counters;
 pub mod layout;
 pub mod offsets;
+pub mod placeholder;
 pub mod record;
 pub mod settings;
 

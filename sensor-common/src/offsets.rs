@@ -1,4 +1,6 @@
 //! Byte offsets of kernel structure members, resolved from the running kernel's BTF at load.
+//!
+//! The probes have them as immediate operands, see [`crate::placeholder`].
 
 /// Value of a member that the running kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -18,6 +20,12 @@ macro_rules! offsets {
             /// Field name and what to resolve: `struct.member[.member…]`, `enum:NAME:VALUE`, `sizeof:TYPE`,
             /// `args:TYPEDEF` (parameters of a function pointer type); alternatives after `|`.
             pub const TABLE: &'static [(&'static str, &'static str)] = &[$((stringify!($field), $path),)*];
+
+            /// The offsets as [`crate::placeholder`] numbers them.
+            #[must_use]
+            pub const fn words(&self) -> [u32; crate::placeholder::OFFSETS_LEN] {
+                [$(self.$field,)*]
+            }
 
             /// Builds the table by resolving every path in [`Self::TABLE`] order.
             pub fn resolve(mut resolve: impl FnMut(&'static str, &'static str) -> u32) -> Self {
@@ -155,8 +163,3 @@ offsets! {
     /// Bit of `sk_flags` that is set once the peer has sent its FIN.
     sock_done_bit = "enum:sock_flags:SOCK_DONE";
 }
-
-#[cfg(feature = "loader")]
-#[expect(unsafe_code, reason = "a marker for plain data")]
-// SAFETY: u32 fields only, hence no padding; every bit pattern is valid.
-unsafe impl aya::Pod for Offsets {}

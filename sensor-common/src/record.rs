@@ -294,7 +294,8 @@ pub struct ExecRecord {
     pub ns_pid: u32,
     /// [`exec_flags`].
     pub flags: u32,
-    /// Bytes of cgroup name in the tail, at most [`CGROUP_NAME_MAX`].
+    /// Bytes of cgroup name in the tail, at most [`CGROUP_NAME_MAX`]; none for a cgroup that the agent has classified as
+    /// the host's.
     pub cgroup_name_len: u16,
     /// Bytes of file name in the tail, at most [`FILENAME_MAX`].
     pub filename_len: u16,
@@ -304,7 +305,8 @@ pub struct ExecRecord {
     pub ancestors_len: u16,
     /// Bytes of the whole argument vector in the process.
     pub args_total: u64,
-    /// Parent first. The walk ends at the initial process or after [`ANCESTORS_MAX`].
+    /// Parent first. The walk ends at the initial process or after [`ANCESTORS_MAX`]; with no flag set, for an ordinary
+    /// process of the host, after the parent.
     pub ancestors: [Ancestor; ANCESTORS_MAX],
 }
 }

@@ -6,6 +6,8 @@ pub mod port_flags {
     pub const WATCHED: u8 = 1;
     /// Connect attempts towards this port are reported before their result is known.
     pub const LATERAL: u8 = 1 << 1;
+    /// The port was watched at some time of this run: connections accepted on it may still be open. Set by the loader.
+    pub const TRACKED: u8 = 1 << 2;
 }
 
 /// The value of the `PORTS` map: [`port_flags`] indexed by port.
@@ -54,9 +56,11 @@ impl Settings {
     /// The settings of a version 2 host.
     pub const DEFAULT: Self =
         Self { task_hierarchy: HIERARCHY_V2, task_hierarchy_id: 0, args_max: crate::record::ARGS_MAX as u32, reserved: 0 };
-}
 
-#[cfg(feature = "loader")]
-#[expect(unsafe_code, reason = "a marker for plain data")]
-// SAFETY: four u32 fields without padding; every bit pattern is valid.
-unsafe impl aya::Pod for Settings {}
+    /// The settings as [`crate::placeholder`] numbers them.
+    #[must_use]
+    pub const fn words(&self) -> [u32; crate::placeholder::SETTINGS_LEN] {
+        let Self { task_hierarchy, task_hierarchy_id, args_max, reserved } = *self;
+        [task_hierarchy, task_hierarchy_id, args_max, reserved]
+    }
+}

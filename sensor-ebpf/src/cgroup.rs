@@ -10,9 +10,10 @@ use aya_log_ebpf::debug;
 use sensor_common::counters::Event;
 use sensor_common::record::{CGROUP_PATH_MAX, CgroupId, CgroupRecord, RecordKind, Ring};
 
+use crate::constants::setting;
 use crate::emit::{count_event, now, output};
 use crate::kernel::{Cgroup, Direct, copy_string, with_current};
-use crate::maps::{CGROUP_SCRATCH, setting};
+use crate::maps::CGROUP_SCRATCH;
 
 /// Covers the length of a path, for the verifier.
 const PATH_MASK: u64 = 2 * CGROUP_PATH_MAX as u64 - 1;
@@ -44,7 +45,7 @@ fn report(ctx: &BtfTracePointContext, kind: RecordKind) -> i32 {
 fn changed(ctx: &BtfTracePointContext, kind: RecordKind) -> Result<(), Event> {
     let cgroup = Cgroup::<Direct>::new(ctx.arg(0));
     let hierarchy = cgroup.hierarchy();
-    if hierarchy != 0 && hierarchy != setting!(task_hierarchy_id) {
+    if hierarchy != 0 && hierarchy != setting!(task_hierarchy_id) as u32 {
         return Ok(());
     }
     let at = now();

@@ -64,7 +64,9 @@ pub fn count_event(event: Event) {
 #[inline(always)]
 unsafe fn write_header(header: *mut RecordHeader, kind: RecordKind, len: u64, boot_ns: u64) {
     // SAFETY: see above.
-    unsafe { ptr::write(header, RecordHeader { kind: kind as u16, version: ABI_VERSION, len: len as u32, boot_ns }) };
+    unsafe {
+        ptr::write(header, RecordHeader { kind: kind as u16, version: ABI_VERSION, len: len as u32, boot_ns })
+    };
 }
 
 #[inline(always)]

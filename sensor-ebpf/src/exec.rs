@@ -9,13 +9,14 @@ use aya_log_ebpf::debug;
 use core::ptr;
 use sensor_common::counters::Event;
 use sensor_common::record::{
-    ANCESTORS_MAX, ARGS_MAX, CGROUP_NAME_MAX, ExecRecord, FILENAME_MAX, RecordKind, Ring, exec_flags,
+    ARGS_MAX, CGROUP_NAME_MAX, ExecRecord, FILENAME_MAX, RecordKind, Ring, exec_flags,
 };
 use sensor_common::settings::{cgroup_class, runtime_process};
 
+use crate::constants::setting;
 use crate::emit::{count_event, now, output};
 use crate::kernel::{Direct, Program, Task, copy_from_user, copy_string, opaque};
-use crate::maps::{EXEC_SCRATCH, EXEC_TAIL, RUNTIME_PROCESSES, TOOLS, class_of, setting};
+use crate::maps::{EXEC_SCRATCH, EXEC_TAIL, RUNTIME_PROCESSES, TOOLS, class_of};
 
 /// Covers the length of a cgroup name, for the verifier.
 const NAME_MASK: u64 = 255;
@@ -50,12 +51,19 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     record.cgroup = task.cgroup_id();
     record.mnt_ns = task.mount_namespace();
     (record.pid_ns, record.ns_pid) = task.namespaced_pid();
-    record.flags = 0;
-    write_ancestors(record, task);
+    let parent = task.parent();
+    let place = Place::of(record, task, parent);
+    record.flags = place.flags;
+    record.ancestors_len = write_ancestors(record, parent, place.is_ordinary());
 
-    // SAFETY: the tail has room for the greatest lengths of its three parts together.
+    // SAFETY: the tail has room for the greatest lengths of its three parts together, and for the name at its beginning.
     let (name, file, args) = unsafe {
-        let name = copy_string(tail, CGROUP_NAME_MAX as u32 + 1, task.cgroup().name()).unwrap_or(0) & NAME_MASK;
+        // The agent knows the names of the cgroups that it has told us are the host's.
+        let name = if place.class == cgroup_class::HOST {
+            0
+        } else {
+            copy_string(tail, CGROUP_NAME_MAX as u32 + 1, task.cgroup().name()).unwrap_or(0) & NAME_MASK
+        };
         let at = tail.add(name as usize);
         let file = copy_string(at, FILENAME_MAX as u32 + 1, program.file_name()).unwrap_or(0) & FILENAME_MASK;
         (name, file, copy_arguments(record, at.add(file as usize), task))
@@ -63,17 +71,15 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     record.cgroup_name_len = name as u16;
     record.filename_len = file as u16;
     record.args_len = args as u16;
-
-    // SAFETY: the file name begins within the tail and is followed by more than eight bytes of it.
-    let beginning = u64::from_be_bytes(unsafe { ptr::read(tail.add(name as usize).cast()) });
-    let (ring, remembered) = place(record, task, is_indirect(beginning));
     let len = size_of::<ExecRecord>() as u64 + name + file + args;
-    output(ring, RecordKind::Exec, at, scratch.cast::<ExecRecord>(), len);
+    output(place.ring(), RecordKind::Exec, at, scratch.cast::<ExecRecord>(), len);
 
     if record.flags & exec_flags::ARGS_UNREADABLE != 0 {
         count_event(Event::ReadFailed);
     }
-    remembered
+    // SAFETY: the file name begins within the tail, which is more than eight bytes longer than what is before it.
+    let beginning = unsafe { ptr::read_unaligned(tail.add(name as usize).cast()) };
+    place.remember(task, parent, is_indirect(u64::from_be_bytes(beginning)))
 }
 
 /// Copies the arguments and returns how many bytes of them.
@@ -84,7 +90,7 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
 unsafe fn copy_arguments(record: &mut ExecRecord, to: *mut u8, task: Task<Direct>) -> u64 {
     let (start, end) = task.arguments();
     record.args_total = end.saturating_sub(start);
-    let wanted = record.args_total.min(u64::from(setting!(args_max))).min(ARGS_MAX as u64);
+    let wanted = record.args_total.min(setting!(args_max)).min(ARGS_MAX as u64);
     if wanted == 0 {
         return 0;
     }
@@ -98,23 +104,26 @@ unsafe fn copy_arguments(record: &mut ExecRecord, to: *mut u8, task: Task<Direct
     }
 }
 
+/// Writes the ancestors and returns their number. Of an ordinary process of the host the parent is enough: it is in no
+/// output but as somebody's ancestor, and the agent has its exec.
 #[inline(always)]
-fn write_ancestors(record: &mut ExecRecord, task: Task<Direct>) {
-    let mut ancestor = task;
+fn write_ancestors(record: &mut ExecRecord, parent: Task<Direct>, parent_only: bool) -> u16 {
+    let mut ancestor = parent;
     let mut len = 0;
     for slot in &mut record.ancestors {
-        ancestor = ancestor.parent();
         // The parent of the first process is the idle task, whose number is 0.
         if ancestor.tgid() == 0 {
             break;
         }
         ancestor.identify_ancestor(slot);
         len += 1;
+        if parent_only {
+            break;
+        }
+        ancestor = ancestor.parent();
     }
-    record.ancestors_len = len;
+    len
 }
-
-const _: () = assert!(ANCESTORS_MAX > 0);
 
 /// Whether a program was named through a descriptor or procfs, as runtimes do that execute themselves again.
 /// `beginning` is the first eight bytes of the file name, the first of them most significant.
@@ -123,7 +132,7 @@ fn is_indirect(beginning: u64) -> bool {
     beginning == u64::from_be_bytes(*b"/dev/fd/") || beginning >> 16 == u64::from_be_bytes(*b"\0\0/proc/")
 }
 
-/// Decides what the process is to the runtimes: sets the flags, keeps `RUNTIME_PROCESSES`, returns the ring.
+/// What a process that has executed a program is to the runtimes.
 ///
 /// - A program of the tool table counts as a runtime only in a cgroup that is known to be the host's: a container may
 ///   call its programs as it likes and must not get a say on the management ring.
@@ -131,34 +140,70 @@ fn is_indirect(beginning: u64) -> bool {
 ///   it is not the runtime that executes itself once more, in the mount namespace it came from, it is no runtime after.
 /// - The child of a runtime counts too, for a runtime whose fork was before our time; but not in known containers,
 ///   where processes of a container in the host's pid namespace become children of the shim as they like.
-#[inline(always)]
-fn place(record: &mut ExecRecord, task: Task<Direct>, indirect: bool) -> (Ring, Result<(), Event>) {
-    let tgid = record.task.pid;
-    let class = class_of(&record.cgroup);
-    let named = TOOLS.get_ptr(task.name()).is_some();
-    let forked = RUNTIME_PROCESSES.get_ptr(tgid).is_some();
-    let child = class != cgroup_class::CONTAINER && RUNTIME_PROCESSES.get_ptr(record.ancestors[0].pid).is_some();
+#[derive(Clone, Copy)]
+struct Place {
+    tgid: u32,
+    class: u8,
+    /// Bits of [`exec_flags`].
+    flags: u32,
+    /// It is in `RUNTIME_PROCESSES`.
+    known: bool,
+}
 
-    let tool = named && class == cgroup_class::HOST;
-    let lineage = forked || child;
-    if named {
-        record.flags |= exec_flags::TOOL;
-    }
-    if lineage {
-        record.flags |= exec_flags::RUNTIME_LINEAGE;
-    }
-    if class != cgroup_class::HOST {
-        record.flags |= exec_flags::NOT_HOST_CGROUP;
+impl Place {
+    #[inline(always)]
+    fn of(record: &ExecRecord, task: Task<Direct>, parent: Task<Direct>) -> Self {
+        let tgid = record.task.pid;
+        let class = class_of(&record.cgroup);
+        let known = RUNTIME_PROCESSES.get_ptr(tgid).is_some();
+        let mut flags = 0;
+        if TOOLS.get_ptr(task.name()).is_some() {
+            flags |= exec_flags::TOOL;
+        }
+        if known || class != cgroup_class::CONTAINER && RUNTIME_PROCESSES.get_ptr(parent.tgid()).is_some() {
+            flags |= exec_flags::RUNTIME_LINEAGE;
+        }
+        if class != cgroup_class::HOST {
+            flags |= exec_flags::NOT_HOST_CGROUP;
+        }
+        Self { tgid, class, flags, known }
     }
 
-    let stays = tool || lineage && indirect && task.parent().mount_namespace() == record.mnt_ns;
-    let mut remembered = Ok(());
-    if stays {
-        remembered =
-            RUNTIME_PROCESSES.insert(tgid, runtime_process::TOOL, 0).map_err(|_| Event::UntrackedProcess);
-    } else if forked {
-        // Fails only when it is gone already.
-        let _ = RUNTIME_PROCESSES.remove(tgid);
+    /// Whether it is a program of a runtime, run by the host.
+    #[inline(always)]
+    fn is_tool(self) -> bool {
+        self.flags & (exec_flags::TOOL | exec_flags::NOT_HOST_CGROUP) == exec_flags::TOOL
     }
-    (if tool || lineage { Ring::Management } else { Ring::Bulk }, remembered)
+
+    #[inline(always)]
+    fn is_lineage(self) -> bool {
+        self.flags & exec_flags::RUNTIME_LINEAGE != 0
+    }
+
+    /// Whether it is a process of the host that has nothing to do with containers.
+    #[inline(always)]
+    fn is_ordinary(self) -> bool {
+        self.flags == 0
+    }
+
+    #[inline(always)]
+    fn ring(self) -> Ring {
+        if self.is_tool() || self.is_lineage() { Ring::Management } else { Ring::Bulk }
+    }
+
+    /// Keeps `RUNTIME_PROCESSES`.
+    #[inline(always)]
+    fn remember(self, task: Task<Direct>, parent: Task<Direct>, indirect: bool) -> Result<(), Event> {
+        let executes_itself =
+            self.is_lineage() && indirect && task.mount_namespace() == parent.mount_namespace();
+        if self.is_tool() || executes_itself {
+            let inserted = RUNTIME_PROCESSES.insert(self.tgid, runtime_process::TOOL, 0);
+            return inserted.map_err(|_| Event::UntrackedProcess);
+        }
+        if self.known {
+            // Fails only when it is gone already.
+            let _ = RUNTIME_PROCESSES.remove(self.tgid);
+        }
+        Ok(())
+    }
 }

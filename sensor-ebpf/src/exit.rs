@@ -5,15 +5,15 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use sensor_common::offsets::ABSENT;
 use sensor_common::record::{ExitRecord, RecordKind, Ring};
 
+use crate::constants::{ABSENT, offset};
 use crate::emit::{emit, now};
 use crate::kernel::{Direct, Task};
-use crate::maps::{RUNTIME_PROCESSES, offset};
+use crate::maps::RUNTIME_PROCESSES;
 
 /// Arguments of the tracepoint, its hidden first one included, where `group_dead` is one of them.
-const ARGS_WITH_GROUP_DEAD: u32 = 3;
+const ARGS_WITH_GROUP_DEAD: u64 = 3;
 
 /// Reports the end of a process.
 #[btf_tracepoint(function = "sched_process_exit")]

@@ -12,11 +12,10 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
     bpf_probe_read_user, bpf_skc_to_tcp_sock,
 };
-use sensor_common::offsets::ABSENT;
 use sensor_common::record::{Ancestor, CgroupId, Endpoints, TaskId};
 use sensor_common::settings::HIERARCHY_V2;
 
-use crate::maps::{offset, setting};
+use crate::constants::{ABSENT, offset, setting};
 
 /// `IPPROTO_TCP`. MPTCP sockets (262) report the same connection a second time and are left out.
 const TCP: u16 = 6;
@@ -32,7 +31,7 @@ const SOCKFS: u64 = 0x534f_434b;
 /// How the members behind a pointer are read.
 pub trait Access: Copy {
     /// Reads a `T` at `base + offset`.
-    fn load<T: Copy>(base: *const u8, offset: u32) -> T;
+    fn load<T: Copy>(base: *const u8, offset: u64) -> T;
 }
 
 /// By a load instruction; for pointers whose type the verifier knows.
@@ -45,7 +44,7 @@ pub struct Probed;
 
 impl Access for Direct {
     #[inline(always)]
-    fn load<T: Copy>(base: *const u8, offset: u32) -> T {
+    fn load<T: Copy>(base: *const u8, offset: u64) -> T {
         // SAFETY: the verifier knows the type of `base` and turns a faulting load into zero. Volatile, so that it stays
         // one load of this width. The kernel tolerates misaligned loads on the architectures we build for.
         unsafe { ptr::read_volatile(base.wrapping_add(offset as usize).cast()) }
@@ -54,7 +53,7 @@ impl Access for Direct {
 
 impl Access for Probed {
     #[inline(always)]
-    fn load<T: Copy>(base: *const u8, offset: u32) -> T {
+    fn load<T: Copy>(base: *const u8, offset: u64) -> T {
         let mut value = core::mem::MaybeUninit::<T>::zeroed();
         // SAFETY: the helper writes `size_of::<T>()` bytes to `value`, zeroes when it cannot read; `T` is always an
         // integer, an array of them or a raw pointer, for which every bit pattern is valid.
@@ -83,12 +82,12 @@ impl<A: Access> Pointer<A> {
     }
 
     #[inline(always)]
-    fn load<T: Copy>(self, offset: u32) -> T {
+    fn load<T: Copy>(self, offset: u64) -> T {
         A::load(self.address, offset)
     }
 
     #[inline(always)]
-    fn follow(self, offset: u32) -> Self {
+    fn follow(self, offset: u64) -> Self {
         Self::new(self.load(offset))
     }
 
@@ -252,7 +251,7 @@ impl<A: Access> Task<A> {
     pub fn cgroup(self) -> Cgroup<A> {
         let set = self.0.follow(offset!(task_cgroups));
         let controller = setting!(task_hierarchy);
-        if controller == HIERARCHY_V2 {
+        if controller == u64::from(HIERARCHY_V2) {
             Cgroup(set.follow(offset!(css_set_dfl)))
         } else {
             let state = set.follow(offset!(css_set_subsys).wrapping_add(controller.wrapping_mul(8)));
@@ -263,7 +262,7 @@ impl<A: Access> Task<A> {
     /// Id of that cgroup, with its hierarchy.
     #[inline(always)]
     pub fn cgroup_id(self) -> CgroupId {
-        CgroupId { id: self.cgroup().id(), hierarchy: setting!(task_hierarchy_id), reserved: 0 }
+        CgroupId { id: self.cgroup().id(), hierarchy: setting!(task_hierarchy_id) as u32, reserved: 0 }
     }
 
     /// Inode number of the mount namespace; 0 while a task has none.
@@ -389,7 +388,7 @@ impl<A: Access> Sock<A> {
     pub fn ends(self, local_port: u16, to: *mut Endpoints) {
         let family: u16 = self.0.load(offset!(sk_family));
         let (local, peer) = if family == AF_INET6 && offset!(sk_v6_daddr) != ABSENT {
-            let words = |at: u32| [self.0.load::<u64>(at), self.0.load::<u64>(at.wrapping_add(8))];
+            let words = |at: u64| [self.0.load::<u64>(at), self.0.load::<u64>(at.wrapping_add(8))];
             (words(offset!(sk_v6_rcv_saddr)), words(offset!(sk_v6_daddr)))
         } else {
             (mapped(self.0.load(offset!(sk_rcv_saddr))), mapped(self.0.load(offset!(sk_daddr))))

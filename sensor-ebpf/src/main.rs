@@ -5,6 +5,8 @@
 #![expect(unstable_features, reason = "inline assembly for the bpf target, see emit.rs and kernel.rs")]
 
 mod cgroup;
+mod connections;
+mod constants;
 mod emit;
 mod exec;
 mod exit;

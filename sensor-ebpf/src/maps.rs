@@ -3,47 +3,10 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use sensor_common::counters::COUNTERS_LEN;
-use sensor_common::offsets::Offsets;
-use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord, TaskId};
-use sensor_common::settings::{PORTS_LEN, ROOT_CGROUP, Settings, cgroup_class};
+use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord};
+use sensor_common::settings::{PORTS_LEN, ROOT_CGROUP, cgroup_class};
 
-/// Member offsets of the running kernel; set before load and frozen, so that the verifier sees constants.
-#[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets::NONE;
-
-/// Settings of this run; set before load and frozen.
-#[unsafe(no_mangle)]
-static SETTINGS: Settings = Settings::DEFAULT;
-
-/// Returns the address of the offsets, for [`offset!`].
-#[inline(always)]
-pub const fn offsets() -> *const Offsets {
-    &raw const OFFSETS
-}
-
-/// Returns the address of the settings, for [`setting!`].
-#[inline(always)]
-pub const fn settings() -> *const Settings {
-    &raw const SETTINGS
-}
-
-/// Reads one member of the frozen offsets. Volatile, because the compiler must not believe the initial value.
-macro_rules! offset {
-    ($field:ident) => {
-        // SAFETY: reads an aligned u32 of a static.
-        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::offsets()).$field) }
-    };
-}
-pub(crate) use offset;
-
-/// Reads one member of the frozen settings.
-macro_rules! setting {
-    ($field:ident) => {
-        // SAFETY: reads an aligned u32 of a static.
-        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::settings()).$field) }
-    };
-}
-pub(crate) use setting;
+use crate::connections::Connection;
 
 /// Records of the management plane. Full: the record is lost and counted. The agent sets the size at load.
 #[map]
@@ -90,6 +53,15 @@ pub static RUNTIME_PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(1 << 
 #[map]
 pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(1 << 16, 0);
 
+/// Length of the value of [`OUTBOUND_PORTS`]: a cache line. More would tell ports apart better and cost more than the
+/// lookups it saves, because random parts of it are never in the cache.
+pub const OUTBOUND_PORTS_LEN: usize = 8;
+
+/// Number of tracked outbound connections by the low bits of their peer port: 0 spares a lookup in [`CONNECTIONS`]. A
+/// number that is too high, after a missed end, costs a lookup and nothing else.
+#[map]
+pub static OUTBOUND_PORTS: Array<[u64; OUTBOUND_PORTS_LEN]> = Array::with_max_entries(1, 0);
+
 /// Where records of variable length are put together. One place per kind is enough: the kernel does not start a
 /// program of this type on a CPU that is running it already.
 #[map]
@@ -101,32 +73,6 @@ pub static CGROUP_SCRATCH: PerCpuArray<CgroupScratch> = PerCpuArray::with_max_en
 
 /// `BPF_F_NO_PREALLOC`, for maps that only the agent writes.
 const BPF_F_NO_PREALLOC: u32 = 1;
-
-/// Where a tracked connection stands.
-pub mod stage {
-    /// An outbound connect without a result.
-    pub const PENDING: u64 = 0;
-    /// An established outbound connection.
-    pub const OUTBOUND: u64 = 1;
-    /// An accepted connection.
-    pub const INBOUND: u64 = 2;
-}
-
-/// A tracked connection. Its ends are read from the socket again when it closes.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Connection {
-    /// Connection id.
-    pub conn: u64,
-    /// Boot clock of the attempt while pending, of establishment after that.
-    pub since_ns: u64,
-    /// A [`stage`].
-    pub stage: u64,
-    /// The connecting task; zero for accepted connections.
-    pub task: TaskId,
-    /// Cgroup of that task; zero for accepted connections, whose socket knows it.
-    pub cgroup: CgroupId,
-}
 
 /// Room for the names and arguments behind an exec record: what the verifier takes for their greatest lengths, which
 /// are the masks in exec.rs, not the limits.
@@ -154,7 +100,7 @@ pub struct CgroupScratch {
 #[inline(always)]
 pub fn flags_of(port: u16) -> u8 {
     match PORTS.get(0) {
-        Some(ports) => ports[port as usize],
+        Some(flags) => flags[port as usize],
         None => 0,
     }
 }

@@ -6,21 +6,24 @@
 //! softirq, where the current task is whoever was interrupted: identity is taken from the socket there, which has the
 //! cgroup of its listener.
 
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
-use core::mem::MaybeUninit;
 use sensor_common::counters::Event;
 use sensor_common::record::{
-    AcceptRecord, CgroupId, CloseRecord, ConnectRecord, ConnectStage, Direction, ListenerRecord, RecordKind, Ring,
+    AcceptRecord, CloseRecord, ConnectRecord, ConnectStage, Direction, ListenerRecord, RecordKind, Ring,
     TaskId,
 };
 use sensor_common::settings::{cgroup_class, port_flags};
 
+use crate::connections::{Connection, find, may_be_outbound, new_id, stage, track, untrack};
 use crate::emit::{count_event, emit, now};
 use crate::kernel::{Access, Direct, Sock, Task, with_current};
-use crate::maps::{CONNECTION_IDS, CONNECTIONS, Connection, RUNTIME_PROCESSES, class_of, flags_of, stage};
+use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of};
 
 const ESTABLISHED: i32 = 1;
 const SYN_SENT: i32 = 2;
@@ -29,45 +32,50 @@ const CLOSE: i32 = 7;
 const LISTEN: i32 = 10;
 
 /// Reports what a change of state means.
+///
+/// Nearly all sockets of a node are of no interest. What tells them apart cheaply is done here, the rest apart from it.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    if let Err(event) = state_changed(&ctx) {
-        count_event(event);
-        debug!(&ctx, "inet_sock_set_state: event {}", event as u32);
-    }
-    0
-}
-
-#[inline(always)]
-fn state_changed(ctx: &BtfTracePointContext) -> Result<(), Event> {
-    let old: i32 = ctx.arg(1);
-    let new: i32 = ctx.arg(2);
     let sock = Sock::<Direct>::new(ctx.arg(0));
-    match (old, new) {
-        (LISTEN, CLOSE) => listener(sock, RecordKind::ListenerClosed),
-        (_, CLOSE) => closed(sock, old),
-        (CLOSE, LISTEN) => listener(sock, RecordKind::ListenerOpened),
-        (CLOSE, SYN_SENT) => connecting(sock),
-        (SYN_SENT, ESTABLISHED) => connected(sock),
+    match (ctx.arg(1), ctx.arg(2)) {
+        (LISTEN, CLOSE) => on_listener_closed(ctx.as_ptr()),
+        (_, CLOSE) => on_closed(ctx.as_ptr()),
+        (CLOSE, LISTEN) => on_listener_opened(ctx.as_ptr()),
+        (CLOSE, SYN_SENT) => on_connecting(ctx.as_ptr()),
+        // To SYN_RECV when both sides have sent a SYN at the same time: the peer has answered.
+        (SYN_SENT, ESTABLISHED | SYN_RECV) if may_be_outbound(sock) => on_connected(ctx.as_ptr()),
         // Usually to ESTABLISHED; to FIN_WAIT1 when a program accepted early (TCP Fast Open) and has closed already.
-        (SYN_RECV, _) => accepted(sock),
-        _ => Ok(()),
+        (SYN_RECV, _) if flags_of(sock.local_port()) & port_flags::WATCHED != 0 => on_accepted(ctx.as_ptr()),
+        _ => 0,
     }
 }
 
-/// Returns a number that no other connection of this run has.
-#[inline(always)]
-fn new_id(direction: Direction) -> u64 {
-    // SAFETY: the helper has no preconditions.
-    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
-    let Some(ids) = CONNECTION_IDS.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the array has an element per direction; programs that use the same one do not interrupt each other.
-    let id = unsafe {
-        let next = ids.cast::<u64>().add(direction as usize);
-        *next += 1;
-        *next
+/// Defines functions that the compiler leaves apart, so that transitions without a meaning to us do not pay for the
+/// registers that the others save.
+macro_rules! transitions {
+    ($($name:ident => |$sock:ident, $ctx:ident| $body:expr;)*) => {
+        $(
+            #[inline(never)]
+            fn $name(ctx: *mut c_void) -> i32 {
+                let $ctx = BtfTracePointContext::new(ctx);
+                let $sock = Sock::<Direct>::new($ctx.arg(0));
+                if let Err(event) = $body {
+                    count_event(event);
+                    debug!(&$ctx, "{}: event {}", stringify!($name), event as u32);
+                }
+                0
+            }
+        )*
     };
-    cpu << 48 | (direction as u64) << 47 | id
+}
+
+transitions! {
+    on_listener_opened => |sock, ctx| listener(sock, RecordKind::ListenerOpened);
+    on_listener_closed => |sock, ctx| listener(sock, RecordKind::ListenerClosed);
+    on_connecting => |sock, ctx| connecting(sock);
+    on_connected => |sock, ctx| connected(sock);
+    on_accepted => |sock, ctx| accepted(sock);
+    on_closed => |sock, ctx| closed(sock, ctx.arg(1));
 }
 
 #[inline(always)]
@@ -96,15 +104,9 @@ fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
     if !sock.is_tcp() {
         return Ok(());
     }
-    // A connection that a program holds before it is established is one it accepted early, or its own connect that met
-    // a connect of the other side.
-    if sock.is_held()
-        && let Some(connection) = CONNECTIONS.get_ptr_mut(sock.key())
-    {
-        return established(sock, connection);
-    }
-    let port = sock.local_port();
-    if flags_of(port) & port_flags::WATCHED == 0 {
+    // A program that holds a connection before it is established has accepted it early (TCP Fast Open), or has made it
+    // itself: then it was reported when the other side's SYN met ours.
+    if sock.is_held() && find(sock).is_some() {
         return Ok(());
     }
     let at = now();
@@ -114,17 +116,10 @@ fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
         unsafe {
             (*record).conn = conn;
             (*record).cgroup = sock.cgroup_id();
-            sock.ends(port, &raw mut (*record).ends);
+            sock.ends(sock.local_port(), &raw mut (*record).ends);
         }
     });
-    let nobody = TaskId { pid: 0, uid: 0, start_ns: 0, comm: [0; 16] };
-    let cgroup = CgroupId { id: 0, hierarchy: 0, reserved: 0 };
-    track(sock, &Connection { conn, since_ns: at, stage: stage::INBOUND, task: nobody, cgroup })
-}
-
-#[inline(always)]
-fn track(sock: Sock<Direct>, connection: &Connection) -> Result<(), Event> {
-    CONNECTIONS.insert(sock.key(), connection, 0).map_err(|_| Event::UntrackedConnection)
+    track(sock, &Connection::inbound(conn, at))
 }
 
 #[inline(always)]
@@ -145,9 +140,8 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
     let mut id = MaybeUninit::<TaskId>::uninit();
     task.identify(id.as_mut_ptr());
     // SAFETY: `identify` writes every member.
-    let task = unsafe { id.assume_init() };
     let connection =
-        Connection { conn: new_id(Direction::Outbound), since_ns: at, stage: stage::PENDING, task, cgroup };
+        Connection::pending(new_id(Direction::Outbound), at, unsafe { id.assume_init() }, cgroup);
     let tracked = track(sock, &connection);
     // A connect that cannot be tracked is reported now: its result will not be known.
     if tracked.is_err() || flags_of(sock.peer_port()) & port_flags::LATERAL != 0 {
@@ -158,7 +152,7 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
 
 #[inline(always)]
 fn connected(sock: Sock<Direct>) -> Result<(), Event> {
-    match CONNECTIONS.get_ptr_mut(sock.key()) {
+    match find(sock) {
         Some(connection) if sock.is_tcp() => established(sock, connection),
         _ => Ok(()),
     }
@@ -178,7 +172,13 @@ fn established(sock: Sock<Direct>, connection: *mut Connection) -> Result<(), Ev
 
 /// Reports a stage of an outbound connect; `connection` must still say when it was tried.
 #[inline(always)]
-fn report_connect(sock: Sock<Direct>, connection: *const Connection, at: u64, stage: ConnectStage, error: u32) {
+fn report_connect(
+    sock: Sock<Direct>,
+    connection: *const Connection,
+    at: u64,
+    stage: ConnectStage,
+    error: u32,
+) {
     emit::<ConnectRecord>(Ring::Bulk, RecordKind::Connect, at, |record| {
         // SAFETY: `record` points to room for the record, `connection` to a connection.
         unsafe {
@@ -195,13 +195,20 @@ fn report_connect(sock: Sock<Direct>, connection: *const Connection, at: u64, st
 
 #[inline(always)]
 fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
-    // By socket and not by port: the kernel has released the port by now.
-    let connection = CONNECTIONS.get_ptr_mut(sock.key());
     let Some(tcp) = sock.tcp() else { return Ok(()) };
-    let Some(connection) = connection else {
+    // The kernel has released the port by now; this is where it came from.
+    let port = tcp.local_port();
+    let flags = flags_of(port);
+    if flags & port_flags::TRACKED == 0 && !may_be_outbound(sock) {
+        return Ok(());
+    }
+    let Some(connection) = find(sock) else {
         let had_opened = old != SYN_SENT && old != SYN_RECV;
-        let watched = flags_of(tcp.local_port()) & port_flags::WATCHED != 0;
-        return if had_opened && watched { Err(Event::UnknownClose) } else { Ok(()) };
+        return if had_opened && flags & port_flags::WATCHED != 0 {
+            Err(Event::UnknownClose)
+        } else {
+            Ok(())
+        };
     };
     let at = now();
     // SAFETY: `connection` points into the map.
@@ -222,14 +229,14 @@ fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
                 (*record).bytes_in = tcp.bytes_in();
                 (*record).bytes_out = tcp.bytes_out();
                 (*record).task = (*connection).task;
-                (*record).cgroup = if stage == stage::INBOUND { sock.cgroup_id() } else { (*connection).cgroup };
-                sock.ends(tcp.local_port(), &raw mut (*record).ends);
+                (*record).cgroup =
+                    if stage == stage::INBOUND { sock.cgroup_id() } else { (*connection).cgroup };
+                sock.ends(port, &raw mut (*record).ends);
                 (*record).direction = direction as u32;
                 (*record).reserved = 0;
             }
         });
     }
-    // Fails only when somebody else has removed it, and nobody else removes.
-    let _ = CONNECTIONS.remove(sock.key());
+    untrack(sock, stage);
     Ok(())
 }

@@ -128,6 +128,8 @@ impl Toolchain {
             format!("-Clinker={}", self.linker.display()),
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
+            // By default the linker turns copies of more than a few words into calls of a loop over bytes.
+            "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         ];
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         command

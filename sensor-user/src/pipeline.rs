@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sensor_core::engine::{Engine, Request};
+use sensor_core::health::ShellLosses;
 use sensor_core::time::{ClockMap, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, warn};
@@ -23,6 +24,9 @@ const COUNTERS_INTERVAL: Duration = Duration::from_millis(500);
 const ADDRESSES_EVERY: u32 = 10;
 /// A listener walk of this length is followed by a pause of `LISTENER_PAUSE` times as long: 5 % of one CPU at most.
 const LISTENER_PAUSE: u32 = 20;
+
+/// Resolution of the timer.
+const TIMER_STEP: Duration = Duration::from_millis(1);
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,16 +75,17 @@ impl Pipeline {
         let end = loop {
             tokio::select! {
                 biased;
+                // In this order: rings that never run dry must not starve the report of what they lose.
                 () = &mut stop => break End::Signal,
-                batch = self.rings.recv() => match batch {
-                    Some(batch) => self.take(&batch),
-                    None => anyhow::bail!("the thread that reads the ring buffers ended"),
-                },
-                Some(answer) = self.containers.answer() => self.answered(answer),
                 _ = counters.tick() => {
                     ticks = ticks.wrapping_add(1);
                     self.look_around(ticks)?;
                 }
+                Some(answer) = self.containers.answer() => self.answered(answer),
+                batch = self.rings.recv() => match batch {
+                    Some(batch) => self.take(&batch),
+                    None => anyhow::bail!("the thread that reads the ring buffers ended"),
+                },
                 () = sleep_until_due(self.engine.poll_timeout(), &walk) => {}
             }
             self.turn(&mut walk);
@@ -114,6 +119,7 @@ impl Pipeline {
         let now = clock::now();
         self.engine.handle_clock(ClockMap::from_sample(now));
         let counters = self.probes.counters().context("reading the probes' counters")?;
+        self.engine.handle_shell_losses(self.shell_losses());
         self.engine.handle_counters(now, &counters);
         if ticks.is_multiple_of(ADDRESSES_EVERY) {
             match addresses::local(&self.roots) {
@@ -127,6 +133,12 @@ impl Pipeline {
 
     /// Lets the engine work, serves its requests and writes its output.
     fn turn(&mut self, walk: &mut ListenerWalk) {
+        // Asked before the waiting batches are taken: what the rings held at that moment is in them.
+        let drained_ns = self.rings.drained_ns();
+        while let Some(batch) = self.rings.try_recv() {
+            self.take(&batch);
+        }
+        self.engine.handle_drained(drained_ns);
         let now = clock::now();
         self.engine.poll(now);
         while let Some(request) = self.engine.next_request() {
@@ -168,6 +180,10 @@ impl Pipeline {
         walk.not_before = Some(Instant::now() + started.elapsed() * LISTENER_PAUSE);
     }
 
+    fn shell_losses(&self) -> ShellLosses {
+        ShellLosses { output_lines: self.output.shed(), container_questions: self.containers.refused() }
+    }
+
     fn write(&mut self) {
         while let Some(output) = self.engine.next_output() {
             self.output.push(&output);
@@ -184,17 +200,19 @@ impl Pipeline {
         while let Some(answer) = self.containers.try_answer() {
             self.answered(answer);
         }
+        self.engine.handle_shell_losses(self.shell_losses());
         self.engine.finish(clock::now(), &counters);
         self.write();
         Ok(self.output.finish()?)
     }
 }
 
-/// Sleeps until the engine or the listener walk has something to do.
+/// Sleeps until the engine or the listener walk has something to do, and no shorter than the timer can tell: what is due
+/// may still wait for the rings to be looked at.
 async fn sleep_until_due(engine_due_boot_ns: Option<u64>, walk: &ListenerWalk) {
     let engine = engine_due_boot_ns.map(|due| {
-        let wait = due.saturating_sub(clock::now().boot_ns);
-        Instant::now() + Duration::from_nanos(wait)
+        let wait = Duration::from_nanos(due.saturating_sub(clock::now().boot_ns));
+        Instant::now() + wait.max(TIMER_STEP)
     });
     let walk = walk.wanted.then_some(walk.not_before).flatten();
     match [engine, walk].into_iter().flatten().min() {

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,6 +20,7 @@ pub const TESTS: &[Test] = &[
     ("refused_connect_of_a_container_is_reported", refused_connect),
     ("container_reaching_the_nodes_docker_port_is_seen_from_both_ends", lateral_connect),
     ("connects_of_host_processes_are_not_reported", host_connect),
+    ("cgroup_nested_in_a_containers_belongs_to_the_container", nested_cgroup),
 ];
 
 /// Sends a request from a namespace to a server that closes when it has answered, and returns the answer.
@@ -71,13 +73,11 @@ fn listener_inside(lab: &Lab) -> Result<()> {
     let fields = [
         ("net.peer.ip", CLIENT_OUTSIDE),
         ("net.service", "kube-apiserver"),
-        ("container.id", id.as_str()),
-        ("container.name", "server"),
-        ("container.image", IMAGE),
         ("process.comm", "httpd"),
         ("verdict.listed", "false"),
     ];
     ensure!(accept.is("accept", &fields), "{accept}\nhas not {fields:?}");
+    ensure!(accept.is_about(&id, Some("server"), IMAGE), "{accept}");
 
     lab.dockerd.docker(&["rm", "--force", "server"])?;
     let closed = sensor.wait_is("listener", &[("listener.state", "closed"), ("net.local.port", "6443")])?;
@@ -121,10 +121,9 @@ fn refused_connect(lab: &Lab) -> Result<()> {
         ("net.peer.ip", NODE_INSIDE),
         ("net.peer.port", "9"),
         ("net.service", "other"),
-        ("container.name", "caller"),
-        ("container.image", IMAGE),
     ];
     ensure!(connect.is("connect", &fields), "{connect}\nhas not {fields:?}");
+    ensure!(connect.is_about(&id, Some("caller"), IMAGE), "{connect}");
     ensure!(connect.number("process.pid").is_some(), "no process: {connect}");
     sensor.stop().map(drop)
 }
@@ -168,5 +167,70 @@ fn host_connect(lab: &Lab) -> Result<()> {
     let connect =
         recording.of_kind("connect").find(|record| record.number("process.pid") == Some(own.into()));
     ensure!(connect.is_none(), "a connect of the host was reported: {connect:?}");
+    Ok(())
+}
+
+/// A cgroup made for a test below one that a container has; removed when dropped.
+struct Nested(Vec<PathBuf>);
+
+impl Nested {
+    /// Makes it in every hierarchy in which the process is in a cgroup of this path, and moves the process into it.
+    fn with(pid: &str, path: &str) -> Result<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+        let cgroups = mounts
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.split(' ').skip(1);
+                let (mount_point, kind) = (fields.next()?, fields.next()?);
+                matches!(kind, "cgroup" | "cgroup2")
+                    .then(|| Path::new(mount_point).join(path.trim_start_matches('/')))
+            })
+            .filter(|cgroup| cgroup.is_dir());
+        let mut nested = Self(Vec::new());
+        for cgroup in cgroups {
+            let cgroup = cgroup.join("nested");
+            std::fs::create_dir(&cgroup)?;
+            nested.0.push(cgroup.clone());
+            // A cpuset is empty until it is told what it has.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(value) = std::fs::read_to_string(cgroup.with_file_name(file)) {
+                    let _ = std::fs::write(cgroup.join(file), value);
+                }
+            }
+            std::fs::write(cgroup.join("cgroup.procs"), pid)
+                .with_context(|| format!("cannot move {pid} into {}", cgroup.display()))?;
+        }
+        Ok(nested)
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        for cgroup in &self.0 {
+            // The container may be gone already, and its cgroup with it.
+            let _ = std::fs::remove_dir(cgroup);
+        }
+    }
+}
+
+fn nested_cgroup(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    // What a container with an init system of its own does: its shell goes to a cgroup below, then starts a program.
+    let script = "while [ ! -e /go ]; do /bin/sleep 0.05; done; /bin/echo nested";
+    let id = lab.dockerd.docker(&["run", "--detach", "--name", "nesting", IMAGE, "/bin/sh", "-c", script])?;
+    let pid = lab.dockerd.docker(&["inspect", "--format", "{{.State.Pid}}", "nesting"])?;
+    let started = sensor.wait("started", |record| record.is_container("started", &id))?;
+    let _nested = Nested::with(&pid, started.text("container.cgroup"))?;
+    lab.dockerd.docker(&["exec", "nesting", "/bin/touch", "/go"])?;
+    let exec = sensor.wait("the exec in the nested cgroup", |record| {
+        record.is("exec", &[("container.id", &id)]) && record.args() == ["/bin/echo", "nested"]
+    })?;
+    ensure!(exec.is_about(&id, Some("nesting"), IMAGE), "{exec}");
+    let recording = sensor.stop()?;
+    let created = recording.records.iter().filter(|record| record.is_container("created", &id)).count();
+    ensure!(created == 1, "a nested cgroup is no further container: {created} were created");
+    let others =
+        recording.of_kind("container").filter(|record| record.text("container.id") == "nested").count();
+    ensure!(others == 0, "the nested cgroup was taken for a container");
     Ok(())
 }

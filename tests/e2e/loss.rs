@@ -14,6 +14,7 @@ use crate::Test;
 
 pub const TESTS: &[Test] = &[
     ("loss_in_tiny_rings_is_reported_within_a_second_and_balances", tiny_rings),
+    ("lines_that_a_slow_reader_misses_are_reported", slow_reader),
     ("nothing_is_lost_under_an_ordinary_burst", ordinary_burst),
 ];
 
@@ -70,6 +71,25 @@ fn tiny_rings(lab: &Lab) -> Result<()> {
     ensure!(accepts["lost"].as_u64() > Some(0), "{accepts}");
     let seen = recording.of_kind("accept").count() as u64;
     ensure!(accepts["received"].as_u64() == Some(seen), "{seen} accepts were written: {accepts}");
+    Ok(())
+}
+
+fn slow_reader(lab: &Lab) -> Result<()> {
+    /// Each gives two lines of several hundred bytes; the queue for a slow reader has 16 MiB.
+    const CONNECTIONS: usize = 20_000;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    sensor.pause_reading(true);
+    connections(lab, CONNECTIONS)?;
+    sensor.pause_reading(false);
+    let report = sensor.wait("a health record with lost output", |record| {
+        record.list("health.loss").iter().any(|loss| loss["kind"] == "output")
+    })?;
+    ensure!(report.is("health", &[("health.state", "degraded")]), "{report}");
+    // That the sequence lacks as many records as the totals say, the harness checks.
+    let recording = sensor.stop()?;
+    ensure!(recording.shed() > 0, "the totals lack what was reported:\n{report}\n{}", recording.last());
+    let kernel = recording.last().list("health.loss").iter().filter(|loss| !loss["ring"].is_null()).count();
+    ensure!(kernel == 0, "a slow reader must not cost records of the kernel: {}", recording.last());
     Ok(())
 }
 

@@ -145,6 +145,9 @@ fn socket_activation(lab: &Lab) -> Result<()> {
     service.arg("600").stdin(Stdio::from(OwnedFd::from(listener)));
     let mut holder = Process::start(&mut service)?;
     drop(service);
+    // Nothing in the kernel tells of the hand-over; holders are looked up again for an accept when the last look is
+    // older than this.
+    std::thread::sleep(Duration::from_millis(300));
     // The kernel completes the connection whether or not the holder ever calls accept.
     let client = connect(&lab.network.client, NODE_OUTSIDE, KUBELET)?;
     let accept = accept_of(&sensor, &client)?;

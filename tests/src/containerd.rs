@@ -10,8 +10,10 @@ use anyhow::{Context as _, Result};
 use crate::dockerd::IMAGE;
 use crate::process::{Process, read_log, run, run_unchecked, wait_until};
 
-/// The containerd namespace of the tests.
+/// The containerd namespace of most tests.
 pub const NAMESPACE: &str = "quaywatch-test";
+/// The namespace that the kubelet's containers are in.
+pub const KUBERNETES: &str = "k8s.io";
 
 /// A running containerd.
 pub struct Containerd {
@@ -38,7 +40,10 @@ impl Containerd {
         let containerd = Self { process: Process::start(&mut command)?, socket };
         wait_until("containerd answers", Duration::from_secs(30), || containerd.ctr(&["version"]).ok())
             .with_context(|| format!("log of containerd:\n{}", read_log(&log)))?;
-        containerd.ctr(&["images", "import", image.to_str().context("path is not text")?])?;
+        for namespace in [NAMESPACE, KUBERNETES] {
+            containerd
+                .ctr_in(namespace, &["images", "import", image.to_str().context("path is not text")?])?;
+        }
         Ok(containerd)
     }
 
@@ -48,25 +53,36 @@ impl Containerd {
         IMAGE
     }
 
-    /// Runs `ctr` in the tests' namespace.
+    /// Runs `ctr` in the tests' own namespace.
     ///
     /// # Errors
     /// When it fails.
     pub fn ctr(&self, arguments: &[&str]) -> Result<String> {
-        run(self.command().args(arguments))
+        self.ctr_in(NAMESPACE, arguments)
     }
 
-    fn command(&self) -> Command {
+    /// Runs `ctr` in a namespace.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn ctr_in(&self, namespace: &str, arguments: &[&str]) -> Result<String> {
+        run(self.command(namespace).args(arguments))
+    }
+
+    fn command(&self, namespace: &str) -> Command {
         let mut command = Command::new("ctr");
-        command.arg("--address").arg(&self.socket).args(["--namespace", NAMESPACE]);
+        command.arg("--address").arg(&self.socket).args(["--namespace", namespace]);
         command
     }
 }
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        for id in self.ctr(&["tasks", "list", "--quiet"]).unwrap_or_default().split_whitespace() {
-            let _ = run_unchecked(self.command().args(["tasks", "delete", "--force", id]));
+        for namespace in [NAMESPACE, KUBERNETES] {
+            let tasks = self.ctr_in(namespace, &["tasks", "list", "--quiet"]).unwrap_or_default();
+            for id in tasks.split_whitespace() {
+                let _ = run_unchecked(self.command(namespace).args(["tasks", "delete", "--force", id]));
+            }
         }
         self.process.stop(Duration::from_secs(15));
     }

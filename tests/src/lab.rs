@@ -10,10 +10,8 @@ use crate::netns::Network;
 use crate::process::run_unchecked;
 use crate::{oci, require};
 
-/// Configuration of the sensor in the tests: defaults, and two networks that are expected.
+/// Configuration of the sensor in the tests: defaults, and the network of each family that is expected.
 pub const CONFIGURATION: &str = "\
-networks:
-  lab: [10.77.0.0/24, \"fd00:77::/64\"]
 allow:
   - name: lab-network
     from: {cidr: [10.77.0.0/24, \"fd00:77::/64\"]}
@@ -21,7 +19,7 @@ allow:
 ";
 
 /// Cgroups that runtimes make and leave behind.
-const CGROUPS: &[&str] = &["docker", "libpod_parent", crate::containerd::NAMESPACE];
+const CGROUPS: &[&str] = &["docker", "libpod_parent", "kubepods", crate::containerd::NAMESPACE];
 
 /// The laboratory. Fields are dropped in order: daemons, then the network they use, then their files.
 pub struct Lab {

@@ -12,7 +12,7 @@ use crate::process::{Process, run, run_unchecked};
 use crate::require;
 
 /// Programs of the root file system, all of them the one busybox.
-const APPLETS: &[&str] = &["sh", "sleep", "true", "echo", "cat", "nc", "wget", "httpd", "env"];
+const APPLETS: &[&str] = &["sh", "sleep", "true", "echo", "cat", "nc", "wget", "httpd", "touch"];
 
 /// Makes a root file system of a static busybox.
 ///

@@ -76,6 +76,16 @@ impl Record {
         self.is("container", &[("container.action", action), ("container.id", id)])
     }
 
+    /// Whether it is about this container; name and image count unless the record says that it lacks something.
+    #[must_use]
+    pub fn is_about(&self, id: &str, name: Option<&str>, image: &str) -> bool {
+        let known = || {
+            name.is_none_or(|name| self.text("container.name") == name)
+                && self.text("container.image") == image
+        };
+        self.text("container.id") == id && (self.text("quality.enrichment") == "partial" || known())
+    }
+
     /// Names of the ancestors of its process, parent first.
     #[must_use]
     pub fn ancestors(&self) -> Vec<&str> {
@@ -123,6 +133,21 @@ mod tests {
         assert!(!record.is("close", &[]));
         assert_eq!((record.text("process.args.1"), record.text("process.args.2")), ("b", ""));
         assert_eq!(record.args(), ["a", "b"]);
+    }
+
+    #[test]
+    fn partial_records_need_no_name() {
+        let record = |enrichment: &str, name: &str| {
+            Record::parse(&format!(
+                r#"{{"container":{{"id":"x","name":"{name}","image":"i"}},"quality":{{"enrichment":"{enrichment}"}}}}"#
+            ))
+            .unwrap()
+        };
+        assert!(record("ok", "n").is_about("x", Some("n"), "i"));
+        assert!(record("ok", "n").is_about("x", None, "i"));
+        assert!(!record("ok", "m").is_about("x", Some("n"), "i"));
+        assert!(record("partial", "m").is_about("x", Some("n"), "i"));
+        assert!(!record("partial", "n").is_about("y", Some("n"), "i"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The sensor under test: started with a configuration, its output read line by line, stopped and checked.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use crate::record::Record;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time between an action and its record.
 pub const RECORD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause between two looks at new records.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Longest time between a signal and the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -38,6 +41,7 @@ pub struct Recording {
 #[derive(Default)]
 struct Output {
     state: Mutex<State>,
+    /// `paused` or `ended` changed.
     changed: Condvar,
 }
 
@@ -45,6 +49,8 @@ struct Output {
 struct State {
     records: Vec<Record>,
     malformed: Vec<String>,
+    /// Nothing more is read until this is taken back.
+    paused: bool,
     ended: bool,
 }
 
@@ -111,6 +117,12 @@ impl Sensor {
         self.process.id()
     }
 
+    /// Stops reading its output, as a log shipper that hangs does, or goes on. What is in the pipe stays there.
+    pub fn pause_reading(&self, paused: bool) {
+        self.lock().paused = paused;
+        self.output.changed.notify_all();
+    }
+
     /// Number of records so far; what comes later is found with [`Sensor::wait_after`].
     #[must_use]
     pub fn mark(&self) -> usize {
@@ -137,6 +149,24 @@ impl Sensor {
     /// When there is none in time; with the records that there are.
     pub fn wait_is(&self, kind: &str, fields: &[(&str, &str)]) -> Result<Record> {
         self.wait(&format!("{kind} record with {fields:?}"), |record| record.is(kind, fields))
+    }
+
+    /// Waits for a step of a container, and for all there is to know of it: on a busy machine the runtime's state may be
+    /// read after the record went out, which then says `partial` and is amended by an `enriched` one. Returns the record
+    /// that is complete.
+    ///
+    /// # Errors
+    /// When the step or its amendment does not come in time.
+    pub fn wait_container(&self, action: &str, id: &str) -> Result<Record> {
+        let step =
+            self.wait(&format!("container {id} {action}"), |record| record.is_container(action, id))?;
+        match step.text("quality.enrichment") {
+            "ok" => Ok(step),
+            "partial" => {
+                self.wait(&format!("the amendment of {step}"), |record| record.is_container("enriched", id))
+            }
+            _ => bail!("nothing is known of the container: {step}"),
+        }
     }
 
     /// Waits for a record after the first `mark` ones.
@@ -168,15 +198,15 @@ impl Sensor {
         wanted: impl Fn(&Record) -> bool,
     ) -> Result<Record> {
         let deadline = Instant::now() + timeout;
-        let mut state = self.lock();
         let mut seen = mark;
         loop {
+            // Looked at in batches: to be woken by every line would slow the reading down, and with it the sensor.
+            let state = self.lock();
             if let Some(record) = state.records.iter().skip(seen).find(|record| wanted(record)) {
                 return Ok(record.clone());
             }
             seen = state.records.len().max(mark);
-            let left = deadline.saturating_duration_since(Instant::now());
-            if state.ended || left.is_zero() {
+            if state.ended || Instant::now() > deadline {
                 let why = if state.ended {
                     "the sensor's output ended".to_owned()
                 } else {
@@ -184,7 +214,8 @@ impl Sensor {
                 };
                 bail!("{what}: {why}\n{}", self.describe(&state, mark));
             }
-            state = self.output.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            drop(state);
+            std::thread::sleep(LOOK_INTERVAL);
         }
     }
 
@@ -244,15 +275,14 @@ impl Sensor {
 impl Output {
     fn read(&self, stdout: ChildStdout) {
         for line in BufReader::new(stdout).lines() {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            match line {
-                Ok(line) => match Record::parse(&line) {
-                    Ok(record) => state.records.push(record),
-                    Err(problem) => state.malformed.push(problem),
-                },
-                Err(error) => state.malformed.push(error.to_string()),
+            let record = line.map_err(|error| error.to_string()).and_then(|line| Record::parse(&line));
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state =
+                self.changed.wait_while(state, |state| state.paused).unwrap_or_else(PoisonError::into_inner);
+            match record {
+                Ok(record) => state.records.push(record),
+                Err(problem) => state.malformed.push(problem),
             }
-            self.changed.notify_all();
         }
         self.state.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
         self.changed.notify_all();
@@ -264,6 +294,13 @@ impl Recording {
     #[must_use]
     pub fn last(&self) -> &Record {
         self.records.last().expect("invariant: a recording has a first record")
+    }
+
+    /// Lines that the sensor says it could not write because its reader was too slow.
+    #[must_use]
+    pub fn shed(&self) -> u64 {
+        let losses = self.last().list("health.loss").iter();
+        losses.filter(|loss| loss["kind"] == "output").filter_map(|loss| loss["lost"].as_u64()).sum()
     }
 
     /// Records of a kind.
@@ -294,13 +331,18 @@ impl Recording {
                 "records are unaccounted for: {balance}"
             );
         }
-        let mut ids = std::collections::HashSet::new();
-        let first = self.records[0].number("seq").context("no seq")?;
-        for (expected, record) in (first..).zip(&self.records) {
+        let mut ids = HashSet::new();
+        let mut missing = 0;
+        let mut expected = self.records[0].number("seq").context("no seq")?;
+        for record in &self.records {
+            let seq = record.number("seq").with_context(|| format!("no seq: {record}"))?;
             ensure!(record.text("schema") == "quaywatch/1", "another schema: {record}");
-            ensure!(record.number("seq") == Some(expected), "seq is not {expected}: {record}");
+            ensure!(seq >= expected, "seq is not {expected} or later: {record}");
             ensure!(ids.insert(record.text("id")), "an id is used twice: {record}");
+            missing += seq - expected;
+            expected = seq + 1;
         }
+        ensure!(missing == self.shed(), "{missing} records are missing in the sequence: {last}");
         Ok(())
     }
 }

@@ -13,5 +13,12 @@ pub struct Options {}
 pub fn run(_options: &Options) -> Result<()> {
     system::require_root("cargo xtask bench")?;
     setup::run(&setup::Options { tests: false })?;
-    command::check(command::cargo().args(["bench", "--locked", "--package", "sensor-user", "--bench", "cost"]))
+    command::check(command::cargo().args([
+        "bench",
+        "--locked",
+        "--package",
+        "sensor-user",
+        "--bench",
+        "cost",
+    ]))
 }

@@ -84,7 +84,8 @@ fn display(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let environment = command
         .get_envs()
-        .filter_map(|(name, value)| Some(format!("{}={} ", name.to_str()?, value?.to_str()?)))
+        // Lists of flags are separated by a control character.
+        .filter_map(|(name, value)| Some(format!("{}={:?} ", name.to_str()?, value?.to_str()?)))
         .collect::<String>();
     let arguments = command.get_args().map(|argument| format!(" {}", argument.to_string_lossy()));
     format!("{environment}{}{}", name.to_string_lossy(), arguments.collect::<String>())

@@ -3,7 +3,7 @@
 //! Cargo unifies features over all packages of one call, and the probes are compiled for another target by another
 //! compiler; one pass over everything would check neither.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::detection::Compiler;
@@ -16,14 +16,25 @@ pub struct Options {}
 /// Clippy for Debian's compiler, which is another release than rustup's.
 const DEBIAN_CLIPPY: &str = "rust-web-clippy";
 
-/// Runs the subcommand.
+/// Runs the subcommand. Every pass is made, also after one that failed, so that one run shows all there is to mend.
 pub fn run(_: &Options) -> Result<()> {
-    command::check(command::cargo().args(["fmt", "--all", "--check"]))?;
-    command::check(command::cargo().args(["clippy", "--locked", "--all-targets", "--", "--deny=warnings"]))?;
-    // Not among all targets, because a plain `cargo test` leaves it out.
-    let live = ["clippy", "--locked", "--package=sensor-tests", "--test=e2e", "--", "--deny=warnings"];
-    command::check(command::cargo().args(live))?;
-    lint_probes()
+    let cargo = |arguments: &[&str]| command::check(command::cargo().args(arguments));
+    let deny = "--deny=warnings";
+    let passes = [
+        ("formatting", cargo(&["fmt", "--all", "--check"])),
+        ("host crates", cargo(&["clippy", "--locked", "--all-targets", "--", deny])),
+        // Not among all targets, because a plain `cargo test` leaves them out.
+        ("e2e tests", cargo(&["clippy", "--locked", "--package=sensor-tests", "--test=e2e", "--", deny])),
+        ("probes", lint_probes()),
+    ];
+    let failed: Vec<String> = passes
+        .into_iter()
+        .filter_map(|(name, result)| Some(format!("{name}: {:#}", result.err()?)))
+        .collect();
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(())
 }
 
 /// The probes are linted by the compiler that builds them, for their own target.

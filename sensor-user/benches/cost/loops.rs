@@ -63,7 +63,9 @@ pub fn tcp(port: u16, time: Duration) -> anyhow::Result<f64> {
 pub fn tcp_once(listener: &TcpListener) -> anyhow::Result<()> {
     let client: OwnedFd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
-    let SocketAddr::V4(address) = listener.local_addr()? else { anyhow::bail!("an IPv4 listener is expected") };
+    let SocketAddr::V4(address) = listener.local_addr()? else {
+        anyhow::bail!("an IPv4 listener is expected")
+    };
     connect(client.as_fd(), &SocketAddrV4::new(*address.ip(), address.port()))?;
     let (server, _) = listener.accept()?;
     drop(client);

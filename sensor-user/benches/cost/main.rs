@@ -70,7 +70,10 @@ fn slowdown(scratch: &Path) -> anyhow::Result<()> {
     }
     eprintln!();
     println!("speed with programs, bare = 1; median of the ratios of {ROUNDS} interleaved rounds");
-    println!("  {:<36} {:>10} {:>8} {:>8} {:>14} {:>7}", "load", "bare", "empty", "sensor", "sensor/empty", "aim");
+    println!(
+        "  {:<36} {:>10} {:>8} {:>8} {:>14} {:>7}",
+        "load", "bare", "empty", "sensor", "sensor/empty", "aim"
+    );
     for (load, times) in LOADS.iter().zip(&times) {
         let [bare, empty, sensor] = &times[..] else { anyhow::bail!("three variants are expected") };
         println!(
@@ -97,7 +100,11 @@ fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) { f64::midpoint(sorted[middle - 1], sorted[middle]) } else { sorted[middle] }
+    if sorted.len().is_multiple_of(2) {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    } else {
+        sorted[middle]
+    }
 }
 
 /// Nanoseconds per run by the kernel's own statistics.
@@ -140,7 +147,10 @@ fn per_run(scratch: &Path) -> anyhow::Result<()> {
     let (unwatched, watched) = (sensor[0], sensor[1]);
     let per_iteration = transitions_per_iteration()?;
     let record = unwatched.mean() + (watched.mean() - unwatched.mean()) * per_iteration / 2.0;
-    println!("  {:<54} {:>8} {record:>8.0} {:>7}\n", "inet_sock_set_state, transition that emits a record", "", "<=160");
+    println!(
+        "  {:<54} {:>8} {record:>8.0} {:>7}\n",
+        "inet_sock_set_state, transition that emits a record", "", "<=160"
+    );
     Ok(())
 }
 

@@ -126,7 +126,8 @@ impl Sensor {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let after_name = stat.rsplit_once(')').context("no process name in /proc/<pid>/stat")?.1;
         let mut fields = after_name.split_whitespace().skip(11);
-        let mut ticks = || -> anyhow::Result<u64> { Ok(fields.next().context("short /proc/<pid>/stat")?.parse()?) };
+        let mut ticks =
+            || -> anyhow::Result<u64> { Ok(fields.next().context("short /proc/<pid>/stat")?.parse()?) };
         let ticks = ticks()? + ticks()?;
         Ok(Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()))
     }

@@ -85,7 +85,11 @@ fn engine() -> Engine {
         parent_start_ns: 100,
     };
     let args = ["/usr/sbin/dockerd", "-H", "tcp://0.0.0.0:2375"].map(Arc::from);
-    engine.handle_process(SeedProcess { item, exe: Some("/usr/sbin/dockerd".into()), args: Some(Arc::from(args)) });
+    engine.handle_process(SeedProcess {
+        item,
+        exe: Some("/usr/sbin/dockerd".into()),
+        args: Some(Arc::from(args)),
+    });
     let now = Timestamp { boot_ns: START_NS, unix_ns: START_NS };
     let mut listener = ends();
     (listener.peer_addr, listener.peer_port) = ([0; 16], 0);
@@ -155,7 +159,8 @@ fn exec(number: u64, boot_ns: u64) -> Vec<u8> {
     let len = size_of::<ExecRecord>() + name.len() + FILE.len() + ARGS.len();
     let none = Ancestor { pid: 0, reserved: 0, start_ns: 0, comm: [0; 16] };
     let mut ancestors = [none; 6];
-    ancestors[0] = Ancestor { pid: 900, reserved: 0, start_ns: 6_000, comm: *b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
+    ancestors[0] =
+        Ancestor { pid: 900, reserved: 0, start_ns: 6_000, comm: *b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
     ancestors[1] = Ancestor { pid: 801, reserved: 0, start_ns: 5_500, comm: *b"containerd-shim\0" };
     let record = ExecRecord {
         header: header(RecordKind::Exec, len, boot_ns),

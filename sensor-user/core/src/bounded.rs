@@ -6,7 +6,10 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 
-use hashlink::LruCache;
+use hashlink::{DefaultHashBuilder, LruCache};
+
+/// A map that is looked up for every record and never iterated: its order would differ from run to run.
+pub(crate) type Index<K, V> = std::collections::HashMap<K, V, DefaultHashBuilder>;
 
 /// A least-recently-used table of at most `capacity` entries.
 #[derive(Debug)]

@@ -60,8 +60,11 @@ fn is_build_id(id: &str) -> bool {
     id.len() == 25 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z'))
 }
 
-/// How a prefix of a cgroup's name tells the runtime, and what form its ids have.
-const PREFIXES: [(&str, Runtime, fn(&str) -> bool); 8] = [
+/// Prefix, runtime, and the form of its ids.
+type Prefix = (&'static str, Runtime, fn(&str) -> bool);
+
+/// How a prefix of a cgroup's name tells the runtime.
+const PREFIXES: [Prefix; 8] = [
     ("docker-", Runtime::Docker, |id| is_long_id(id) || is_build_id(id)),
     ("cri-containerd-", Runtime::Containerd, is_long_id),
     ("crio-", Runtime::Crio, is_long_id),

@@ -103,6 +103,7 @@ impl Entry {
     /// Drops the metadata: the id was given to another container.
     pub(crate) fn forget_metadata(&mut self) {
         self.enriched = false;
+        self.owes_metadata = false;
         let container = Arc::make_mut(&mut self.shared);
         container.name = None;
         container.image = None;
@@ -140,9 +141,9 @@ impl Entry {
             }
             self.k8s = Some(Arc::new(k8s));
         }
-        // A container of a bare OCI runtime has neither name nor image beside its id.
-        let bare = container.runtime == Runtime::Runc && (runtime.is_some() || created.is_some());
-        self.enriched |= container.name.is_some() || container.image.is_some() || bare;
+        // Whoever keeps one of these keeps them all in one place; some containers have neither name nor image.
+        let kept = container.name.is_some() || container.image.is_some() || container.created.is_some();
+        self.enriched |= kept || (container.runtime == Runtime::Runc && runtime.is_some());
         before != (self.shared.clone(), self.k8s.clone())
     }
 }

@@ -3,20 +3,20 @@
 //! Owns the only reading of the ABI structs in the agent: version, kind, length, tail lengths and codes are checked,
 //! then values are copied out. Never panics, whatever the bytes; strings stay bytes until somebody wants them.
 
-use std::net::{IpAddr, Ipv6Addr};
-
 use sensor_common::ABI_VERSION;
 use sensor_common::record::{
-    ANCESTORS_MAX, ARGS_MAX, AcceptRecord, Ancestor as RawAncestor, CGROUP_NAME_MAX, CGROUP_PATH_MAX,
-    CgroupRecord, CloseRecord, ConnectRecord, ConnectStage, Direction as RawDirection, Endpoints, ExecRecord,
-    ExitRecord, FILENAME_MAX, ForkRecord, ListenerRecord, RecordHeader, RecordKind, TaskId, exec_flags,
+    ANCESTORS_MAX, ARGS_MAX, AcceptRecord, CGROUP_NAME_MAX, CGROUP_PATH_MAX, CgroupRecord, CloseRecord,
+    ConnectRecord, ConnectStage, Direction as RawDirection, ExecRecord, ExitRecord, FILENAME_MAX, ForkRecord,
+    ListenerRecord, RecordHeader, RecordKind, exec_flags,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
 
-use crate::fact::{Direction, End};
-use crate::ids::{CgroupKey, ProcessKey};
-use crate::text::Comm;
+use crate::event::{
+    AcceptEvent, CgroupEvent, CloseEvent, ConnectEvent, Event, ExecEvent, ExitEvent, ForkEvent, ListenerEvent,
+};
+use crate::fact::Direction;
+use crate::ids::ProcessKey;
 
 /// Why a record was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -67,249 +67,6 @@ pub enum DecodeError {
         /// The code found.
         code: u32,
     },
-}
-
-/// A task as an event names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Task {
-    /// The process.
-    pub key: ProcessKey,
-    /// Real user id.
-    pub uid: u32,
-    /// Name.
-    pub comm: Comm,
-}
-
-impl From<TaskId> for Task {
-    fn from(raw: TaskId) -> Self {
-        Self { key: ProcessKey { pid: raw.pid, start_ns: raw.start_ns }, uid: raw.uid, comm: Comm(raw.comm) }
-    }
-}
-
-/// Both ends of a socket, IPv4-mapped addresses as IPv4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
-    /// Local end.
-    pub local: End,
-    /// Remote end.
-    pub peer: End,
-    /// Inode of the network namespace.
-    pub netns: u32,
-}
-
-impl From<Endpoints> for Ends {
-    fn from(raw: Endpoints) -> Self {
-        let ip = |bytes: [u8; 16]| IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical();
-        Self {
-            local: End { ip: ip(raw.local_addr), port: raw.local_port },
-            peer: End { ip: ip(raw.peer_addr), port: raw.peer_port },
-            netns: raw.netns,
-        }
-    }
-}
-
-/// A listener was opened or closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListenerEvent {
-    /// Opened, else closed.
-    pub opened: bool,
-    /// Kernel address of the socket.
-    pub sock: u64,
-    /// Cgroup of the socket.
-    pub cgroup: CgroupKey,
-    /// Who did it.
-    pub task: Task,
-    /// Cgroup of that task.
-    pub task_cgroup: CgroupKey,
-    /// Local end.
-    pub ends: Ends,
-}
-
-/// A connection was completed for a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AcceptEvent {
-    /// Connection number.
-    pub conn: u64,
-    /// Cgroup of the socket.
-    pub cgroup: CgroupKey,
-    /// Both ends.
-    pub ends: Ends,
-}
-
-/// A connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CloseEvent {
-    /// Connection number.
-    pub conn: u64,
-    /// When it was established, boot clock.
-    pub opened_ns: u64,
-    /// Payload received.
-    pub bytes_in: u64,
-    /// Payload sent.
-    pub bytes_out: u64,
-    /// Cgroup of the socket (inbound) or of the connecting task (outbound).
-    pub cgroup: CgroupKey,
-    /// The connecting task; `None` for inbound connections.
-    pub task: Option<Task>,
-    /// Both ends.
-    pub ends: Ends,
-    /// Who opened it.
-    pub direction: Direction,
-}
-
-/// An outbound connect went one step further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectEvent {
-    /// Connection number.
-    pub conn: u64,
-    /// Who connects.
-    pub task: Task,
-    /// Cgroup of that task.
-    pub cgroup: CgroupKey,
-    /// Both ends.
-    pub ends: Ends,
-    /// How far it came.
-    pub stage: ConnectStage,
-    /// errno of a failed connect, 0 = the program gave up.
-    pub error: u32,
-}
-
-/// One ancestor from an exec record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AncestorId {
-    /// The process.
-    pub key: ProcessKey,
-    /// Name.
-    pub comm: Comm,
-}
-
-/// A program was executed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExecEvent {
-    /// The process, under its new name.
-    pub task: Task,
-    /// Its cgroup.
-    pub cgroup: CgroupKey,
-    /// Inode of its mount namespace.
-    pub mnt_ns: u32,
-    /// Its pid in its own pid namespace.
-    pub ns_pid: u32,
-    /// The kernel did not know its cgroup as one of the host.
-    pub not_host_cgroup: bool,
-    /// Parent first.
-    ancestors: [AncestorId; ANCESTORS_MAX],
-    ancestors_len: u8,
-    cgroup_name_len: u16,
-    filename_len: u16,
-    args_total: u64,
-    args_unreadable: bool,
-    tail: Box<[u8]>,
-}
-
-impl ExecEvent {
-    /// Parent first, as the kernel's process tree was at the exec.
-    #[must_use]
-    pub fn ancestors(&self) -> &[AncestorId] {
-        &self.ancestors[..usize::from(self.ancestors_len)]
-    }
-
-    /// Last component of the path of its cgroup.
-    #[must_use]
-    pub fn cgroup_name(&self) -> &[u8] {
-        &self.tail[..usize::from(self.cgroup_name_len)]
-    }
-
-    /// File name as given to the kernel.
-    #[must_use]
-    pub fn filename(&self) -> &[u8] {
-        let from = usize::from(self.cgroup_name_len);
-        &self.tail[from..from + usize::from(self.filename_len)]
-    }
-
-    /// Arguments, each ended by NUL; `None` when they could not be read.
-    #[must_use]
-    pub fn args(&self) -> Option<&[u8]> {
-        let from = usize::from(self.cgroup_name_len) + usize::from(self.filename_len);
-        (!self.args_unreadable).then(|| &self.tail[from..])
-    }
-
-    /// Whether the file name or the arguments did not fit.
-    #[must_use]
-    pub fn truncated(&self) -> bool {
-        let args = self.args().map_or(0, <[u8]>::len) as u64;
-        usize::from(self.filename_len) == FILENAME_MAX || (!self.args_unreadable && args < self.args_total)
-    }
-}
-
-/// A process exited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExitEvent {
-    /// The process.
-    pub task: Task,
-    /// Its cgroup.
-    pub cgroup: CgroupKey,
-    /// Wait status.
-    pub status: u32,
-}
-
-/// A process was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForkEvent {
-    /// The new process.
-    pub child: Task,
-    /// Who called fork.
-    pub parent: ProcessKey,
-}
-
-/// A cgroup was made or removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CgroupEvent {
-    /// Made, else removed.
-    pub made: bool,
-    /// The cgroup.
-    pub cgroup: CgroupKey,
-    /// Who did it.
-    pub task: Task,
-    /// Path from the root of its hierarchy.
-    pub path: Box<[u8]>,
-    /// The path did not fit; its last component is not whole.
-    pub truncated: bool,
-}
-
-/// What a record says. Large and rare contents are boxed, so that events are cheap to queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// See [`ListenerEvent`].
-    Listener(Box<ListenerEvent>),
-    /// See [`AcceptEvent`].
-    Accept(AcceptEvent),
-    /// See [`CloseEvent`].
-    Close(Box<CloseEvent>),
-    /// See [`ConnectEvent`].
-    Connect(Box<ConnectEvent>),
-    /// See [`ExecEvent`].
-    Exec(Box<ExecEvent>),
-    /// See [`ExitEvent`].
-    Exit(ExitEvent),
-    /// See [`ForkEvent`].
-    Fork(ForkEvent),
-    /// See [`CgroupEvent`].
-    Cgroup(Box<CgroupEvent>),
-}
-
-impl Event {
-    /// Bytes it holds beside its own size, for bounds on queues.
-    #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        match self {
-            Self::Exec(exec) => size_of::<ExecEvent>() + exec.tail.len(),
-            Self::Cgroup(cgroup) => size_of::<CgroupEvent>() + cgroup.path.len(),
-            Self::Listener(_) => size_of::<ListenerEvent>(),
-            Self::Close(_) => size_of::<CloseEvent>(),
-            Self::Connect(_) => size_of::<ConnectEvent>(),
-            Self::Accept(_) | Self::Exit(_) | Self::Fork(_) => 0,
-        }
-    }
 }
 
 /// The kind in a record's header, for counting; `None` when the bytes are too few or the kind is unknown.
@@ -428,17 +185,13 @@ fn exec(whole: &[u8]) -> Result<Event, DecodeError> {
     let args = bounded("arguments", raw.args_len.into(), ARGS_MAX)?;
     bounded("ancestors", raw.ancestors_len.into(), ANCESTORS_MAX)?;
     tail_is(size_of::<ExecRecord>(), tail, cgroup_name + filename + args)?;
-    let ancestor = |raw: RawAncestor| AncestorId {
-        key: ProcessKey { pid: raw.pid, start_ns: raw.start_ns },
-        comm: Comm(raw.comm),
-    };
     Ok(Event::Exec(Box::new(ExecEvent {
         task: raw.task.into(),
         cgroup: raw.cgroup.into(),
         mnt_ns: raw.mnt_ns,
         ns_pid: raw.ns_pid,
         not_host_cgroup: raw.flags & exec_flags::NOT_HOST_CGROUP != 0,
-        ancestors: raw.ancestors.map(ancestor),
+        ancestors: raw.ancestors.map(Into::into),
         ancestors_len: raw.ancestors_len as u8,
         cgroup_name_len: raw.cgroup_name_len,
         filename_len: raw.filename_len,

@@ -12,7 +12,9 @@
 //!                                          subject: process + container of each -> Outbox -> next_output
 //! ```
 
+mod cgroups;
 mod lifecycle;
+mod listening;
 mod replay;
 mod report;
 mod seeds;
@@ -28,7 +30,8 @@ use crate::allow_list::AllowList;
 use crate::bounded::Bounded;
 use crate::calls::{CALLS_MAX, Calls};
 use crate::containers::{CONTAINERS_MAX, Containers};
-use crate::decode::{self, Event};
+use crate::decode;
+use crate::event::Event;
 pub use crate::exchange::{
     ContainerMetadata, ContainerQuery, Output, Policy, Request, SeedCgroup, SeedProcess, Settings,
 };
@@ -42,10 +45,11 @@ use crate::merge::Merge;
 use crate::outbox::Outbox;
 use crate::processes::{PROCESSES_MAX, Processes};
 use crate::time::{ClockMap, Timestamp};
+use listening::Refresh;
 use replay::Replay;
 use report::Condition;
 pub use report::Statistics;
-use sockets::{CONNECTIONS_MAX, Connection, Refresh};
+use sockets::{CONNECTIONS_MAX, Connection};
 
 /// Everything the sensor knows, and the rules by which it learns more.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub struct Engine {
     ports: Vec<(u16, Service)>,
     allow: AllowList,
     merge: Merge,
+    /// Boot-clock time up to which the rings are known to have been read.
+    drained_ns: u64,
     /// Records released before their turn because too many waited.
     released_early: u64,
     processes: Processes,
@@ -85,6 +91,7 @@ impl Engine {
             ports: Vec::new(),
             allow: AllowList::default(),
             merge: Merge::default(),
+            drained_ns: u64::MAX,
             released_early: 0,
             processes: Processes::new(PROCESSES_MAX, policy.tools.clone()),
             inventory: Inventory::new(CGROUPS_MAX),
@@ -117,6 +124,12 @@ impl Engine {
         }
     }
 
+    /// Takes the time up to which both rings have been read and their records handed in. A source that never says it is
+    /// taken to hand in everything at once.
+    pub fn handle_drained(&mut self, boot_ns: u64) {
+        self.drained_ns = boot_ns;
+    }
+
     /// Takes a new distance between the clocks; applies to records released from now on.
     pub fn handle_clock(&mut self, clock: ClockMap) {
         self.clock = clock;
@@ -144,7 +157,8 @@ impl Engine {
         if self.outbox.is_early() {
             return;
         }
-        let horizon = now.boot_ns.saturating_sub(self.merge_window_ns);
+        // A backlog in the rings may hold older records than those that are here, however old these are.
+        let horizon = now.boot_ns.saturating_sub(self.merge_window_ns).min(self.drained_ns);
         while let Some((boot_ns, event)) = self.merge.peek() {
             if boot_ns > horizon || (matches!(event, Event::Accept(_)) && self.wait_for_holders(boot_ns, now))
             {

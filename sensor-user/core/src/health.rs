@@ -140,6 +140,15 @@ pub const fn record_kind_name(kind: RecordKind) -> &'static str {
     }
 }
 
+/// What the shell around the core could not do, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShellLosses {
+    /// Lines that found no room in the queue of an output.
+    pub output_lines: u64,
+    /// Questions about containers that found no room, so that their metadata stays unknown.
+    pub container_questions: u64,
+}
+
 /// Records of one ring and kind that did not reach the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {

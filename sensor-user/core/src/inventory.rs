@@ -4,10 +4,10 @@
 //! collide between hierarchies, so the hierarchy is part of every key. Containers themselves are in
 //! [`crate::containers`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Index};
 use crate::calls::Calls;
 use crate::cgroup_path::{container_in_name, container_in_path};
 use crate::fact::Runtime;
@@ -90,13 +90,13 @@ impl Maker<'_> {
 #[derive(Debug)]
 pub(crate) struct Inventory {
     cgroups: Bounded<CgroupKey, Cgroup>,
-    paths: HashMap<Arc<str>, Vec<CgroupKey>>,
+    paths: Index<Arc<str>, Vec<CgroupKey>>,
     removed: VecDeque<CgroupKey>,
 }
 
 impl Inventory {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { cgroups: Bounded::new(capacity), paths: HashMap::new(), removed: VecDeque::new() }
+        Self { cgroups: Bounded::new(capacity), paths: Index::default(), removed: VecDeque::new() }
     }
 
     /// Whose a cgroup is; `None` when it was never seen.

@@ -3,10 +3,8 @@
 //! Owns the socket table and the choice of the one process to name among several holders. A socket that was passed on
 //! (systemd's activation, a fork) is held by others than its opener; the iterator's answers keep the holders current.
 
-use std::collections::HashMap;
-
-use crate::bounded::Bounded;
-use crate::decode::{Ends, Task};
+use crate::bounded::{Bounded, Index};
+use crate::event::{Ends, Task};
 use crate::fact::{End, ExecRole, Scope};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::processes::Processes;
@@ -41,14 +39,14 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 pub(crate) struct Listeners {
     table: Bounded<u64, Listener>,
-    by_port: HashMap<(u32, u16), Vec<u64>>,
+    by_port: Index<(u32, u16), Vec<u64>>,
     /// How many sockets each process holds.
-    holding: HashMap<ProcessKey, usize>,
+    holding: Index<ProcessKey, usize>,
 }
 
 impl Listeners {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { table: Bounded::new(capacity), by_port: HashMap::new(), holding: HashMap::new() }
+        Self { table: Bounded::new(capacity), by_port: Index::default(), holding: Index::default() }
     }
 
     /// Adds or replaces a socket.

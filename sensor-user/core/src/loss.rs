@@ -6,7 +6,7 @@
 use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{RecordKind, Ring};
 
-use crate::health::{Balance, KernelCounters, Loss, record_kind_name};
+use crate::health::{Balance, KernelCounters, Loss, ShellLosses, record_kind_name};
 use crate::time::Timestamp;
 
 /// A fact within this distance of a management loss says so.
@@ -23,6 +23,8 @@ pub(crate) struct LossLedger {
     undecodable_reported: u64,
     kernel: KernelCounters,
     tables: Vec<Tally>,
+    shell: ShellLosses,
+    shell_reported: ShellLosses,
     /// The last span of time in which management records were lost, and how many.
     management: Option<(u64, u64, u64)>,
     compared_ns: u64,
@@ -41,6 +43,11 @@ impl LossLedger {
         self.undecodable += 1;
     }
 
+    /// The shell tells what it could not do since the start.
+    pub(crate) fn set_shell(&mut self, shell: ShellLosses) {
+        self.shell = shell;
+    }
+
     /// Compares with the counters and tallies of the last time; returns the loss since then and the number of
     /// undecodable records.
     pub(crate) fn compare(
@@ -55,10 +62,10 @@ impl LossLedger {
         if lost > 0 {
             self.management = Some((self.compared_ns, now.boot_ns, lost));
         }
+        let before = kernel_tallies(&self.kernel).into_iter().chain(shell_tallies(self.shell_reported));
         loss.extend(
-            kernel_tallies(kernel)
-                .into_iter()
-                .zip(kernel_tallies(&self.kernel))
+            (kernel_tallies(kernel).into_iter().chain(shell_tallies(self.shell)))
+                .zip(before)
                 .filter_map(|((kind, now), (_, before))| outside_rings(kind, now.saturating_sub(before), 0)),
         );
         loss.extend(tables.iter().filter_map(|(kind, evicted)| {
@@ -68,6 +75,7 @@ impl LossLedger {
         let undecodable = self.undecodable - self.undecodable_reported;
         self.undecodable_reported = self.undecodable;
         self.kernel = *kernel;
+        self.shell_reported = self.shell;
         self.tables = tables;
         self.compared_ns = now.boot_ns;
         (loss, undecodable)
@@ -76,9 +84,8 @@ impl LossLedger {
     /// The loss since the start and the number of undecodable records.
     pub(crate) fn totals(&self, kernel: &KernelCounters, tables: &[Tally]) -> (Vec<Loss>, u64) {
         let mut loss = ring_loss(&KernelCounters::default(), kernel);
-        loss.extend(
-            kernel_tallies(kernel).into_iter().filter_map(|(kind, lost)| outside_rings(kind, lost, 0)),
-        );
+        let tallies = kernel_tallies(kernel).into_iter().chain(shell_tallies(self.shell));
+        loss.extend(tallies.filter_map(|(kind, lost)| outside_rings(kind, lost, 0)));
         loss.extend(tables.iter().filter_map(|(kind, evicted)| outside_rings(kind, 0, *evicted)));
         (loss, self.undecodable)
     }
@@ -146,6 +153,10 @@ fn kernel_tallies(kernel: &KernelCounters) -> [Tally; 3] {
         ("untracked-connection", kernel.events[Event::UntrackedConnection as usize]),
         ("read-failed", kernel.events[Event::ReadFailed as usize]),
     ]
+}
+
+fn shell_tallies(shell: ShellLosses) -> [Tally; 2] {
+    [("output", shell.output_lines), ("container-state", shell.container_questions)]
 }
 
 fn outside_rings(kind: &'static str, lost: u64, evicted: u64) -> Option<Loss> {

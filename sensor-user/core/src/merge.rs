@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 
 use sensor_common::record::Ring;
 
-use crate::decode::Event;
+use crate::event::Event;
 
 /// Most events that wait.
 pub const MERGE_EVENTS_MAX: usize = 65_536;

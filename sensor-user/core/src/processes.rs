@@ -8,13 +8,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::bounded::Bounded;
-use crate::decode::{AncestorId, ExecEvent, ForkEvent, Task};
 use crate::engine::SeedProcess;
-use crate::fact::{Ancestor, ExecRole, Process};
+use crate::event::{AncestorId, ExecEvent, ForkEvent, Task};
+use crate::fact::{Ancestor, Process};
 use crate::ids::{CgroupKey, ProcessKey};
-use crate::role;
-use crate::runtime_args::{self, RuntimeCall};
-use crate::text::{self, Comm};
+use crate::image::Image;
+use crate::text::{Comm, Texts};
 
 /// Most processes in the table; the one used longest ago goes first.
 pub(crate) const PROCESSES_MAX: usize = 32_768;
@@ -24,41 +23,6 @@ const IMAGE_BYTES_MAX: usize = 24 << 20;
 const EXITED_MAX: usize = 1024;
 /// Most ancestors of one process.
 const LINEAGE_MAX: usize = 16;
-
-/// The program a process runs; shared by a process and its forks.
-#[derive(Debug, Default)]
-pub(crate) struct Image {
-    pub(crate) exe: Option<Arc<str>>,
-    pub(crate) args: Option<Arc<[Arc<str>]>>,
-    pub(crate) truncated: bool,
-    pub(crate) role: Option<ExecRole>,
-    pub(crate) call: Option<RuntimeCall>,
-    bytes: usize,
-}
-
-impl Image {
-    fn new(
-        exe: Option<Arc<str>>,
-        args: Option<Arc<[Arc<str>]>>,
-        truncated: bool,
-        tools: &[Arc<str>],
-    ) -> Self {
-        let arg0 = args.as_ref().and_then(|args| args.first()).map(|arg| &**arg);
-        let program = role::of_program(exe.as_deref(), arg0, tools);
-        let call =
-            program.and_then(|(_, name)| runtime_args::parse(name, args.as_deref().unwrap_or_default()));
-        let role = program.map(|(role, _)| role);
-        // An argument costs its text and its share of two reference counts and pointers.
-        let args_bytes = args.iter().flat_map(|args| args.iter()).map(|arg| arg.len() + 32).sum::<usize>();
-        let bytes = exe.as_ref().map_or(0, |exe| exe.len()) + args_bytes;
-        Self { exe, args, truncated, role, call, bytes }
-    }
-
-    /// The image of a process of which only the name is known.
-    fn of_comm(comm: &str, tools: &[Arc<str>]) -> Self {
-        Self { role: role::of_name(comm, tools), ..Self::default() }
-    }
-}
 
 /// One process.
 #[derive(Debug)]
@@ -139,12 +103,19 @@ pub(crate) struct Processes {
     exited: VecDeque<ProcessKey>,
     image_bytes: usize,
     tools: Vec<Arc<str>>,
+    texts: Texts,
 }
 
 impl Processes {
     /// An empty table; `tools` are the configured names that count as tools.
     pub(crate) fn new(capacity: usize, tools: Vec<Arc<str>>) -> Self {
-        Self { table: Bounded::new(capacity), exited: VecDeque::new(), image_bytes: 0, tools }
+        Self {
+            table: Bounded::new(capacity),
+            exited: VecDeque::new(),
+            image_bytes: 0,
+            tools,
+            texts: Texts::default(),
+        }
     }
 
     /// Replaces the configured names; programs that run already keep the role they had.
@@ -155,7 +126,7 @@ impl Processes {
     /// Enters a process that was there before the sensor. Its ancestry is filled in by [`Self::settle_seeds`].
     pub(crate) fn seed(&mut self, seed: SeedProcess) {
         let task = Task::from(seed.item.task);
-        let comm = task.comm.shared();
+        let comm = task.comm.shared(&mut self.texts);
         let image = match (&seed.exe, &seed.args) {
             (None, None) => Image::of_comm(&comm, &self.tools),
             _ => Image::new(seed.exe, seed.args, false, &self.tools),
@@ -199,7 +170,8 @@ impl Processes {
         let mut entry = match self.table.get_mut(&event.parent) {
             Some(parent) => {
                 let same_name = parent.comm == child.comm;
-                let comm = if same_name { parent.comm_text.clone() } else { child.comm.shared() };
+                let comm =
+                    if same_name { parent.comm_text.clone() } else { child.comm.shared(&mut self.texts) };
                 let mut entry = Entry::new(child, comm, parent.image.clone());
                 entry.cgroup = parent.cgroup;
                 entry.mnt_ns = parent.mnt_ns;
@@ -207,7 +179,7 @@ impl Processes {
                 entry
             }
             None => {
-                let comm = child.comm.shared();
+                let comm = child.comm.shared(&mut self.texts);
                 let image = Arc::new(Image::of_comm(&comm, &self.tools));
                 let parent = Ancestor { pid: event.parent.pid, comm: comm.clone(), exe: None };
                 let mut entry = Entry::new(child, comm, image);
@@ -223,8 +195,8 @@ impl Processes {
     /// A process runs another program. Returns its entry and what it ran before.
     pub(crate) fn exec(&mut self, event: &ExecEvent) -> (&mut Entry, Arc<Image>) {
         let key = event.task.key;
-        let exe = (!event.filename().is_empty()).then(|| text::shared(event.filename()));
-        let (args, too_many) = event.args().map(text::split_args).unzip();
+        let exe = (!event.filename().is_empty()).then(|| self.texts.share(event.filename()));
+        let (args, too_many) = event.args().map(|args| self.texts.split_args(args)).unzip();
         let truncated = event.truncated() || too_many == Some(true);
         let image = Arc::new(Image::new(exe, args, truncated, &self.tools));
         let known = self.table.peek(&key).and_then(|entry| entry.lineage.as_ref());
@@ -239,11 +211,11 @@ impl Processes {
         let entry =
             self.table.get_mut(&key).expect("invariant: entered above, and the newest is never evicted");
         let before = std::mem::replace(&mut entry.image, image);
-        self.image_bytes -= bytes_freed(&before);
+        self.image_bytes -= before.bytes_freed();
         entry.refresh(&event.task);
         if entry.comm != event.task.comm {
             entry.comm = event.task.comm;
-            entry.comm_text = event.task.comm.shared();
+            entry.comm_text = event.task.comm.shared(&mut self.texts);
         }
         entry.cgroup = event.cgroup;
         entry.mnt_ns = event.mnt_ns;
@@ -258,13 +230,13 @@ impl Processes {
     }
 
     /// Builds an ancestry from the kernel's list, longer where an ancestor on it is known with its own.
-    fn lineage_from_kernel(&self, ancestors: &[AncestorId]) -> Arc<[Ancestor]> {
+    fn lineage_from_kernel(&mut self, ancestors: &[AncestorId]) -> Arc<[Ancestor]> {
         let mut lineage = Vec::with_capacity(LINEAGE_MAX);
         for ancestor in ancestors {
             let known = self.table.peek(&ancestor.key);
             lineage.push(Ancestor {
                 pid: ancestor.key.pid,
-                comm: ancestor.comm.shared(),
+                comm: ancestor.comm.shared(&mut self.texts),
                 exe: known.and_then(|entry| entry.image.exe.clone()),
             });
             if let Some(own) = known.and_then(|entry| entry.lineage.as_ref()) {
@@ -332,7 +304,7 @@ impl Processes {
     pub(crate) fn ensure(&mut self, task: &Task) {
         // Looking it up makes it the newest, so that no shrinking takes it before the caller is done with it.
         if self.table.get_mut(&task.key).is_none() {
-            let comm = task.comm.shared();
+            let comm = task.comm.shared(&mut self.texts);
             let image = Arc::new(Image::of_comm(&comm, &self.tools));
             self.insert(task.key, Entry::new(task, comm, image));
         }
@@ -345,7 +317,7 @@ impl Processes {
             self.image_bytes += entry.image.bytes;
         }
         if let Some((_, evicted)) = self.table.insert(key, entry) {
-            self.image_bytes -= bytes_freed(&evicted.image);
+            self.image_bytes -= evicted.image.bytes_freed();
         }
         self.shrink();
     }
@@ -353,20 +325,15 @@ impl Processes {
     fn shrink(&mut self) {
         while self.image_bytes > IMAGE_BYTES_MAX && self.table.len() > 1 {
             let Some((_, evicted)) = self.table.evict_oldest() else { break };
-            self.image_bytes -= bytes_freed(&evicted.image);
+            self.image_bytes -= evicted.image.bytes_freed();
         }
     }
 
     fn remove(&mut self, key: ProcessKey) {
         if let Some(entry) = self.table.remove(&key) {
-            self.image_bytes -= bytes_freed(&entry.image);
+            self.image_bytes -= entry.image.bytes_freed();
         }
     }
-}
-
-/// Bytes that go when this handle, the one just taken out of the table, is dropped.
-fn bytes_freed(image: &Arc<Image>) -> usize {
-    if Arc::strong_count(image) == 1 { image.bytes } else { 0 }
 }
 
 /// The ancestry of what this process forks.

@@ -23,9 +23,8 @@ impl Comm {
     }
 
     /// The name as shared text.
-    #[must_use]
-    pub fn shared(&self) -> Arc<str> {
-        Arc::from(self.text())
+    pub fn shared(&self, texts: &mut Texts) -> Arc<str> {
+        texts.share(until_nul(&self.0))
     }
 }
 
@@ -55,19 +54,63 @@ pub fn shared(bytes: &[u8]) -> Arc<str> {
     }
 }
 
-/// Splits an argument vector as the kernel keeps it (each argument ended by NUL).
+/// Short texts that were seen lately, shared instead of copied.
 ///
-/// Returns the arguments and whether some were left out for [`ARGS_COUNT_MAX`]. Empty arguments in between are
-/// arguments; the NUL that ends the last one begins none.
-#[must_use]
-pub fn split_args(bytes: &[u8]) -> (Arc<[Arc<str>]>, bool) {
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    if bytes.is_empty() {
-        return (Arc::from([]), false);
+/// Programs, options and names repeat: most of an exec's texts are those of an exec before. A text has one slot by its
+/// hash, and a newer one simply takes it, so the memory is bounded and a hostile stream only makes it useless.
+#[derive(Debug)]
+pub struct Texts {
+    slots: Box<[Option<Arc<str>>]>,
+}
+
+impl Texts {
+    const SLOTS: usize = 2048;
+    /// Longer texts are seldom the same.
+    const LEN_MAX: usize = 64;
+
+    /// Shared text of bytes from outside, the same copy as last time if it is still here.
+    pub fn share(&mut self, bytes: &[u8]) -> Arc<str> {
+        if bytes.len() > Self::LEN_MAX {
+            return shared(bytes);
+        }
+        let slot = &mut self.slots[slot_of(bytes) % Self::SLOTS];
+        match slot {
+            Some(known) if known.as_bytes() == bytes => known.clone(),
+            _ => slot.insert(shared(bytes)).clone(),
+        }
     }
-    let mut parts = bytes.split(|byte| *byte == 0);
-    let args: Vec<_> = parts.by_ref().take(ARGS_COUNT_MAX).map(shared).collect();
-    (args.into(), parts.next().is_some())
+
+    /// Splits an argument vector as the kernel keeps it (each argument ended by NUL).
+    ///
+    /// Returns the arguments and whether some were left out for [`ARGS_COUNT_MAX`]. Empty arguments in between are
+    /// arguments; the NUL that ends the last one begins none.
+    pub fn split_args(&mut self, bytes: &[u8]) -> (Arc<[Arc<str>]>, bool) {
+        let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+        if bytes.is_empty() {
+            return (Arc::from([]), false);
+        }
+        let mut parts = bytes.split(|byte| *byte == 0);
+        let args: Vec<_> = parts.by_ref().take(ARGS_COUNT_MAX).map(|part| self.share(part)).collect();
+        (args.into(), parts.next().is_some())
+    }
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self { slots: vec![None; Self::SLOTS].into() }
+    }
+}
+
+/// FNV-1a over eight bytes at a time: the choice of a slot only has to be quick and spread well.
+fn slot_of(bytes: &[u8]) -> usize {
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut hash = 0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64;
+    for chunk in bytes.chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(PRIME);
+    }
+    (hash ^ (hash >> 32)) as usize
 }
 
 /// Last component of a path.
@@ -90,7 +133,7 @@ mod tests {
     use super::*;
 
     fn args(bytes: &[u8]) -> Vec<String> {
-        split_args(bytes).0.iter().map(ToString::to_string).collect()
+        Texts::default().split_args(bytes).0.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -114,10 +157,31 @@ mod tests {
 
     #[test]
     fn too_many_arguments_are_cut_and_said_so() {
-        let (exact, cut) = split_args(&b"a\0".repeat(ARGS_COUNT_MAX));
+        let mut texts = Texts::default();
+        let (exact, cut) = texts.split_args(&b"a\0".repeat(ARGS_COUNT_MAX));
         assert_eq!((exact.len(), cut), (ARGS_COUNT_MAX, false));
-        let (kept, cut) = split_args(&b"a\0".repeat(ARGS_COUNT_MAX + 1));
+        let (kept, cut) = texts.split_args(&b"a\0".repeat(ARGS_COUNT_MAX + 1));
         assert_eq!((kept.len(), cut), (ARGS_COUNT_MAX, true));
+    }
+
+    #[test]
+    fn repeated_text_is_one_copy_and_a_collision_only_costs_one() {
+        let mut texts = Texts::default();
+        let first = texts.share(b"--root");
+        assert!(Arc::ptr_eq(&first, &texts.share(b"--root")));
+        for number in 0..10 * Texts::SLOTS {
+            assert_eq!(*texts.share(number.to_string().as_bytes()), number.to_string());
+        }
+        assert_eq!(&*texts.share(b"--root"), "--root");
+        let long = "x".repeat(Texts::LEN_MAX + 1);
+        assert_eq!(*texts.share(long.as_bytes()), long);
+    }
+
+    #[test]
+    fn invalid_text_is_never_taken_for_the_valid_one_it_becomes() {
+        let mut texts = Texts::default();
+        assert_eq!(&*texts.share(b"a\xff"), "a\u{fffd}");
+        assert_eq!(&*texts.share("a\u{fffd}".as_bytes()), "a\u{fffd}");
     }
 
     #[test]

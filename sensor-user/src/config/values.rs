@@ -179,10 +179,10 @@ impl FromStr for Period {
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ns = self.as_ns();
-        let (unit, scale) = match Self::UNITS.into_iter().find(|(_, scale)| ns >= *scale && ns % scale == 0) {
-            Some(unit) => unit,
-            None => ("s", 1),
-        };
+        let (unit, scale) = Self::UNITS
+            .into_iter()
+            .find(|(_, scale)| ns >= *scale && ns.is_multiple_of(*scale))
+            .unwrap_or(("s", 1));
         write!(f, "{}{unit}", ns / scale)
     }
 }
@@ -228,11 +228,10 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, scale) =
-            match Self::UNITS.into_iter().find(|(_, scale)| self.0 >= *scale && self.0 % scale == 0) {
-                Some(unit) => unit,
-                None => ("B", 1),
-            };
+        let (unit, scale) = Self::UNITS
+            .into_iter()
+            .find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale))
+            .unwrap_or(("B", 1));
         write!(f, "{}{unit}", self.0 / scale)
     }
 }

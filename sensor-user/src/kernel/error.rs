@@ -9,6 +9,7 @@ use aya::{BtfError as AyaBtfError, EbpfError};
 use thiserror::Error;
 
 use super::btf::BtfError;
+use super::constants::Mismatch;
 
 /// What the probes need beside a kernel that has them.
 const RIGHTS: &str = "run as root, or with the capabilities BPF, PERFMON and NET_ADMIN (in a container: privileged, or these added)";
@@ -76,6 +77,9 @@ pub enum KernelError {
         /// Which.
         name: &'static str,
     },
+    /// The embedded object is of another version.
+    #[error("the embedded probes do not fit this program: rebuild quaywatch")]
+    Mismatch(#[from] Mismatch),
     /// A map cannot be used.
     #[error("cannot {what}")]
     Map {

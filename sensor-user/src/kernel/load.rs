@@ -1,4 +1,4 @@
-//! Loads the embedded object: resolves offsets, sets globals, sizes maps, loads program after program.
+//! Loads the embedded object: resolves offsets, completes the programs with them, sizes and creates maps.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,10 @@ use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness};
 use sensor_common::offsets::{ABSENT, Offsets};
 use sensor_common::record::ARGS_MAX;
 use sensor_common::settings::Settings;
+use zerocopy::IntoBytes as _;
 
 use super::btf::{self, Btf};
+use super::constants::complete;
 use super::{KernelError, TaskHierarchy};
 
 /// The probes, built by the build script.
@@ -86,15 +88,14 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
     loader
         // The object has no relocations against the kernel's types, so the loader need not read them.
         .btf(None)
-        .override_global("OFFSETS", &offsets, true)
-        .override_global("SETTINGS", &settings, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries("RING_MANAGEMENT", options.management_bytes)
         .map_max_entries("RING_BULK", options.bulk_bytes);
     if !options.debug {
         loader.map_max_entries("AYA_LOGS", RING_OFF);
     }
-    let ebpf = loader.load(OBJECT).map_err(KernelError::from_object)?;
+    let object = complete(OBJECT, &offsets, &settings)?;
+    let ebpf = loader.load(object.as_bytes()).map_err(KernelError::from_object)?;
     let btf = AyaBtf::parse(&types, Endianness::default())
         .map_err(|error| KernelError::Object(Box::new(aya::EbpfError::BtfError(error))))?;
     Ok(Loaded { ebpf, btf, hierarchy })

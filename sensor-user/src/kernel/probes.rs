@@ -14,7 +14,7 @@ use aya_log::EbpfLogger;
 use log::Log;
 use sensor_common::counters::{COUNTERS_LEN, Event, Fate, event_index, record_index};
 use sensor_common::record::{COMM_LEN, CgroupId, ListenerItem, RecordKind, Ring, TaskItem};
-use sensor_common::settings::{PORTS_LEN, runtime_process};
+use sensor_common::settings::{PORTS_LEN, port_flags, runtime_process};
 use sensor_core::health::{Hook, HookState, KernelCounters};
 use sensor_core::ids::CgroupKey;
 use zerocopy::FromBytes;
@@ -135,18 +135,22 @@ impl Probes {
         wait_for_running_programs();
     }
 
-    /// Sets the flags of all ports, see [`sensor_common::settings::port_flags`]; ports that are not named have none.
+    /// Sets the flags of all ports, see [`sensor_common::settings::port_flags`]; ports that are not named have none. Ends
+    /// of connections that were accepted while their port was watched are reported whatever becomes of the port.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn set_ports(&mut self, flags: impl IntoIterator<Item = (u16, u8)>) -> Result<(), KernelError> {
-        let mut table = Box::new([0; PORTS_LEN]);
-        for (port, flags) in flags {
-            table[usize::from(port)] |= flags;
+        let failed = |source| KernelError::Map { what: "set the watched ports", source };
+        let mut table = Box::new(self.ports.get(&0, 0).map_err(failed)?);
+        for entry in table.iter_mut() {
+            *entry &= port_flags::TRACKED;
         }
-        self.ports
-            .set(0, *table, 0)
-            .map_err(|source| KernelError::Map { what: "set the watched ports", source })
+        for (port, flags) in flags {
+            let tracked = if flags & port_flags::WATCHED != 0 { port_flags::TRACKED } else { 0 };
+            table[usize::from(port)] |= flags | tracked;
+        }
+        self.ports.set(0, *table, 0).map_err(failed)
     }
 
     /// Sets the names of runtimes and tools; the kernel compares the first fifteen bytes, which is all it keeps.

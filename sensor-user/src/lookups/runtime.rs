@@ -64,30 +64,29 @@ impl Containers {
     pub fn read(&self, query: &ContainerQuery) -> ContainerMetadata {
         let mut found = self.find(query);
         if let Some(directory) = found.state_directory.take() {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.remove(&query.id);
-            if known.len() >= KNOWN_MAX {
-                known.pop_front();
-            }
-            known.insert(Arc::clone(&query.id), directory);
+            self.remember(&query.id, directory);
         }
         found.into_metadata(&query.id)
     }
 
-    /// Whether the runtime still keeps the state of a container.
+    /// Whether the runtime still keeps the state of a container that was created.
     ///
-    /// A container whose state was never found counts as kept: nothing is known of its removal either.
+    /// Its state is looked for where it was found before or, if it was too short-lived for that, where it must have
+    /// been. A container for which neither is known counts as kept: nothing is known of its removal either.
     #[must_use]
     pub fn exists(&self, query: &ContainerQuery) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&query.id).cloned();
-        match known {
-            Some(directory) => is_there(&directory),
-            None => {
-                // From now on its directory is known, if there is one.
-                let _ = self.read(query);
-                true
-            }
+        if let Some(directory) = known.or_else(|| self.named_directory(query)) {
+            return is_there(&directory);
         }
+        let found = self.find(query);
+        let runtime = found.runtime.unwrap_or(query.runtime);
+        if let Some(directory) = found.state_directory {
+            self.remember(&query.id, directory);
+            return true;
+        }
+        // An OCI runtime makes its directory before the cgroup, and there are few places for it.
+        runtime != Runtime::Runc || !is_component(&query.id)
     }
 
     /// Containers that the OCI runtimes have state of now, with their cgroups; for those that were there before the
@@ -102,6 +101,27 @@ impl Containers {
                 metadata
             })
             .collect()
+    }
+
+    fn remember(&self, id: &Arc<str>, directory: PathBuf) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(id);
+        if known.len() >= KNOWN_MAX {
+            known.pop_front();
+        }
+        known.insert(Arc::clone(id), directory);
+    }
+
+    /// The state directory of managers whose bundles lie in it.
+    fn named_directory(&self, query: &ContainerQuery) -> Option<PathBuf> {
+        let bundle = query.bundle.as_deref()?;
+        let directory = match oci::runtime_of_bundle(bundle) {
+            Some(Runtime::Containerd) => bundle,
+            Some(_) => return None,
+            None => oci::storage_of_bundle(bundle)
+                .and_then(|_| bundle.trim_end_matches('/').strip_suffix("/userdata"))?,
+        };
+        Some(self.roots.host_path(directory))
     }
 
     fn find(&self, query: &ContainerQuery) -> Found {
@@ -127,11 +147,8 @@ impl Containers {
         if any || matches!(runtime, Runtime::Podman | Runtime::Crio) {
             found.add(storage::read(roots, query));
         }
-        if found.state_directory.is_none()
-            && matches!(runtime, Runtime::Unknown | Runtime::Runc)
-            && let Some(state) = seeds::state(roots, query)
-        {
-            found.add(state.found(roots, query));
+        if found.state_directory.is_none() && (any || runtime == Runtime::Runc) {
+            found.add(seeds::find(roots, query));
         }
         found
     }

@@ -7,7 +7,7 @@
 //! Invariant: every record that the kernel has committed before [`RingSource::stop`] is called is handed over.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{io, mem};
@@ -32,7 +32,6 @@ const ARENA_BYTES: usize = 512 << 10;
 pub struct Batch {
     data: Bytes,
     index: Vec<Place>,
-    drained_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,19 +46,13 @@ impl Batch {
     pub fn records(&self) -> impl ExactSizeIterator<Item = (Ring, &[u8])> {
         self.index.iter().map(|place| (place.ring, &self.data[place.at as usize..][..place.len as usize]))
     }
-
-    /// `CLOCK_BOOTTIME` at which the rings were looked at, nanoseconds: what was committed earlier is in this batch or
-    /// in one before it, unless the batch is full.
-    #[must_use]
-    pub const fn drained_ns(&self) -> u64 {
-        self.drained_ns
-    }
 }
 
 /// The receiving end, and the thread behind it.
 #[derive(Debug)]
 pub struct RingSource {
     batches: Receiver<Batch>,
+    drained_ns: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -72,16 +65,29 @@ impl RingSource {
     pub fn start(rings: Rings, poll: Duration) -> io::Result<Self> {
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut reader = Reader::new(rings, sender);
+        let drained_ns = Arc::new(AtomicU64::new(0));
+        let mut reader = Reader::new(rings, sender, Arc::clone(&drained_ns));
         let stopping = Arc::clone(&stop);
         let thread =
             thread::Builder::new().name("rings".to_owned()).spawn(move || reader.run(poll, &stopping))?;
-        Ok(Self { batches, stop, thread: Some(thread) })
+        Ok(Self { batches, drained_ns, stop, thread: Some(thread) })
     }
 
     /// Waits for the next batch; `None` after the thread has ended.
     pub async fn recv(&mut self) -> Option<Batch> {
         self.batches.recv().await
+    }
+
+    /// Takes a batch that is already there.
+    pub fn try_recv(&mut self) -> Option<Batch> {
+        self.batches.try_recv().ok()
+    }
+
+    /// `CLOCK_BOOTTIME` at which both rings were last begun to be read to their end, nanoseconds: every record that was
+    /// committed by then is in a batch that can be received now.
+    #[must_use]
+    pub fn drained_ns(&self) -> u64 {
+        self.drained_ns.load(Ordering::Acquire)
     }
 
     /// Drains both rings a last time, ends the thread and returns what is left. Call it when the probes are detached.
@@ -123,15 +129,17 @@ impl Drop for RingSource {
 struct Reader {
     rings: [(Ring, RingBuf<MapData>); Ring::COUNT],
     batches: Sender<Batch>,
+    drained_ns: Arc<AtomicU64>,
     arena: BytesMut,
     index: Vec<Place>,
 }
 
 impl Reader {
-    fn new(rings: Rings, batches: Sender<Batch>) -> Self {
+    fn new(rings: Rings, batches: Sender<Batch>, drained_ns: Arc<AtomicU64>) -> Self {
         Self {
             rings: [(Ring::Management, rings.management), (Ring::Bulk, rings.bulk)],
             batches,
+            drained_ns,
             arena: BytesMut::new(),
             index: Vec::new(),
         }
@@ -141,7 +149,13 @@ impl Reader {
         loop {
             // Asked before the rings are drained: what is committed before the request is taken after it.
             let last = stop.load(Ordering::Acquire);
-            while let Some(batch) = self.drain() {
+            loop {
+                let looked_ns = boot_ns();
+                let Some(batch) = self.drain() else {
+                    // Both rings were empty after that moment, and everything before it has been sent.
+                    self.drained_ns.store(looked_ns, Ordering::Release);
+                    break;
+                };
                 if self.batches.blocking_send(batch).is_err() {
                     return;
                 }
@@ -155,7 +169,6 @@ impl Reader {
 
     /// Takes what is there, up to a limit per ring; `None` when there is nothing.
     fn drain(&mut self) -> Option<Batch> {
-        let drained_ns = boot_ns();
         for (ring, buffer) in &mut self.rings {
             let start = self.arena.len();
             while self.arena.len() - start < BATCH_BYTES {
@@ -175,7 +188,7 @@ impl Reader {
         let data = self.arena.split().freeze();
         let next = Vec::with_capacity(self.index.len().min(1024));
         let index = mem::replace(&mut self.index, next);
-        Some(Batch { data, index, drained_ns })
+        Some(Batch { data, index })
     }
 }
 

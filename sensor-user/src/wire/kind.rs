@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use sensor_core::engine::Output;
-use sensor_core::fact::FactKind;
+use sensor_core::fact::{Fact, FactKind};
 use serde::{Deserialize, Serialize};
 
 /// What a record says; see docs/output.md.
@@ -66,15 +66,21 @@ impl Kind {
     pub const fn of(output: &Output) -> Self {
         match output {
             Output::Health { .. } => Self::Health,
-            Output::Fact { fact, .. } => match fact.kind {
-                FactKind::Listener { .. } => Self::Listener,
-                FactKind::Accept => Self::Accept,
-                FactKind::Close { .. } => Self::Close,
-                FactKind::Connect { .. } => Self::Connect,
-                FactKind::Exec { .. } => Self::Exec,
-                FactKind::Exit { .. } => Self::Exit,
-                FactKind::Container { .. } => Self::Container,
-            },
+            Output::Fact { fact, .. } => Self::of_fact(fact),
+        }
+    }
+
+    /// The kind of record that a fact becomes.
+    #[must_use]
+    pub const fn of_fact(fact: &Fact) -> Self {
+        match fact.kind {
+            FactKind::Listener { .. } => Self::Listener,
+            FactKind::Accept => Self::Accept,
+            FactKind::Close { .. } => Self::Close,
+            FactKind::Connect { .. } => Self::Connect,
+            FactKind::Exec { .. } => Self::Exec,
+            FactKind::Exit { .. } => Self::Exit,
+            FactKind::Container { .. } => Self::Container,
         }
     }
 }

@@ -16,6 +16,14 @@ macro_rules! closed_list {
             $($(#[doc = $doc])+ #[serde(rename = $text)] $variant,)+
         }
 
+        impl $name {
+            /// The name in the output.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
         impl From<$core> for $name {
             fn from(core: $core) -> Self {
                 use $core as Core;
@@ -100,7 +108,7 @@ ListenerState from fact::ListenerState {
 
 closed_list! {
 /// Whether a listener speaks TLS.
-Tls from fact::Tls {
+ListenerTls from fact::Tls {
     /// It answers in plaintext.
     Plaintext = "plaintext",
     /// It expects TLS.
@@ -281,6 +289,9 @@ mod tests {
         }
         for runtime in fact::Runtime::ALL {
             assert_eq!(name(Runtime::from(runtime)), runtime.name());
+        }
+        for kind in abi::RecordKind::ALL {
+            assert_eq!(name(KernelRecord::from(kind)), health::record_kind_name(kind));
         }
         for capability in health::Capability::ALL {
             assert_eq!(name(Capability::from(capability)), capability.name());

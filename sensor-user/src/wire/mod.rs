@@ -9,13 +9,14 @@ use sensor_core::engine::Output;
 use sensor_core::fact::{Fact, Node};
 use serde::Deserialize;
 
-mod json;
+mod encode;
 mod kind;
 mod lists;
 mod map;
 mod record;
 mod schema;
 mod seq;
+mod text;
 mod time;
 
 #[cfg(test)]
@@ -32,8 +33,11 @@ pub const LINE_MAX: usize = 1 << 20;
 
 /// Appends one output as one line.
 pub fn encode(output: &Output, line: &mut Vec<u8>) {
-    json::append(&Record::from(output), line)
-        .expect("invariant: the writer knows everything that records have");
+    match output {
+        Output::Fact { seq, fact, verdict } => encode::push_fact(line, *seq, fact, verdict.as_ref()),
+        Output::Health { .. } => serde_json::to_writer(&mut *line, &Record::from(output))
+            .expect("invariant: memory can be written and every key is a string"),
+    }
     line.push(b'\n');
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::kind::Kind;
 use super::lists::{
     Capability, ConnectResult, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState,
-    HookState, KernelRecord, ListenerState, OriginClass, Ring, Runtime, Scope, Service, Tls,
+    HookState, KernelRecord, ListenerState, ListenerTls, OriginClass, Ring, Runtime, Scope, Service,
 };
 use super::seq::List;
 use super::time::UtcTime;
@@ -309,7 +309,7 @@ pub struct Listener {
     /// Reach of its bind address.
     pub scope: Scope,
     /// Whether it speaks TLS.
-    pub tls: Tls,
+    pub tls: ListenerTls,
     /// What happened to it.
     pub state: ListenerState,
     /// Inode of its network namespace.

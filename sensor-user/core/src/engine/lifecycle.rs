@@ -5,17 +5,15 @@
 
 use std::sync::Arc;
 
-use sensor_common::settings::cgroup_class;
-
 use super::subject::{Subject, Whereabouts};
 use crate::cgroup_path::is_long_id;
 use crate::containers::Life;
-use crate::decode::{CgroupEvent, ExecEvent};
 use crate::engine::{ContainerMetadata, Engine, Request};
+use crate::event::ExecEvent;
 use crate::fact::{ContainerAction, Enrichment, FactKind, OriginClass, Process, Runtime};
 use crate::holds::Held;
 use crate::ids::{CgroupKey, ProcessKey};
-use crate::inventory::{Attribution, Maker, Naming, Place};
+use crate::inventory::{Naming, Place};
 use crate::runtime_args::{OciCall, OciCommand, RuntimeCall};
 use crate::time::Timestamp;
 
@@ -56,129 +54,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_cgroup(&mut self, at: Timestamp, event: &CgroupEvent) {
-        if !event.made {
-            return self.on_cgroup_removed(at, event.cgroup);
-        }
-        let mut path = String::from_utf8_lossy(&event.path).into_owned();
-        if event.truncated {
-            // Its own name is not whole: only its parents say something.
-            path.truncate(path.rfind('/').map_or(0, |slash| slash + 1));
-            path.push('\u{2026}');
-        }
-        let call = match self.processes.peek(event.task.key).map(|entry| &entry.image.call) {
-            Some(Some(RuntimeCall::Oci(call))) => Some(call),
-            _ => None,
-        };
-        let maker = Maker { call, comm: &event.task.comm.text() };
-        let lives_at = |id: &str| self.containers.lives_at(id);
-        let attribution =
-            self.inventory.attribute(event.cgroup.hierarchy, &path, maker, &self.calls, lives_at);
-        let path: Option<Arc<str>> = (!event.truncated).then(|| path.into());
-        match attribution {
-            Attribution::Own(naming) => {
-                let maker = self.describe(&event.task);
-                self.on_container_made(at, event.cgroup, path, naming, (maker, event.task.key));
-            }
-            other => self.place_cgroup(event.cgroup, path, other),
-        }
-    }
-
-    /// Enters a cgroup that is no container's own.
-    pub(super) fn place_cgroup(&mut self, key: CgroupKey, path: Option<Arc<str>>, attribution: Attribution) {
-        match attribution {
-            Attribution::Host => self.enter_cgroup(key, path, Place::Host),
-            Attribution::Nested(id) => self.enter_cgroup(key, path, Place::Container(id)),
-            Attribution::Inside(naming) => {
-                self.enter_container(&naming);
-                self.enter_cgroup(key, path, Place::Container(naming.id));
-            }
-            Attribution::Own(naming) => {
-                self.enter_container(&naming);
-                self.own_cgroup(&naming.id, key);
-                self.enter_cgroup(key, path, Place::Container(naming.id));
-            }
-            Attribution::Candidate(id) => self.enter_cgroup(key, path, Place::Candidate(id)),
-        }
-    }
-
-    /// A container was found in a cgroup that nobody told of; `starting` with the first program it runs.
-    pub(super) fn adopt_cgroup(&mut self, key: CgroupKey, naming: Naming, starting: bool) -> Whereabouts {
-        let path = self.inventory.path(key).cloned().or_else(|| naming.path.clone());
-        let id = naming.id.clone();
-        self.place_cgroup(key, path, Attribution::Own(naming));
-        if let Some(entry) = self.containers.get_mut(&id)
-            && starting
-            && entry.life == Life::Known
-        {
-            entry.life = Life::Created;
-        }
-        Whereabouts::Container(id)
-    }
-
-    /// The runtime's state names the cgroups of a container: those that passed for the host's are its own.
-    pub(super) fn adopt_homes(&mut self, id: &Arc<str>) {
-        let Some(entry) = self.containers.peek(id) else { return };
-        for path in entry.homes.clone() {
-            let passed_for_host: Vec<_> = self
-                .inventory
-                .at_path(&path)
-                .iter()
-                .filter(|key| !matches!(self.inventory.place(**key), Some(Place::Container(_))))
-                .copied()
-                .collect();
-            for key in &passed_for_host {
-                self.own_cgroup(id, *key);
-                self.reclassify(*key, id);
-            }
-            if !passed_for_host.is_empty() {
-                for key in self.inventory.host_cgroups_below(&path) {
-                    self.reclassify(key, id);
-                }
-            }
-        }
-    }
-
-    fn reclassify(&mut self, key: CgroupKey, id: &Arc<str>) {
-        self.inventory.set_place(key, Place::Container(id.clone()));
-        self.outbox.request(Request::ClassifyCgroup(key, cgroup_class::CONTAINER));
-    }
-
-    fn own_cgroup(&mut self, id: &str, key: CgroupKey) {
-        if let Some(entry) = self.containers.get_mut(id)
-            && !entry.cgroups.contains(&key)
-        {
-            entry.cgroups.push(key);
-        }
-    }
-
-    fn enter_cgroup(&mut self, key: CgroupKey, path: Option<Arc<str>>, place: Place) {
-        let class = match place {
-            Place::Host => Some(cgroup_class::HOST),
-            Place::Container(_) => Some(cgroup_class::CONTAINER),
-            Place::Candidate(_) => None,
-        };
-        if let Some(evicted) = self.inventory.insert(key, path, place) {
-            self.outbox.request(Request::ForgetCgroup(evicted));
-        }
-        if let Some(class) = class {
-            self.outbox.request(Request::ClassifyCgroup(key, class));
-        }
-    }
-
-    fn on_cgroup_removed(&mut self, at: Timestamp, key: CgroupKey) {
-        let place = self.inventory.place(key).cloned();
-        self.inventory.remove(key);
-        self.outbox.request(Request::ForgetCgroup(key));
-        let Some(Place::Container(id)) = place else { return };
-        let Some(entry) = self.containers.get_mut(&id) else { return };
-        if let Some(index) = entry.cgroups.iter().position(|own| *own == key) {
-            entry.cgroups.remove(index);
-            self.stop_container(at, &id, None);
-        }
-    }
-
-    fn on_container_made(
+    pub(super) fn on_container_made(
         &mut self,
         at: Timestamp,
         key: CgroupKey,

@@ -1,7 +1,7 @@
 //! What the sensor says of itself: ready, loss, and the balance at the end.
 
 use crate::engine::Engine;
-use crate::health::{Coverage, Health, HealthState, Hook, KernelCounters};
+use crate::health::{Coverage, Health, HealthState, Hook, KernelCounters, ShellLosses};
 use crate::loss::Tally;
 use crate::time::Timestamp;
 
@@ -68,6 +68,11 @@ impl Engine {
             return;
         };
         self.outbox.send_health(now, Health { loss, undecodable, ..Health::new(state) });
+    }
+
+    /// Takes what the shell could not do since the start; reported with the next comparison of the counters.
+    pub fn handle_shell_losses(&mut self, losses: ShellLosses) {
+        self.loss.set_shell(losses);
     }
 
     /// Releases everything that waits, whatever its time, and sends the last record of the run.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::decode::Task;
 use crate::engine::Engine;
+use crate::event::Task;
 use crate::fact::{Container, Enrichment, ExecRole, FactKind, K8s, Net, Process, Quality, Runtime, Verdict};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::inventory::{Naming, Place};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::subject::Whereabouts;
 use crate::calls::Call;
-use crate::decode::{ExecEvent, ExitEvent};
 use crate::engine::Engine;
+use crate::event::{ExecEvent, ExitEvent};
 use crate::fact::{ContainerAction, ExecRole, FactKind, Runtime};
 use crate::ids::ProcessKey;
+use crate::image::Image;
 use crate::inventory::{Naming, Place, named_by_itself};
-use crate::processes::Image;
 use crate::runtime_args::{OciCall, OciCommand, RuntimeCall};
 use crate::text;
 use crate::time::Timestamp;

@@ -105,7 +105,7 @@ impl State {
     }
 
     /// What it says of a container that no manager keeps.
-    pub(super) fn found(self, roots: &Roots, query: &ContainerQuery) -> Found {
+    fn found(self, roots: &Roots, query: &ContainerQuery) -> Found {
         let bundle = self.bundle.as_deref().filter(|bundle| bundle.starts_with('/'));
         let mut found =
             bundle.map(|bundle| oci::read(&roots.host_path(bundle), owner(query))).unwrap_or_default();
@@ -116,15 +116,21 @@ impl State {
     }
 }
 
-/// The state of one container, if an OCI runtime has it.
-pub(super) fn state(roots: &Roots, query: &ContainerQuery) -> Option<State> {
+/// What an OCI runtime has on one container. Its directory is there before its state file is.
+pub(super) fn find(roots: &Roots, query: &ContainerQuery) -> Found {
     let named = query.root.as_deref().filter(|root| root.starts_with('/'));
     let mut directories: Vec<PathBuf> = named.map(|root| roots.host_path(root)).into_iter().collect();
     if let Some(uid) = owner(query) {
         directories.extend(["runc", "crun"].map(|name| roots.host_path(format!("/run/user/{uid}/{name}"))));
     }
     directories.extend(STATE_ROOTS.iter().map(|root| roots.host_path(root)));
-    directories.iter().find_map(|directory| read(directory, &query.id, None, owner(query)))
+    let Some(root) = directories.iter().find(|root| root.join(&*query.id).is_dir()) else {
+        return Found::default();
+    };
+    match read(root, &query.id, None, owner(query)) {
+        Some(state) => state.found(roots, query),
+        None => Found { state_directory: Some(root.join(&*query.id)), ..Found::default() },
+    }
 }
 
 /// The state of every container that an OCI runtime has now.

@@ -423,6 +423,36 @@ fn removal_is_the_end_of_a_state_that_was_there() {
 }
 
 #[test]
+fn removal_of_short_lived_containers_is_known_by_where_their_state_must_have_been() {
+    let host = Host::new();
+    let containers = host.containers();
+    let of =
+        |bundle: &str, runtime| ContainerQuery { bundle: Some(bundle.into()), ..query("quick", runtime) };
+
+    let plain = of("/srv/bundle", Runtime::Runc);
+    fs::create_dir_all(host.path("/run/crun/quick")).unwrap();
+    assert!(containers.exists(&plain), "its state file is not written yet");
+    fs::remove_dir_all(host.path("/run/crun/quick")).unwrap();
+    assert!(!containers.exists(&plain));
+    assert!(!host.containers().exists(&plain), "nobody saw it in time");
+    assert!(host.containers().exists(&of("/srv/bundle", Runtime::Unknown)), "it may be anybody's");
+
+    for (bundle, directory) in [
+        (
+            "/run/containerd/io.containerd.runtime.v2.task/lab/quick",
+            "/run/containerd/io.containerd.runtime.v2.task/lab/quick",
+        ),
+        ("/srv/storage/vfs-containers/quick/userdata", "/srv/storage/vfs-containers/quick"),
+    ] {
+        fs::create_dir_all(host.path(bundle)).unwrap();
+        let query = of(bundle, Runtime::Unknown);
+        assert!(host.containers().exists(&query), "{bundle}");
+        fs::remove_dir_all(host.path(directory)).unwrap();
+        assert!(!host.containers().exists(&query), "{bundle}");
+    }
+}
+
+#[test]
 fn ids_that_are_paths_are_refused() {
     let host = Host::new();
     host.write("/var/lib/docker/config.v2.json", docker_state());

@@ -1,0 +1,171 @@
+//! Golden replays: each directory under fixtures/replay is a configuration, a recording, and what comes out of them.
+//!
+//! `cargo xtask bless` rewrites the expected output; the tables below are not rewritten with it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use sensor_tests::sensor;
+use serde_json::Value;
+
+fn cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/replay")
+}
+
+fn replay(case: &Path, files: &[&Path]) -> String {
+    let mut command = sensor::command().expect("the binary is built");
+    command.args(["--log-level", "warn", "replay", "--config"]).arg(case.join("config.yaml")).args(files);
+    let output = command.stdin(Stdio::null()).output().expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{}: {}\n{stderr}", case.display(), output.status);
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn records(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Replays a case and returns peer address, port and entry of each accept.
+fn verdicts(case: &str) -> Vec<(String, u64, String)> {
+    let case = cases().join(case);
+    let accepts = records(&replay(&case, &[&case.join("input.ndjson")]));
+    accepts
+        .iter()
+        .filter(|record| record["kind"] == "accept")
+        .map(|record| {
+            let verdict = &record["verdict"];
+            let entry = verdict["entry"].as_str();
+            assert_eq!(verdict["listed"].as_bool(), Some(entry.is_some()), "{verdict}");
+            let net = &record["net"];
+            let peer = net["peer"]["ip"].as_str().expect("an address").to_owned();
+            (peer, net["local"]["port"].as_u64().expect("a port"), entry.unwrap_or("-").to_owned())
+        })
+        .collect()
+}
+
+fn check_verdicts(case: &str, expected: &[(&str, u64, &str)]) {
+    let found = verdicts(case);
+    let found: Vec<_> =
+        found.iter().map(|(peer, port, entry)| (peer.as_str(), *port, entry.as_str())).collect();
+    assert_eq!(found, expected, "{case}");
+}
+
+#[test]
+fn every_case_gives_what_is_expected_byte_for_byte() {
+    let mut seen = BTreeSet::new();
+    for entry in std::fs::read_dir(cases()).expect("fixtures are there") {
+        let case = entry.expect("it can be read").path();
+        let input = case.join("input.ndjson");
+        let found = replay(&case, &[&input]);
+        assert_eq!(found, replay(&case, &[&input]), "{}: two replays differ", case.display());
+        let expected = case.join("expected.ndjson");
+        if std::env::var_os("QUAYWATCH_BLESS").is_some() {
+            std::fs::write(&expected, &found).expect("fixtures can be written");
+        }
+        let expected = std::fs::read_to_string(&expected).unwrap_or_default();
+        assert!(found == expected, "{}: unexpected output; see `cargo xtask bless`\n{found}", case.display());
+        seen.insert(case.file_name().expect("a name").to_os_string());
+    }
+    assert!(seen.len() >= 5, "only {seen:?}");
+}
+
+#[test]
+fn networks_exceptions_services_and_ports_decide() {
+    check_verdicts(
+        "networks-and-services",
+        &[
+            ("10.20.1.5", 2375, "ops-vpn"),
+            ("10.20.9.5", 2375, "-"),
+            ("198.18.0.9", 2375, "-"),
+            ("fd20::5", 2375, "ops-vpn"),
+            ("fd21::5", 2375, "-"),
+            ("10.20.1.6", 2375, "ops-vpn"),
+            ("10.20.1.5", 10250, "-"),
+            ("10.20.1.5", 9443, "ops-vpn"),
+        ],
+    );
+}
+
+#[test]
+fn loopback_and_the_nodes_own_addresses_are_implied_as_of_the_latest_health() {
+    let implied = "implied-local";
+    check_verdicts(
+        "implied-local",
+        &[
+            ("127.0.0.1", 2375, implied),
+            ("127.8.8.8", 2375, implied),
+            ("::1", 2375, implied),
+            ("10.0.0.11", 2375, implied),
+            ("fd00::11", 2375, implied),
+            ("198.18.7.7", 2375, implied),
+            ("10.0.0.12", 2375, "-"),
+            ("198.18.0.9", 2375, "-"),
+            ("10.0.0.11", 2375, "-"),
+            ("10.0.0.12", 2375, implied),
+        ],
+    );
+    let off = verdicts("implied-local-off");
+    assert_eq!(off.len(), 10);
+    assert!(off.iter().all(|(.., entry)| entry == "-"), "{off:?}");
+}
+
+#[test]
+fn the_first_entry_that_matches_decides() {
+    check_verdicts(
+        "order",
+        &[
+            ("10.0.0.12", 10250, "cluster-nodes"),
+            ("fd00::12", 10250, "cluster-nodes"),
+            ("10.244.3.3", 10250, "pods-to-kubelet"),
+            ("10.9.9.9", 10250, "everybody-in-ten"),
+            ("127.0.0.1", 10250, "own"),
+            ("10.244.3.3", 2375, "everybody-in-ten"),
+        ],
+    );
+}
+
+/// Replay gives facts a place in its own output and a verdict of its own; nothing else of them changes.
+#[test]
+fn facts_go_through_unchanged_and_health_does_not() {
+    let case = cases().join("whole-run");
+    let input = std::fs::read_to_string(case.join("input.ndjson")).expect("it is there");
+    let kept = |record: &Value| {
+        let mut record = record.as_object().expect("an object").clone();
+        record.remove("seq");
+        record.remove("verdict");
+        record
+    };
+    let recorded: Vec<_> =
+        records(&input).iter().filter(|record| record["kind"] != "health").map(kept).collect();
+    let mut output = records(&replay(&case, &[&case.join("input.ndjson")]));
+    let last = output.pop().expect("a last record");
+    assert_eq!((&last["kind"], &last["health"]["state"]), (&"health".into(), &"stopping".into()));
+    assert_eq!(last["health"]["emitted"], output.len() + 1);
+    assert_eq!(last["ts"], output.last().expect("facts")["ts"]);
+    assert_eq!(output.iter().map(kept).collect::<Vec<_>>(), recorded);
+    let kinds: BTreeSet<&str> = output.iter().filter_map(|record| record["kind"].as_str()).collect();
+    assert_eq!(kinds.len(), 7, "{kinds:?}");
+    for (position, record) in output.iter().chain([&last]).enumerate() {
+        assert_eq!(
+            record["seq"].as_u64(),
+            Some(position as u64 + output[0]["seq"].as_u64().expect("a number"))
+        );
+    }
+}
+
+#[test]
+fn several_files_are_one_recording() {
+    let case = cases().join("implied-local");
+    let input = std::fs::read_to_string(case.join("input.ndjson")).expect("it is there");
+    let middle = input.lines().take(5).map(|line| line.len() + 1).sum();
+    let (first, second) = input.split_at(middle);
+    let directory = tempfile::tempdir().expect("a directory");
+    let part = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path
+    };
+    let (first, second) = (part("1", first), part("2", second));
+    assert_eq!(replay(&case, &[&first, &second]), replay(&case, &[&case.join("input.ndjson")]));
+}
