@@ -154,6 +154,25 @@ fn facts_go_through_unchanged_and_health_does_not() {
     }
 }
 
+/// `health.emitted` and `seq` count what the engine numbered, also what `output.kinds` leaves out.
+#[test]
+fn records_that_are_left_out_keep_their_number() {
+    let numbers = |case: &str| {
+        let case = cases().join(case);
+        let output = records(&replay(&case, &[&case.join("input.ndjson")]));
+        let emitted = output.last().expect("a last record")["health"]["emitted"].as_u64();
+        let numbered = |record: &Value| (record["id"].clone(), record["seq"].as_u64().expect("a number"));
+        (output.iter().map(numbered).collect::<Vec<_>>(), emitted.expect("a number"))
+    };
+    let (all, emitted_of_all) = numbers("whole-run");
+    let (filtered, emitted) = numbers("filtered");
+    assert_eq!(emitted, emitted_of_all);
+    assert_eq!(emitted, filtered.last().expect("records").1 + 1);
+    assert_eq!(filtered.len(), 3, "{filtered:?}");
+    assert!(emitted > filtered.len() as u64);
+    assert!(filtered.iter().all(|record| all.contains(record)), "{filtered:?}");
+}
+
 #[test]
 fn several_files_are_one_recording() {
     let case = cases().join("implied-local");

@@ -40,7 +40,8 @@ impl Event {
     /// Number of events.
     pub const COUNT: usize = 4;
     /// Every event, in index order.
-    pub const ALL: [Self; Self::COUNT] = [Self::UntrackedConnection, Self::UnknownClose, Self::ReadFailed, Self::UntrackedProcess];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::UntrackedConnection, Self::UnknownClose, Self::ReadFailed, Self::UntrackedProcess];
 }
 
 /// Numbers in the one value of the `COUNTERS` map, a per-CPU array of `[u64; COUNTERS_LEN]`: one lookup for the probes,

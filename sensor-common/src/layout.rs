@@ -1,8 +1,8 @@
 //! Compile-time proof that the layouts are what the other side expects.
 
 use crate::record::{
-    AcceptRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord, ConnectRecord, Endpoints, ExecRecord, ExitRecord,
-    ForkRecord, ListenerItem, ListenerRecord, RecordHeader, TaskId, TaskItem,
+    AcceptRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord, ConnectRecord, Endpoints, ExecRecord,
+    ExitRecord, ForkRecord, ListenerItem, ListenerRecord, RecordHeader, TaskId, TaskItem,
 };
 
 macro_rules! assert_size {

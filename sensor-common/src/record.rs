@@ -131,7 +131,7 @@ pub struct TaskId {
     pub uid: u32,
     /// `group_leader->start_boottime` in nanoseconds; with `pid` the key of the process.
     pub start_ns: u64,
-    /// `task_struct.comm`, NUL padded.
+    /// `task_struct.comm`; what follows the first NUL means nothing.
     pub comm: [u8; COMM_LEN],
 }
 }
@@ -145,7 +145,7 @@ pub struct Ancestor {
     pub reserved: u32,
     /// `group_leader->start_boottime` in nanoseconds.
     pub start_ns: u64,
-    /// `comm` of the group leader, NUL padded.
+    /// `comm` of the group leader; what follows the first NUL means nothing.
     pub comm: [u8; COMM_LEN],
 }
 }

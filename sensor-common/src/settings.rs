@@ -54,8 +54,12 @@ pub struct Settings {
 
 impl Settings {
     /// The settings of a version 2 host.
-    pub const DEFAULT: Self =
-        Self { task_hierarchy: HIERARCHY_V2, task_hierarchy_id: 0, args_max: crate::record::ARGS_MAX as u32, reserved: 0 };
+    pub const DEFAULT: Self = Self {
+        task_hierarchy: HIERARCHY_V2,
+        task_hierarchy_id: 0,
+        args_max: crate::record::ARGS_MAX as u32,
+        reserved: 0,
+    };
 
     /// The settings as [`crate::placeholder`] numbers them.
     #[must_use]

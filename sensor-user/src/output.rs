@@ -1,9 +1,11 @@
 //! Lines on their way out: encoded once, handed to every output that wants their kind.
 
 use std::io::Write;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sensor_core::engine::Output;
+use sensor_core::fact::{Direction, Enrichment, ExecRole, Fact, FactKind};
 use tracing::warn;
 
 use crate::sinks::{FINISH_LIMIT, Overflow, QUEUE_BYTES, Sink, SinkError};
@@ -16,14 +18,60 @@ struct Destination {
     kinds: KindFilter,
     sink: Sink,
     chunk: Vec<u8>,
+    /// Bytes up to which the chunk may take bulk lines, as far as was asked.
+    bulk_room: usize,
+    /// Bulk lines that were not put into a chunk.
+    refused: u64,
 }
 
 impl Destination {
+    fn push(&mut self, line: &[u8], bulk: bool) {
+        if bulk && !self.has_bulk_room(line.len()) {
+            self.refused += 1;
+            return;
+        }
+        self.chunk.extend_from_slice(line);
+        if self.chunk.len() >= CHUNK_BYTES {
+            self.flush();
+        }
+    }
+
+    fn has_bulk_room(&mut self, bytes: usize) -> bool {
+        let wanted = self.chunk.len() + bytes;
+        if wanted > self.bulk_room {
+            // The reader may have made room since it was asked last.
+            self.bulk_room = self.sink.bulk_room();
+        }
+        wanted <= self.bulk_room
+    }
+
     fn flush(&mut self) {
         if !self.chunk.is_empty() {
             let spare = Vec::with_capacity(self.chunk.len());
             self.sink.write(Bytes::from(std::mem::replace(&mut self.chunk, spare)));
+            self.bulk_room = 0;
         }
+    }
+
+    const fn shed(&self) -> u64 {
+        self.sink.shed() + self.refused
+    }
+}
+
+/// Whether an output is one of those that a container can make as many of as it likes. They may not crowd out the
+/// others.
+///
+/// The role of a program is not asked for in a container, where everybody can give a program a runtime's name; nor does
+/// an exit tell it. A process of which it is not known where it is counts as one of a container.
+fn is_bulk(output: &Output) -> bool {
+    let Output::Fact { fact, .. } = output else { return false };
+    let on_host = |fact: &Fact| fact.container.is_none() && fact.quality.enrichment != Enrichment::None;
+    match fact.kind {
+        FactKind::Listener { .. } | FactKind::Accept | FactKind::Container { .. } => false,
+        FactKind::Connect { .. } => true,
+        FactKind::Close { .. } => fact.net.as_ref().and_then(|net| net.direction) != Some(Direction::Inbound),
+        FactKind::Exec { role } => role == ExecRole::Workload || !on_host(fact),
+        FactKind::Exit { .. } => !on_host(fact),
     }
 }
 
@@ -32,6 +80,7 @@ impl Destination {
 pub struct OutputQueue {
     destinations: Vec<Destination>,
     line: Vec<u8>,
+    finishing: bool,
 }
 
 impl OutputQueue {
@@ -45,22 +94,32 @@ impl OutputQueue {
         kinds: KindFilter,
         overflow: Overflow,
     ) -> Result<(), SinkError> {
-        let sink = Sink::start(out, overflow, QUEUE_BYTES)?;
-        self.destinations.push(Destination { kinds, sink, chunk: Vec::new() });
+        self.add_with(out, kinds, overflow, QUEUE_BYTES)
+    }
+
+    fn add_with(
+        &mut self,
+        out: impl Write + Send + 'static,
+        kinds: KindFilter,
+        overflow: Overflow,
+        queue_bytes: usize,
+    ) -> Result<(), SinkError> {
+        let sink = Sink::start(out, overflow, queue_bytes)?;
+        self.destinations.push(Destination { kinds, sink, chunk: Vec::new(), bulk_room: 0, refused: 0 });
         Ok(())
     }
 
     /// Encodes one output and gives it to everybody who wants it.
+    ///
+    /// Lines stay in their order. Of a queue that sheds, bulk lines get one half: whoever makes many of them does not
+    /// crowd out what happens on the management plane.
     pub fn push(&mut self, output: &Output) {
-        let kind = Kind::of(output);
+        let (kind, bulk) = (Kind::of(output), is_bulk(output));
         self.line.clear();
         wire::encode(output, &mut self.line);
         for destination in &mut self.destinations {
             if destination.kinds.admits(kind) {
-                destination.chunk.extend_from_slice(&self.line);
-                if destination.chunk.len() >= CHUNK_BYTES {
-                    destination.flush();
-                }
+                destination.push(&self.line, bulk);
             }
         }
     }
@@ -73,7 +132,7 @@ impl OutputQueue {
     /// Lines that found no room since the start.
     #[must_use]
     pub fn shed(&self) -> u64 {
-        self.destinations.iter().map(|destination| destination.sink.shed()).sum()
+        self.destinations.iter().map(Destination::shed).sum()
     }
 
     /// Whether nobody reads any more.
@@ -83,17 +142,29 @@ impl OutputQueue {
             && self.destinations.iter().all(|destination| destination.sink.is_closed())
     }
 
+    /// Lets the lines from here on wait for their readers, for [`FINISH_LIMIT`] in all with what is left to
+    /// [`Self::finish`]. To be called when nothing is captured any more and before the last lines are pushed, so that
+    /// these are not shed unless a reader is stuck.
+    pub fn begin_finish(&mut self) {
+        if !std::mem::replace(&mut self.finishing, true) {
+            let overflow = Overflow::BlockUntil(Instant::now() + FINISH_LIMIT);
+            self.destinations.iter_mut().for_each(|destination| destination.sink.set_overflow(overflow));
+        }
+    }
+
     /// Waits until everything is written, within a limit.
     ///
     /// # Errors
     /// When an output failed, was closed by its reader, or did not take the last lines in time.
     pub fn finish(mut self) -> Result<(), SinkError> {
+        self.begin_finish();
         self.flush();
         let mut result = Ok(());
-        for Destination { sink, .. } in self.destinations {
+        for Destination { sink, refused, .. } in self.destinations {
             let totals = sink.finish(FINISH_LIMIT);
-            if totals.shed > 0 {
-                warn!(shed = totals.shed, written = totals.written, "lines were not written");
+            let shed = totals.shed + refused;
+            if shed > 0 {
+                warn!(shed, written = totals.written, "lines were not written");
             }
             if let Some(error) = totals.error {
                 result = Err(error);
@@ -102,3 +173,6 @@ impl OutputQueue {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,9 @@ use sensor_core::time::{ClockMap, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
-use crate::kernel::Probes;
+use crate::coverage::Standing;
+use crate::kernel::hooks::WALK_LISTENERS;
+use crate::kernel::{KernelError, Probes};
 use crate::lookups::{Roots, addresses, clock};
 use crate::output::OutputQueue;
 use crate::sources::container_state::{Answer, ContainerState};
@@ -47,6 +49,8 @@ pub struct Pipeline {
     pub rings: RingSource,
     /// Answers about containers.
     pub containers: ContainerState,
+    /// What the hooks in place cover.
+    pub standing: Standing,
     /// Encoded lines on their way out.
     pub output: OutputQueue,
     /// Where the host's file systems are.
@@ -174,10 +178,21 @@ impl Pipeline {
         let started = Instant::now();
         match self.probes.listeners() {
             Ok(items) => self.engine.handle_listeners(now, &items),
-            Err(error) => warn!(%error, "the listener iterator failed; the known holders stay"),
+            Err(error) => self.report_failed_walk(now, &error),
         }
         walk.wanted = false;
         walk.not_before = Some(Instant::now() + started.elapsed() * LISTENER_PAUSE);
+    }
+
+    /// Tells once that the holders of listening sockets are no longer refreshed.
+    fn report_failed_walk(&mut self, now: Timestamp, error: &KernelError) {
+        if !self.standing.is_in_place(WALK_LISTENERS) {
+            return;
+        }
+        warn!(%error, "the listener iterator failed; the known holders stay");
+        self.standing.mark_failed(WALK_LISTENERS, &error.to_string());
+        let coverage = self.standing.coverage(now);
+        self.engine.handle_hooks(now, self.standing.hooks.clone(), coverage);
     }
 
     fn shell_losses(&self) -> ShellLosses {
@@ -193,6 +208,7 @@ impl Pipeline {
 
     fn shut_down(mut self) -> anyhow::Result<()> {
         self.probes.detach();
+        self.output.begin_finish();
         for batch in self.rings.stop() {
             self.take(&batch);
         }

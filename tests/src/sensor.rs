@@ -323,7 +323,8 @@ impl Recording {
         ensure!(last.is("health", &[("health.state", "stopping")]), "the last record is {last}");
         ensure!(last.number("health.undecodable") == Some(0), "records were not understood: {last}");
         let emitted = last.number("health.emitted");
-        ensure!(emitted == Some(self.records.len() as u64), "{} records, but {last}", self.records.len());
+        let (written, shed) = (self.records.len() as u64, self.shed());
+        ensure!(emitted == Some(written + shed), "{written} records and {shed} lost lines, but {last}");
         for balance in last.list("health.balance") {
             let count = |key: &str| balance[key].as_u64().with_context(|| format!("no {key} in {balance}"));
             ensure!(
@@ -342,7 +343,7 @@ impl Recording {
             missing += seq - expected;
             expected = seq + 1;
         }
-        ensure!(missing == self.shed(), "{missing} records are missing in the sequence: {last}");
+        ensure!(missing == shed, "{missing} records are missing in the sequence: {last}");
         Ok(())
     }
 }

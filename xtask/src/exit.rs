@@ -23,6 +23,18 @@ impl fmt::Display for Unsupported {
 
 impl std::error::Error for Unsupported {}
 
+/// A step failed and has been reported: exit code 1 and not another word.
+#[derive(Debug)]
+pub struct Reported;
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a step failed")
+    }
+}
+
+impl std::error::Error for Reported {}
+
 /// Shorthand for an [`Unsupported`] error.
 pub fn unsupported(sentence: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Unsupported(sentence.into()))
@@ -30,6 +42,8 @@ pub fn unsupported(sentence: impl Into<String>) -> anyhow::Error {
 
 /// Prints the error and returns its exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    if !error.is::<Reported>() {
+        eprintln!("error: {error:#}");
+    }
     ExitCode::from(if error.is::<Unsupported>() { 3 } else { 1 })
 }

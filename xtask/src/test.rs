@@ -1,9 +1,12 @@
 //! `cargo xtask test`: everything that proves the sensor, on this machine, in one command.
 
-use anyhow::{Result, bail};
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
 use clap::Args;
 
 use crate::command::{self, say};
+use crate::exit::Reported;
 use crate::summary::Tally;
 use crate::{lint, run, setup, system, tidy};
 
@@ -61,17 +64,16 @@ pub fn run(options: &Options) -> Result<()> {
         report.step("tidy", tidy::run(&tidy::Options {}));
     }
     let binary = run::build_release();
-    let built = binary.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error:#}"));
+    let built = binary.as_ref().map(drop).map_err(|error| anyhow!("{error:#}"));
     report.step("release build", built);
     for suite in SUITES {
         if !options.suite.is_empty() && !options.suite.iter().any(|name| name == suite.name) {
             continue;
         }
-        match (&binary, suite.binary) {
-            (Err(_), true) => {
-                report.step(suite.name, Err(anyhow::anyhow!("not run: the release build failed")))
-            }
-            _ => report.suite(suite),
+        match (suite.binary, &binary) {
+            (true, Err(_)) => report.step(suite.name, Err(anyhow!("not run: the release build failed"))),
+            (true, Ok(binary)) => report.suite(suite, Some(binary)),
+            (false, _) => report.suite(suite, None),
         }
     }
     report.finish()
@@ -97,11 +99,14 @@ impl Report {
         }
     }
 
-    fn suite(&mut self, suite: &Suite) {
+    fn suite(&mut self, suite: &Suite, binary: Option<&Path>) {
         say(format!("suite {}", suite.name));
         let mut tally = Tally::default();
         let mut cargo = command::cargo();
         cargo.args(["test", "--locked", "--no-fail-fast"]).args(suite.arguments);
+        if let Some(binary) = binary {
+            cargo.env("QUAYWATCH_BIN", binary);
+        }
         let status = command::stream(&mut cargo, |line| {
             if let Some(summary) = Tally::from_line(line) {
                 tally += summary;
@@ -118,21 +123,22 @@ impl Report {
         self.total += tally;
         self.lines.push(format!("{}: {tally}", suite.name));
         if let Some(problem) = problem {
-            self.step(suite.name, Err(anyhow::anyhow!(problem)));
+            self.step(suite.name, Err(anyhow!(problem)));
         } else if tally.failed > 0 {
             self.failed_steps += 1;
         }
     }
 
+    /// Prints what became of each step, then, as the last line of all, the sum.
     fn finish(self) -> Result<()> {
         println!();
         for line in &self.lines {
             println!("{line}");
         }
-        println!("{}", self.total);
         if self.failed_steps > 0 {
-            bail!("{} of {} steps failed", self.failed_steps, self.lines.len());
+            println!("{} of {} steps failed", self.failed_steps, self.lines.len());
         }
-        Ok(())
+        println!("{}", self.total);
+        if self.failed_steps > 0 { Err(Reported.into()) } else { Ok(()) }
     }
 }

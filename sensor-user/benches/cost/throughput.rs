@@ -89,6 +89,7 @@ fn engine() -> Engine {
         item,
         exe: Some("/usr/sbin/dockerd".into()),
         args: Some(Arc::from(args)),
+        truncated: false,
     });
     let now = Timestamp { boot_ns: START_NS, unix_ns: START_NS };
     let mut listener = ends();

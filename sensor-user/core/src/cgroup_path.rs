@@ -130,6 +130,12 @@ fn is_pod(name: &str) -> Option<&str> {
     well_formed.then_some(uid)
 }
 
+/// The user below whose own slice a path lies.
+pub(crate) fn user_of_slice(path: &str) -> Option<u32> {
+    let (user, _) = path.strip_prefix("/user.slice/user-")?.split_once(".slice/")?;
+    user.parse().ok()
+}
+
 fn pod_uid(path: &str) -> Option<String> {
     path.rsplit('/').find_map(is_pod).map(|uid| uid.replace('_', "-"))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::bounded::Bounded;
 use crate::calls::Call;
+use crate::cgroup_path::user_of_slice;
 use crate::engine::{ContainerMetadata, ContainerQuery};
 use crate::fact::{Container, K8s, Runtime};
 use crate::ids::{CgroupKey, ProcessKey};
@@ -90,6 +91,11 @@ impl Entry {
         if self.query.namespace.is_none() {
             self.query.namespace = namespace.cloned();
         }
+    }
+
+    /// The user whose container it is: the one who called the runtime, else the one in whose slice it lives.
+    pub(crate) fn owner(&self) -> u32 {
+        self.query.uid.unwrap_or_else(|| self.shared.cgroup.as_deref().and_then(user_of_slice).unwrap_or(0))
     }
 
     /// Takes over what the runtime was called with.
@@ -177,12 +183,6 @@ impl Containers {
     /// A container, without counting as a use.
     pub(crate) fn peek(&self, id: &str) -> Option<&Entry> {
         self.table.peek(id)
-    }
-
-    /// Path of the cgroup of a container that lives.
-    pub(crate) fn lives_at(&self, id: &str) -> Option<&str> {
-        let entry = self.table.peek(id).filter(|entry| entry.life != Life::Stopped)?;
-        entry.shared.cgroup.as_deref()
     }
 
     /// Ids of all containers, the one used longest ago first.

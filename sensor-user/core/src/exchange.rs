@@ -48,6 +48,8 @@ pub struct SeedProcess {
     pub exe: Option<Arc<str>>,
     /// `/proc/<pid>/cmdline`.
     pub args: Option<Arc<[Arc<str>]>>,
+    /// The arguments were cut at their bound.
+    pub truncated: bool,
 }
 
 /// A cgroup that was there before the sensor.

@@ -36,6 +36,12 @@ impl Image {
         Self { exe, args, truncated, role, call, bytes }
     }
 
+    /// Names the file that its path given to the kernel stands for; what it is was told by the names it was given.
+    pub(crate) fn set_exe(&mut self, exe: Arc<str>) {
+        self.bytes += exe.len();
+        self.bytes -= self.exe.replace(exe).map_or(0, |given| given.len());
+    }
+
     /// The image of a process of which only the name is known.
     pub(crate) fn of_comm(comm: &str, tools: &[Arc<str>]) -> Self {
         Self { role: role::of_name(comm, tools), ..Self::default() }

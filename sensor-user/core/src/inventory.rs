@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::bounded::{Bounded, Index};
 use crate::calls::Calls;
-use crate::cgroup_path::{container_in_name, container_in_path};
+use crate::cgroup_path::{container_in_name, container_in_path, is_long_id, user_of_slice};
+use crate::containers::{Containers, Life};
 use crate::fact::Runtime;
 use crate::ids::CgroupKey;
 use crate::runtime_args::{OciCall, OciCommand, is_oci_runtime};
@@ -18,6 +19,8 @@ use crate::runtime_args::{OciCall, OciCommand, is_oci_runtime};
 pub(crate) const CGROUPS_MAX: usize = 32_768;
 /// Most removed cgroups that are still known: sockets and late records outlive their cgroup.
 const REMOVED_MAX: usize = 1024;
+/// Most live cgroups of one container.
+const HELD_MAX: usize = 1024;
 /// `kernfs_node.id` of the root of every hierarchy.
 const ROOT_ID: u64 = 1;
 
@@ -73,11 +76,15 @@ pub(crate) struct Maker<'a> {
     pub(crate) call: Option<&'a OciCall>,
     /// Its name.
     pub(crate) comm: &'a str,
+    /// Its user; `None` when that was not seen.
+    pub(crate) uid: Option<u32>,
+    /// It is in a container.
+    pub(crate) contained: bool,
 }
 
 impl Maker<'_> {
     /// A cgroup that was there before the sensor.
-    pub(crate) const UNKNOWN: Self = Maker { call: None, comm: "" };
+    pub(crate) const UNKNOWN: Self = Maker { call: None, comm: "", uid: None, contained: false };
 
     /// The container it is making, if that is what it is doing.
     fn making(&self) -> Option<&Arc<str>> {
@@ -86,20 +93,38 @@ impl Maker<'_> {
     }
 }
 
+/// A name given to a cgroup.
+struct Claim<'a> {
+    key: CgroupKey,
+    maker: Maker<'a>,
+    /// The cgroup or its maker is in a container.
+    contained: bool,
+}
+
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Inventory {
     cgroups: Bounded<CgroupKey, Cgroup>,
+    /// Live cgroups of each container.
+    held: Index<Arc<str>, usize>,
+    /// Cgroups not entered because their container has too many.
+    turned_away: u64,
     paths: Index<Arc<str>, Vec<CgroupKey>>,
     removed: VecDeque<CgroupKey>,
 }
 
 impl Inventory {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { cgroups: Bounded::new(capacity), paths: Index::default(), removed: VecDeque::new() }
+        Self {
+            cgroups: Bounded::new(capacity),
+            held: Index::default(),
+            turned_away: 0,
+            paths: Index::default(),
+            removed: VecDeque::new(),
+        }
     }
 
-    /// Whose a cgroup is; `None` when it was never seen.
+    /// Whose a cgroup is, without counting as a use, see [`Self::touch`]; `None` when it was never seen.
     pub(crate) fn place(&self, key: CgroupKey) -> Option<&Place> {
         match self.cgroups.peek(&key) {
             Some(cgroup) => Some(&cgroup.place),
@@ -129,6 +154,9 @@ impl Inventory {
     }
 
     /// Enters a cgroup; returns the key of the one that had to go for it.
+    ///
+    /// A container has at most [`HELD_MAX`] cgroups, so that it cannot push out those of others. What is beyond stays
+    /// unknown: its paths lead to the closest parent that is known, its processes to their ancestors.
     pub(crate) fn insert(
         &mut self,
         key: CgroupKey,
@@ -136,6 +164,14 @@ impl Inventory {
         place: Place,
     ) -> Option<CgroupKey> {
         self.forget(key);
+        if let Place::Container(id) = &place {
+            let held = self.held.entry(id.clone()).or_default();
+            if *held >= HELD_MAX {
+                self.turned_away += 1;
+                return None;
+            }
+            *held += 1;
+        }
         if let Some(path) = &path {
             let keys = self.paths.entry(path.clone()).or_default();
             // A path has one cgroup per hierarchy: an older one is gone, its removal was lost.
@@ -149,9 +185,15 @@ impl Inventory {
 
     /// Changes whose a cgroup is.
     pub(crate) fn set_place(&mut self, key: CgroupKey, place: Place) {
-        if let Some(cgroup) = self.cgroups.get_mut(&key) {
-            cgroup.place = place;
+        let Some(cgroup) = self.cgroups.get_mut(&key) else { return };
+        let before = std::mem::replace(&mut cgroup.place, place.clone());
+        if cgroup.removed {
+            return;
         }
+        if let Place::Container(id) = place {
+            *self.held.entry(id).or_default() += 1;
+        }
+        self.let_go(&before);
     }
 
     /// A cgroup is gone. It stays known for a while, see [`REMOVED_MAX`].
@@ -160,8 +202,9 @@ impl Inventory {
         if std::mem::replace(&mut cgroup.removed, true) {
             return;
         }
-        let path = cgroup.path.clone();
+        let (path, place) = (cgroup.path.clone(), cgroup.place.clone());
         self.forget_key_of(path.as_ref(), key);
+        self.let_go(&place);
         self.removed.push_back(key);
         if self.removed.len() > REMOVED_MAX
             && let Some(oldest) = self.removed.pop_front()
@@ -180,6 +223,19 @@ impl Inventory {
     fn forget_path(&mut self, key: CgroupKey, cgroup: &Cgroup) {
         if !cgroup.removed {
             self.forget_key_of(cgroup.path.as_ref(), key);
+            self.let_go(&cgroup.place);
+        }
+    }
+
+    /// A live cgroup of a place is gone.
+    fn let_go(&mut self, place: &Place) {
+        if let Place::Container(id) = place
+            && let Some(held) = self.held.get_mut(id)
+        {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(id);
+            }
         }
     }
 
@@ -196,50 +252,122 @@ impl Inventory {
 
     /// Finds the place of a cgroup from its path and its maker.
     ///
-    /// `lives_at` says where a container lives, so that a cgroup made inside one container cannot pass for another
-    /// container's by its name.
-    pub(crate) fn attribute<'a>(
-        &self,
-        hierarchy: u32,
+    /// A name that its maker may not give (see [`Self::may_name`]) says nothing: the outer place holds.
+    pub(crate) fn attribute(
+        &mut self,
+        key: CgroupKey,
         path: &str,
         maker: Maker<'_>,
         calls: &Calls,
-        lives_at: impl Fn(&str) -> Option<&'a str>,
+        containers: &Containers,
     ) -> Attribution {
-        let outer = self.nearest_place(hierarchy, path);
-        if let Some(naming) = named_by_leaf(path, maker, calls) {
-            let elsewhere = lives_at(&naming.id).is_some_and(|home| home != path);
-            match outer {
-                Some(Place::Container(outer)) if elsewhere || *outer == naming.id => {}
-                _ => return Attribution::Own(naming),
+        let outer = match self.nearest_place(key.hierarchy, path) {
+            Some(Place::Container(outer)) => Some(outer.clone()),
+            Some(Place::Host | Place::Candidate(_)) | None => None,
+        };
+        let claim = Claim { key, maker, contained: maker.contained || outer.is_some() };
+        if let Some(naming) = named_by_leaf(path, maker, calls)
+            && outer.as_ref() != Some(&naming.id)
+        {
+            if self.may_name(&naming.id, path, &claim, calls, containers) {
+                return Attribution::Own(naming);
             }
+            return outer.map_or(Attribution::Host, Attribution::Nested);
         }
-        match outer {
-            Some(Place::Container(outer)) => return Attribution::Nested(outer.clone()),
-            Some(Place::Host | Place::Candidate(_)) | None => {}
+        if let Some(outer) = outer {
+            return Attribution::Nested(outer);
         }
         if let Some(naming) = container_in_path(path).map(Naming::from)
-            && naming.path.as_deref().is_some_and(|own| own != path)
+            && let Some(own) = naming.path.as_deref().filter(|own| *own != path)
         {
-            return Attribution::Inside(naming);
+            // If that cgroup is known, its name was found to say nothing.
+            let is_known = self.at_path(own).iter().any(|known| known.hierarchy == key.hierarchy);
+            return if !is_known && self.may_name(&naming.id, own, &claim, calls, containers) {
+                Attribution::Inside(naming)
+            } else {
+                Attribution::Host
+            };
         }
-        if maker.making().is_some() || is_oci_runtime(maker.comm) {
-            return Attribution::Candidate(maker.making().cloned());
+        match maker.making() {
+            Some(id) if self.may_name(id, path, &claim, calls, containers) => {
+                Attribution::Candidate(Some(id.clone()))
+            }
+            // Its name is to tell whose it is, which takes a maker whose word counts.
+            None if is_oci_runtime(maker.comm) && maker.uid.unwrap_or(0) == 0 => Attribution::Candidate(None),
+            _ => Attribution::Host,
         }
-        Attribution::Host
+    }
+
+    /// Whether a cgroup may pass for the container its name speaks of: anybody who can make a cgroup can name it.
+    ///
+    /// In a container nobody speaks of one that has another home, be it stopped. On the host a user speaks of his own
+    /// containers only: those he called a runtime for, and those in his slice. A container that lives is where it is.
+    fn may_name(
+        &self,
+        id: &str,
+        path: &str,
+        claim: &Claim<'_>,
+        calls: &Calls,
+        containers: &Containers,
+    ) -> bool {
+        let known = containers.peek(id);
+        if claim.contained {
+            return known.is_none_or(|entry| entry.shared.cgroup.as_deref() == Some(path));
+        }
+        let slice = user_of_slice(path);
+        let uid = claim.maker.uid.or(slice).unwrap_or(0);
+        // Free-text ids are unique within a namespace of the runtime only, and root names them at will.
+        if (uid != 0 || is_long_id(id)) && self.lives_elsewhere(id, claim.key, Some(path), containers) {
+            return false;
+        }
+        if uid == 0 {
+            return true;
+        }
+        let is_called = || {
+            claim.maker.making().is_some_and(|made| **made == *id)
+                || calls.get(id).is_some_and(|call| call.process.uid == Some(uid))
+        };
+        known.is_none_or(|entry| entry.owner() == uid) && (slice == Some(uid) || is_called())
+    }
+
+    /// Whether a container that lives has a cgroup of its own in the hierarchy of this one, and it is another one.
+    pub(crate) fn lives_elsewhere(
+        &self,
+        id: &str,
+        key: CgroupKey,
+        path: Option<&str>,
+        containers: &Containers,
+    ) -> bool {
+        let Some(entry) = containers.peek(id).filter(|entry| entry.life != Life::Stopped) else {
+            return false;
+        };
+        entry.cgroups.iter().filter(|own| own.hierarchy == key.hierarchy && **own != key).any(|own| {
+            match self.cgroups.peek(own) {
+                Some(cgroup) => !cgroup.removed && (path.is_none() || cgroup.path.as_deref() != path),
+                // Evicted: it lives where it lived.
+                None => path.is_none() || entry.shared.cgroup.as_deref() != path,
+            }
+        })
     }
 
     /// The place of the closest parent that is known.
-    fn nearest_place(&self, hierarchy: u32, path: &str) -> Option<&Place> {
+    fn nearest_place(&mut self, hierarchy: u32, path: &str) -> Option<&Place> {
         let mut rest = path;
         while let Some((parent, _)) = rest.rsplit_once('/') {
-            let key = self.at_path(parent).iter().find(|key| key.hierarchy == hierarchy);
-            if let Some(cgroup) = key.and_then(|key| self.cgroups.peek(key)) {
-                return Some(&cgroup.place);
+            let key = self.at_path(parent).iter().find(|key| key.hierarchy == hierarchy).copied();
+            if let Some(key) = key
+                && self.cgroups.contains(&key)
+            {
+                return self.cgroups.get_mut(&key).map(|cgroup| &cgroup.place);
             }
             rest = parent;
         }
         None
+    }
+
+    /// Marks a cgroup as used: something happened in it.
+    pub(crate) fn touch(&mut self, key: CgroupKey) {
+        self.cgroups.get_mut(&key);
     }
 
     /// Number of cgroups.
@@ -247,9 +375,9 @@ impl Inventory {
         self.cgroups.len()
     }
 
-    /// Cgroups evicted since the start.
+    /// Cgroups evicted or turned away since the start.
     pub(crate) fn evicted(&self) -> u64 {
-        self.cgroups.evicted()
+        self.cgroups.evicted() + self.turned_away
     }
 }
 

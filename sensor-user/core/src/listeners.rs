@@ -3,6 +3,8 @@
 //! Owns the socket table and the choice of the one process to name among several holders. A socket that was passed on
 //! (systemd's activation, a fork) is held by others than its opener; the iterator's answers keep the holders current.
 
+use std::sync::Arc;
+
 use crate::bounded::{Bounded, Index};
 use crate::event::{Ends, Task};
 use crate::fact::{End, ExecRole, Scope};
@@ -169,18 +171,42 @@ fn bind_fit(bound: End, local: End) -> Option<u8> {
     }
 }
 
-/// The holder to name: a daemon before other runtime programs before the rest, then one that is neither pid 1 nor the
-/// opener (both pass sockets on), then the youngest.
+/// The holder to name: one whose program is known before one of which only the name is; a daemon before other runtime
+/// programs before the rest; a process before its forks that still run the same program; one that is neither pid 1 nor the
+/// opener (both pass sockets on); then the youngest.
 pub(crate) fn present_holder<'a>(listener: &'a Listener, processes: &Processes) -> Option<&'a Holder> {
-    match &*listener.holders {
-        [only] => Some(only),
-        several => several.iter().max_by_key(|holder| {
-            let key = holder.task.key;
-            let role = processes.peek(key).and_then(|entry| entry.image.role);
-            let passed_on = key.pid == 1 || listener.opener == Some(key);
-            (role == Some(ExecRole::Daemon), role.is_some(), !passed_on, key.start_ns, key.pid)
-        }),
-    }
+    let holders = match &*listener.holders {
+        [only] => return Some(only),
+        several => several,
+    };
+    holders.iter().max_by_key(|holder| {
+        let key = holder.task.key;
+        let entry = processes.peek(key);
+        let role = entry.and_then(|entry| entry.image.role);
+        let is_known = entry.is_some_and(|entry| entry.image.exe.is_some());
+        let passed_on = key.pid == 1 || listener.opener == Some(key);
+        let is_copy = is_copy_of_a_holder(key, holders, processes);
+        (
+            is_known,
+            role == Some(ExecRole::Daemon),
+            role.is_some(),
+            !is_copy,
+            !passed_on,
+            key.start_ns,
+            key.pid,
+        )
+    })
+}
+
+/// Whether a holder was forked by another one and has not executed a program of its own: a worker, or a child on its way
+/// to its exec.
+fn is_copy_of_a_holder(key: ProcessKey, holders: &[Holder], processes: &Processes) -> bool {
+    let Some(entry) = processes.peek(key) else { return false };
+    let Some(parent) = entry.parent.filter(|parent| holders.iter().any(|holder| holder.task.key == *parent))
+    else {
+        return false;
+    };
+    processes.peek(parent).is_some_and(|parent| Arc::ptr_eq(&parent.image, &entry.image))
 }
 
 /// Reach of a bind address.

@@ -15,6 +15,9 @@ const AROUND_NS: u64 = 1_000_000_000;
 /// Count of one thing the agent or the kernel dropped outside the rings, under the name printed for it.
 pub(crate) type Tally = (&'static str, u64);
 
+/// Name of the records that were released before their turn because too many waited: out of order at worst, not lost.
+pub(crate) const RELEASED_EARLY: &str = "released-early";
+
 /// Counts since the start and what was reported of them.
 #[derive(Debug, Default)]
 pub(crate) struct LossLedger {
@@ -62,9 +65,9 @@ impl LossLedger {
         if lost > 0 {
             self.management = Some((self.compared_ns, now.boot_ns, lost));
         }
-        let before = kernel_tallies(&self.kernel).into_iter().chain(shell_tallies(self.shell_reported));
+        let before = kernel_tallies(&self.kernel).chain(shell_tallies(self.shell_reported));
         loss.extend(
-            (kernel_tallies(kernel).into_iter().chain(shell_tallies(self.shell)))
+            (kernel_tallies(kernel).chain(shell_tallies(self.shell)))
                 .zip(before)
                 .filter_map(|((kind, now), (_, before))| outside_rings(kind, now.saturating_sub(before), 0)),
         );
@@ -84,7 +87,7 @@ impl LossLedger {
     /// The loss since the start and the number of undecodable records.
     pub(crate) fn totals(&self, kernel: &KernelCounters, tables: &[Tally]) -> (Vec<Loss>, u64) {
         let mut loss = ring_loss(&KernelCounters::default(), kernel);
-        let tallies = kernel_tallies(kernel).into_iter().chain(shell_tallies(self.shell));
+        let tallies = kernel_tallies(kernel).chain(shell_tallies(self.shell));
         loss.extend(tallies.filter_map(|(kind, lost)| outside_rings(kind, lost, 0)));
         loss.extend(tables.iter().filter_map(|(kind, evicted)| outside_rings(kind, 0, *evicted)));
         (loss, self.undecodable)
@@ -147,12 +150,24 @@ fn ring_loss(before: &KernelCounters, now: &KernelCounters) -> Vec<Loss> {
 }
 
 /// What the kernel side dropped outside the rings.
-fn kernel_tallies(kernel: &KernelCounters) -> [Tally; 3] {
-    [
-        ("probe-recursion", kernel.recursion_misses),
-        ("untracked-connection", kernel.events[Event::UntrackedConnection as usize]),
-        ("read-failed", kernel.events[Event::ReadFailed as usize]),
-    ]
+fn kernel_tallies(kernel: &KernelCounters) -> impl Iterator<Item = Tally> {
+    let events = kernel.events;
+    let events = Event::ALL
+        .into_iter()
+        .filter_map(move |event| loss_name(event).map(|name| (name, events[event as usize])));
+    std::iter::once(("probe-recursion", kernel.recursion_misses)).chain(events)
+}
+
+/// The name of an event in loss entries; `None` for those that are no loss.
+const fn loss_name(event: Event) -> Option<&'static str> {
+    match event {
+        Event::UntrackedConnection => Some("untracked-connection"),
+        Event::ReadFailed => Some("read-failed"),
+        Event::UntrackedProcess => Some("untracked-process"),
+        // The end of a connection whose first record was never owed: it is older than the sensor. What was evicted or
+        // not entered is counted as an untracked connection when that happens.
+        Event::UnknownClose => None,
+    }
 }
 
 fn shell_tallies(shell: ShellLosses) -> [Tally; 2] {

@@ -65,6 +65,11 @@ impl Entry {
         }
     }
 
+    /// The user it runs as.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid
+    }
+
     fn as_ancestor(&self, pid: u32) -> Ancestor {
         Ancestor { pid, comm: self.comm_text.clone(), exe: self.image.exe.clone() }
     }
@@ -94,6 +99,14 @@ impl Entry {
         });
         snapshot.clone()
     }
+}
+
+/// What an exec replaced.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub(crate) image: Arc<Image>,
+    /// The cgroup of the record before, its own or the one it was forked in.
+    pub(crate) cgroup: CgroupKey,
 }
 
 /// The table.
@@ -129,7 +142,7 @@ impl Processes {
         let comm = task.comm.shared(&mut self.texts);
         let image = match (&seed.exe, &seed.args) {
             (None, None) => Image::of_comm(&comm, &self.tools),
-            _ => Image::new(seed.exe, seed.args, false, &self.tools),
+            _ => Image::new(seed.exe, seed.args, seed.truncated, &self.tools),
         };
         let mut entry = Entry::new(&task, comm, Arc::new(image));
         entry.cgroup = seed.item.cgroup.into();
@@ -167,6 +180,9 @@ impl Processes {
     /// A process was made: it runs its parent's image under its parent's name until it executes another.
     pub(crate) fn fork(&mut self, event: &ForkEvent) {
         let child = &event.child;
+        if self.table.contains(&child.key) {
+            return self.learn_forker(event);
+        }
         let mut entry = match self.table.get_mut(&event.parent) {
             Some(parent) => {
                 let same_name = parent.comm == child.comm;
@@ -192,13 +208,32 @@ impl Processes {
         self.insert(child.key, entry);
     }
 
+    /// The fork of a process that is known already: what it did since stays, only its ancestry is filled in.
+    fn learn_forker(&mut self, event: &ForkEvent) {
+        let lineage = self.table.get_mut(&event.parent).map(|parent| offspring(parent, event.parent.pid));
+        let Some(entry) = self.table.get_mut(&event.child.key) else { return };
+        entry.parent = Some(event.parent);
+        entry.ppid = entry.ppid.or(Some(event.parent.pid));
+        if let Some(lineage) = lineage
+            && entry.lineage.as_ref().is_none_or(|known| known.len() < lineage.len())
+        {
+            entry.lineage = Some(lineage);
+            entry.offspring = None;
+        }
+        entry.snapshot = None;
+    }
+
     /// A process runs another program. Returns its entry and what it ran before.
-    pub(crate) fn exec(&mut self, event: &ExecEvent) -> (&mut Entry, Arc<Image>) {
+    pub(crate) fn exec(&mut self, event: &ExecEvent) -> (&mut Entry, Before) {
         let key = event.task.key;
         let exe = (!event.filename().is_empty()).then(|| self.texts.share(event.filename()));
         let (args, too_many) = event.args().map(|args| self.texts.split_args(args)).unzip();
         let truncated = event.truncated() || too_many == Some(true);
-        let image = Arc::new(Image::new(exe, args, truncated, &self.tools));
+        let mut image = Image::new(exe, args, truncated, &self.tools);
+        if let Some(exe) = self.exe_of_itself(key, event.filename()) {
+            image.set_exe(exe);
+        }
+        let image = Arc::new(image);
         let known = self.table.peek(&key).and_then(|entry| entry.lineage.as_ref());
         // The forker's ancestry outlives re-parenting; the kernel's list covers for lost fork records.
         let lineage = match known {
@@ -210,8 +245,8 @@ impl Processes {
         self.shrink();
         let entry =
             self.table.get_mut(&key).expect("invariant: entered above, and the newest is never evicted");
-        let before = std::mem::replace(&mut entry.image, image);
-        self.image_bytes -= before.bytes_freed();
+        let before = Before { image: std::mem::replace(&mut entry.image, image), cgroup: entry.cgroup };
+        self.image_bytes -= before.image.bytes_freed();
         entry.refresh(&event.task);
         if entry.comm != event.task.comm {
             entry.comm = event.task.comm;
@@ -227,6 +262,15 @@ impl Processes {
         entry.snapshot = None;
         entry.offspring = None;
         (entry, before)
+    }
+
+    /// The file of a process that executes itself anew, which says nothing but that.
+    fn exe_of_itself(&self, key: ProcessKey, filename: &[u8]) -> Option<Arc<str>> {
+        if !matches!(filename, b"/proc/self/exe" | b"/proc/thread-self/exe") {
+            return None;
+        }
+        let exe = self.table.peek(&key)?.image.exe.as_ref()?;
+        exe.starts_with('/').then(|| exe.clone())
     }
 
     /// Builds an ancestry from the kernel's list, longer where an ancestor on it is known with its own.

@@ -7,15 +7,17 @@ use anyhow::{Context as _, bail};
 use sensor_common::settings::port_flags;
 use sensor_core::engine::{Engine, Settings as EngineSettings};
 use sensor_core::fact::Node;
+use sensor_core::health::Capability;
 use sensor_core::role;
 use sensor_core::time::ClockMap;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::cli::RunArgs;
 use crate::config::Settings;
-use crate::coverage;
+use crate::coverage::{Gap, Standing};
 use crate::exit::Unsupported;
+use crate::kernel::hooks::{WALK_LISTENERS, WALK_TASKS};
 use crate::kernel::{self, KernelError, Probes};
 use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::procfs::Processes;
@@ -52,14 +54,14 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
 
     let containers = Containers::new(roots.clone(), hierarchies.clone());
     let tools = &settings.policy.tools;
-    seed(&mut engine, &mut probes, &roots, &hierarchies, &containers, tools)?;
-    let (now, hooks) = (clock::now(), probes.hooks());
-    let coverage = coverage::of_hooks(&hooks, now);
-    engine.handle_ready(now, hooks, coverage);
+    let mut standing = Standing { hooks: probes.hooks(), gaps: Vec::new() };
+    seed(&mut engine, &mut probes, &mut standing, &roots, &hierarchies, &containers, tools);
+    let now = clock::now();
+    engine.handle_ready(now, standing.hooks.clone(), standing.coverage(now));
     info!("ready");
 
     let containers = ContainerState::start(containers)?;
-    let pipeline = Pipeline { engine, probes, rings, containers, output, roots };
+    let pipeline = Pipeline { engine, probes, rings, containers, standing, output, roots };
     let end = pipeline
         .run(async {
             tokio::select! {
@@ -117,52 +119,96 @@ fn kernel_error(error: KernelError) -> anyhow::Error {
     }
 }
 
-/// Tells the engine what was there before the sensor.
+/// Tells the engine what was there before the sensor. What could not be listed is marked in `hooks` or returned.
 fn seed(
     engine: &mut Engine,
     probes: &mut Probes,
+    standing: &mut Standing,
     roots: &Roots,
     hierarchies: &Hierarchies,
     containers: &Containers,
     tools: &[Arc<str>],
-) -> anyhow::Result<()> {
+) {
     let now = clock::now();
     engine.handle_clock(ClockMap::from_sample(now));
     match addresses::local(roots) {
         Ok(addresses) => engine.handle_addresses(now, addresses),
         Err(error) => {
-            warn!(%error, "the node's own addresses are unknown; they are not implied by the allow-list")
+            let reason = "the node's own addresses are unknown, so that the allow-list does not imply them";
+            warn!(%error, "{reason}");
+            standing.gaps.push(Gap { capability: Capability::Accepts, reason });
         }
     }
     let walk = hierarchies.walk();
     if walk.truncated {
-        warn!(
-            cgroups = walk.cgroups.len(),
-            "more cgroups than can be listed; the rest is learned as it is used"
-        );
+        let reason = "more cgroups than can be listed; the rest is learned as it is used";
+        warn!(cgroups = walk.cgroups.len(), "{reason}");
+        standing.gaps.push(Gap { capability: Capability::Containers, reason });
     }
     for metadata in containers.existing() {
         engine.handle_container_metadata(now, metadata);
     }
     engine.handle_cgroups(walk.cgroups);
     let processes = Processes::new(roots);
+    let mut unmarked = 0_u32;
     // Without an iterator the sensor runs on and its coverage says so.
-    for item in listed("processes", probes.tasks()) {
+    for item in listed(probes.tasks(), standing, WALK_TASKS).unwrap_or_default() {
         let process = processes.seed(item);
         let arg0 = process.args.as_deref().and_then(|args| args.first()).map(|arg| &**arg);
-        if role::of_program(process.exe.as_deref(), arg0, tools).is_some() {
-            probes.mark_runtime_process(item.task.pid)?;
+        let is_tool = role::of_program(process.exe.as_deref(), arg0, tools).is_some();
+        if is_tool && let Err(error) = probes.mark_runtime_process(item.task.pid) {
+            debug!(%error, pid = item.task.pid, "not marked");
+            unmarked += 1;
         }
         engine.handle_process(process);
     }
-    let listeners = listed("listening sockets", probes.listeners());
-    engine.handle_listeners(clock::now(), &listeners);
-    Ok(())
+    if unmarked > 0 {
+        let reason = "more runtime processes than the probes can mark; connects of some are not reported";
+        warn!(unmarked, "{reason}");
+        standing.gaps.push(Gap { capability: Capability::Connects, reason });
+    }
+    // An empty answer would say that nobody listens, and what a later walk finds would count as new.
+    if let Some(listeners) = listed(probes.listeners(), standing, WALK_LISTENERS) {
+        engine.handle_listeners(clock::now(), &listeners);
+    }
 }
 
-fn listed<T>(what: &str, walk: Result<Vec<T>, KernelError>) -> Vec<T> {
-    walk.unwrap_or_else(|error| {
-        warn!(error = format!("{:#}", anyhow::Error::new(error)), "{what} from before the start are unknown");
-        Vec::new()
+/// What an iterator listed; when it failed, its hook says so from now on.
+fn listed<T>(walk: Result<Vec<T>, KernelError>, standing: &mut Standing, program: &str) -> Option<Vec<T>> {
+    walk.map_err(|error| {
+        let reason = format!("{:#}", anyhow::Error::new(error));
+        warn!(program, reason, "what was there before the start is not listed");
+        standing.mark_failed(program, &reason);
     })
+    .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sensor_core::health::{CoverageState, Hook, HookState};
+    use sensor_core::time::Timestamp;
+
+    #[test]
+    fn an_iterator_that_fails_is_no_empty_answer_and_degrades_the_coverage() {
+        let program = WALK_LISTENERS;
+        let hook = Hook {
+            name: "iter/task_file".into(),
+            program: program.into(),
+            state: HookState::Attached,
+            reason: None,
+        };
+        let mut standing = Standing { hooks: vec![hook], gaps: Vec::new() };
+        assert_eq!(listed(Ok(vec![1]), &mut standing, program), Some(vec![1]));
+        assert!(standing.is_in_place(program));
+        let failure =
+            KernelError::Read { what: "iter/task_file".to_owned(), source: io::ErrorKind::Other.into() };
+        assert_eq!(listed::<u32>(Err(failure), &mut standing, program), None);
+        assert_eq!(standing.hooks[0].state, HookState::Unavailable);
+        assert!(standing.hooks[0].reason.as_deref().is_some_and(|reason| reason.contains("iter/task_file")));
+        let coverage = standing.coverage(Timestamp::default());
+        let listeners =
+            coverage.iter().find(|entry| entry.capability == Capability::Listeners).expect("it is there");
+        assert_ne!(listeners.state, CoverageState::Live);
+    }
 }

@@ -161,7 +161,7 @@ impl<'a> Btf<'a> {
     /// Every type with this name and one of these kinds: different parts of a kernel may use a name for different things.
     fn named(&self, name: &str, kinds: &[u32]) -> impl Iterator<Item = Type> {
         let types = self.starts.iter().filter_map(|start| type_at(self.types, *start as usize));
-        types.filter(move |ty| kinds.contains(&ty.kind()) && self.name_is(ty.name, name))
+        types.filter(move |ty| !name.is_empty() && kinds.contains(&ty.kind()) && self.name_is(ty.name, name))
     }
 
     fn name_is(&self, at: u32, name: &str) -> bool {
@@ -194,12 +194,12 @@ impl<'a> Btf<'a> {
                 ty = self.strip(id)?;
             }
         }
-        (bits % 8 == 0).then_some(bits / 8)
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     /// Finds a member and returns its offset in bits and its type; looks into members without a name.
     fn member(&self, ty: Type, name: &str, nesting: u32, budget: &mut u32) -> Option<(u32, u32)> {
-        if !matches!(ty.kind(), kind::STRUCT | kind::UNION) || nesting == 0 {
+        if !matches!(ty.kind(), kind::STRUCT | kind::UNION) || nesting == 0 || name.is_empty() {
             return None;
         }
         for index in 0..ty.len() {

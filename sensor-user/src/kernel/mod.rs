@@ -15,5 +15,6 @@ mod probes;
 
 pub use error::KernelError;
 pub use hierarchy::TaskHierarchy;
+pub use hooks::{WALK_LISTENERS, WALK_TASKS};
 pub use load::Options;
 pub use probes::{Probes, Rings};

@@ -1,14 +1,25 @@
 //! Reading files that others write, some of them hostile.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, BufReader, Read as _};
+use std::marker::PhantomData;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 
-/// Most bytes of a runtime's state file; a real one has a few hundred KiB at most.
-pub const STATE_FILE_MAX: u64 = 4 << 20;
+use super::json::Bounded;
+
+/// Most bytes of a runtime's state file. It is decoded as it is read and only what is wanted is kept, so that labels,
+/// which anybody may set, can fill most of it without hiding the container or costing memory.
+pub const STATE_FILE_MAX: u64 = 64 << 20;
+/// Files whose excess was reported; beyond that many, a report may be repeated.
+const REPORTED_MAX: usize = 1024;
+/// Least time between two reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,11 +112,77 @@ pub fn open_regular(path: &Path, owner: Option<u32>) -> Result<File, FileError> 
 
 /// Reads a state file and decodes it.
 ///
+/// A file beyond [`STATE_FILE_MAX`] is also reported in the log, once, since whatever it describes stays without it.
+///
 /// # Errors
 /// As [`read`], and when it is not the JSON of a `T`.
 pub fn read_json<T: DeserializeOwned>(path: &Path, owner: Option<u32>) -> Result<T, FileError> {
-    let content = read(path, STATE_FILE_MAX, owner)?;
-    serde_json::from_slice(&content).map_err(|source| FileError::Json { path: path.into(), source })
+    read_json_with(path, owner, PhantomData)
+}
+
+/// Reads a state file and decodes what `seed` wants of it.
+///
+/// # Errors
+/// As [`read_json`].
+pub fn read_json_with<S, T>(path: &Path, owner: Option<u32>, seed: S) -> Result<T, FileError>
+where
+    S: for<'de> DeserializeSeed<'de, Value = T>,
+{
+    static REPORTS: LazyLock<Mutex<Reports>> = LazyLock::new(Mutex::default);
+    let result = decode(path, STATE_FILE_MAX, owner, seed);
+    if let Err(FileError::TooLong { path, limit }) = &result {
+        let mut reports = REPORTS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = reports.due(path, Instant::now()) {
+            tracing::warn!(path = %path.display(), limit, suppressed, "state file is too long and is not read");
+        }
+    }
+    result
+}
+
+fn decode<S, T>(path: &Path, limit: u64, owner: Option<u32>, seed: S) -> Result<T, FileError>
+where
+    S: for<'de> DeserializeSeed<'de, Value = T>,
+{
+    let file = open_regular(path, owner)?;
+    let too_long = || FileError::TooLong { path: path.into(), limit };
+    if file.metadata().is_ok_and(|metadata| metadata.len() > limit) {
+        return Err(too_long());
+    }
+    // The length is no promise: the writer may still be at work. One byte more than the limit tells.
+    let mut reader = BufReader::new(Bounded::new(file.take(limit + 1)));
+    let mut deserializer = serde_json::Deserializer::from_reader(&mut reader);
+    let result = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    result.map_err(|source| match reader.get_ref().get_ref().limit() {
+        0 => too_long(),
+        _ => FileError::Json { path: path.into(), source },
+    })
+}
+
+/// Which files were reported, so that a report comes once per file and seldom overall.
+#[derive(Debug, Default)]
+struct Reports {
+    reported: HashSet<PathBuf>,
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Reports {
+    /// Whether to report this file now; if so, how often it had to be left out since the last report.
+    fn due(&mut self, path: &Path, now: Instant) -> Option<u64> {
+        if self.reported.contains(path) {
+            return None;
+        }
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < REPORT_INTERVAL) {
+            self.suppressed += 1;
+            return None;
+        }
+        if self.reported.len() >= REPORTED_MAX {
+            self.reported.clear();
+        }
+        self.reported.insert(path.into());
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
+    }
 }
 
 /// Names of the sub-directories of a directory, at most `limit` of them; none if it cannot be listed.
@@ -192,6 +269,36 @@ mod tests {
             fs::write(&path, text).unwrap();
             let result = read_json::<std::collections::BTreeMap<String, String>>(&path, None);
             assert!(matches!(result, Err(FileError::Json { .. })), "{text:.20}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn documents_are_bounded_in_length_and_depth() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        let decode =
+            |limit| decode(&path, limit, None, PhantomData::<std::collections::BTreeMap<String, u8>>);
+        fs::write(&path, "{\"a\": 1}").unwrap();
+        assert_eq!(decode(8).unwrap()["a"], 1);
+        assert!(matches!(decode(7), Err(FileError::TooLong { limit: 7, .. })));
+        // What is skipped must not be remembered bracket by bracket.
+        fs::write(&path, "[".repeat(100_000)).unwrap();
+        let skipped = read_json::<serde::de::IgnoredAny>(&path, None).unwrap_err();
+        assert!(matches!(&skipped, FileError::Json { source, .. } if source.is_io()), "{skipped:?}");
+    }
+
+    #[test]
+    fn a_file_is_reported_once_and_reports_are_seldom() {
+        let mut reports = Reports::default();
+        let start = Instant::now();
+        let [one, two] = ["/one", "/two"].map(Path::new);
+        assert_eq!(reports.due(one, start), Some(0));
+        assert_eq!(reports.due(two, start), None, "too soon");
+        assert_eq!(reports.due(one, start + REPORT_INTERVAL), None, "known");
+        assert_eq!(reports.due(two, start + REPORT_INTERVAL), Some(1));
+        for index in 0..2 * REPORTED_MAX as u32 {
+            let _ = reports.due(Path::new(&index.to_string()), start + REPORT_INTERVAL * (index + 2));
+            assert!(reports.reported.len() <= REPORTED_MAX);
         }
     }
 

@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod cgroupfs;
 pub mod clock;
 pub mod file;
+pub mod json;
 pub mod node;
 pub mod procfs;
 pub mod runtime;

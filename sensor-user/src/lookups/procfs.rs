@@ -38,11 +38,12 @@ impl Processes {
     pub fn seed(&self, item: sensor_common::record::TaskItem) -> SeedProcess {
         let key = ProcessKey { pid: item.task.pid, start_ns: item.task.start_ns };
         let (exe, args) = (self.exe(key.pid), self.args(key.pid));
+        let (args, truncated) = args.map_or((None, false), |(args, cut)| (Some(args), cut));
         // Asked after reading: if it is still the same process now, it was when exe and args were read.
         if self.is_alive(key) {
-            SeedProcess { item, exe, args }
+            SeedProcess { item, exe, args, truncated }
         } else {
-            SeedProcess { item, exe: None, args: None }
+            SeedProcess { item, exe: None, args: None, truncated: false }
         }
     }
 
@@ -62,17 +63,23 @@ impl Processes {
         Some(path.strip_suffix(SUFFIX_DELETED).unwrap_or(&path).into())
     }
 
-    /// Arguments, at most as many bytes as an exec record carries; `None` for kernel threads and zombies.
+    /// Arguments, at most as many bytes as an exec record carries, and whether they were cut there; `None` for kernel
+    /// threads and zombies.
     #[must_use]
-    pub fn args(&self, pid: u32) -> Option<Arc<[Arc<str>]>> {
+    pub fn args(&self, pid: u32) -> Option<(Arc<[Arc<str>]>, bool)> {
         let mut content = Vec::new();
         let file = fs::File::open(self.file(pid, "cmdline")).ok()?;
-        file.take(ARGS_MAX as u64).read_to_end(&mut content).ok()?;
+        // One byte beyond the bound tells whether there is more.
+        file.take(ARGS_MAX as u64 + 1).read_to_end(&mut content).ok()?;
+        let cut = content.len() > ARGS_MAX;
+        content.truncate(ARGS_MAX);
         if content.is_empty() {
             return None;
         }
         let text = content.strip_suffix(b"\0").unwrap_or(&content);
-        Some(text.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into()).collect())
+        let args =
+            text.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into()).collect();
+        Some((args, cut))
     }
 
     fn start_ticks(&self, pid: u32) -> Option<u64> {
@@ -111,8 +118,9 @@ mod tests {
     fn program_and_arguments_are_read() {
         let (_keep, processes) = fixture(STAT, b"dockerd\0--data-root\0\0x\0", "/usr/sbin/dockerd (deleted)");
         assert_eq!(processes.exe(7).as_deref(), Some("/usr/sbin/dockerd"));
-        let args = processes.args(7).unwrap();
+        let (args, cut) = processes.args(7).unwrap();
         assert_eq!(args.iter().map(|arg| &**arg).collect::<Vec<_>>(), ["dockerd", "--data-root", "", "x"]);
+        assert!(!cut);
         assert_eq!(processes.exe(8), None);
         assert_eq!(processes.args(8), None);
     }
@@ -120,8 +128,10 @@ mod tests {
     #[test]
     fn arguments_are_bounded_and_never_invalid_text() {
         let (_keep, processes) = fixture(STAT, &[0xff; ARGS_MAX + 100], "/x");
-        let args = processes.args(7).unwrap();
-        assert_eq!((args.len(), args[0].chars().count()), (1, ARGS_MAX));
+        let (args, cut) = processes.args(7).unwrap();
+        assert_eq!((args.len(), args[0].chars().count(), cut), (1, ARGS_MAX, true));
+        let (_keep, processes) = fixture(STAT, &[b'x'; ARGS_MAX], "/x");
+        assert!(!processes.args(7).unwrap().1, "exactly at the bound");
         let (_keep, processes) = fixture(STAT, b"", "/x");
         assert_eq!(processes.args(7), None);
     }

@@ -4,6 +4,7 @@
 //! runtime keeps its state, or, when the runtime is not known, in all those places. What is not there stays absent: the
 //! caller decides whether to ask again.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,12 +94,22 @@ impl Containers {
     /// sensor.
     #[must_use]
     pub fn existing(&self) -> Vec<ContainerMetadata> {
+        let mut given: HashSet<Arc<str>> = HashSet::new();
         seeds::states(&self.roots)
             .into_iter()
-            .map(|state| {
-                let mut metadata = self.read(&state.query());
-                metadata.cgroups = state.cgroups(&self.hierarchies);
-                metadata
+            .filter_map(|state| {
+                let cgroups = state.cgroups(&self.roots, &self.hierarchies);
+                // Whoever was first keeps the id, and root is first: a user's file may name any container.
+                let is_refused = || {
+                    cgroups.is_empty()
+                        || given.contains(state.id())
+                        || self.find_of_root(state.id()).is_some()
+                };
+                if state.user().is_some() && is_refused() {
+                    return None;
+                }
+                given.insert(Arc::clone(state.id()));
+                Some(ContainerMetadata { cgroups, ..self.read(&state.query()) })
             })
             .collect()
     }
@@ -115,6 +126,10 @@ impl Containers {
     /// The state directory of managers whose bundles lie in it.
     fn named_directory(&self, query: &ContainerQuery) -> Option<PathBuf> {
         let bundle = query.bundle.as_deref()?;
+        // The end of a directory that a user named is not the end of root's container of that id.
+        if owner(query).is_some() && self.find_of_root(&query.id).is_some() {
+            return None;
+        }
         let directory = match oci::runtime_of_bundle(bundle) {
             Some(Runtime::Containerd) => bundle,
             Some(_) => return None,
@@ -129,6 +144,25 @@ impl Containers {
         if !is_component(&query.id) {
             return Found::default();
         }
+        // Where the id is one of root's, a user's files have no say.
+        let of_root = owner(query).and_then(|_| self.find_of_root(&query.id));
+        of_root.unwrap_or_else(|| self.find_in_places(query))
+    }
+
+    /// What the places that only root can write to have on an id, if anything.
+    fn find_of_root(&self, id: &Arc<str>) -> Option<Found> {
+        let found = self.find_in_places(&ContainerQuery {
+            id: Arc::clone(id),
+            runtime: Runtime::Unknown,
+            namespace: None,
+            bundle: None,
+            root: None,
+            uid: None,
+        });
+        (found != Found::default()).then_some(found)
+    }
+
+    fn find_in_places(&self, query: &ContainerQuery) -> Found {
         let roots = &self.roots;
         let mut found = Found::default();
         // The bundle is the first thing that exists; what it has beside annotations differs by manager.

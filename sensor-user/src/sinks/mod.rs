@@ -1,5 +1,7 @@
 //! Where lines go. A sink takes chunks of whole lines and never looks into them.
 
+use std::time::Instant;
+
 mod queue;
 mod stdout;
 
@@ -12,4 +14,7 @@ pub enum Overflow {
     Shed,
     /// The writer waits: a replay has all the time there is, and must not lose a line.
     Block,
+    /// The writer waits until this time and sheds from then on: nothing is captured any more and the last lines matter,
+    /// but a reader that is stuck must not keep the program.
+    BlockUntil(Instant),
 }

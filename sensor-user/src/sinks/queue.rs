@@ -67,6 +67,26 @@ impl Queue {
         }
     }
 
+    /// Queues a chunk as soon as there is room, if that is before `deadline`.
+    pub fn push_until(&self, chunk: Bytes, deadline: Instant) -> Result<(), Refused> {
+        let mut state = self.lock();
+        let mut chunk = chunk;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.push_locked(&mut state, chunk) {
+                Err(Refused::Full(back)) if !left.is_zero() => chunk = back,
+                other => return other,
+            }
+            state = self.emptied.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Bytes of one more chunk that would leave the queue at no more than half of its size. Only the writer makes this
+    /// less.
+    pub fn room_below_half(&self) -> usize {
+        (self.max_bytes / 2).saturating_sub(self.lock().bytes + CHUNK_OVERHEAD)
+    }
+
     fn push_locked(&self, state: &mut State, chunk: Bytes) -> Result<(), Refused> {
         let cost = chunk.len() + CHUNK_OVERHEAD;
         if state.reader_done {
@@ -150,6 +170,31 @@ mod tests {
         let queue = Queue::new(10 * CHUNK_OVERHEAD);
         let taken = (0..1000).take_while(|_| queue.try_push(Bytes::new()).is_ok()).count();
         assert_eq!(taken, 10);
+    }
+
+    #[test]
+    fn the_room_below_half_is_what_is_left_of_one_half() {
+        let queue = Queue::new(1000);
+        assert_eq!(queue.room_below_half(), 500 - CHUNK_OVERHEAD);
+        queue.try_push(Bytes::from(vec![0; 100])).expect("room");
+        assert_eq!(queue.room_below_half(), 400 - 2 * CHUNK_OVERHEAD);
+        queue.try_push(Bytes::from(vec![0; 400])).expect("room");
+        assert_eq!(queue.room_below_half(), 0);
+    }
+
+    #[test]
+    fn a_wait_with_a_deadline_ends_with_room_or_at_the_deadline() {
+        let queue = Queue::new(1);
+        queue.try_push(Bytes::from_static(b"a")).expect("room");
+        let refused = queue.push_until(Bytes::from_static(b"b"), Instant::now() + Duration::from_millis(5));
+        assert_eq!(refused, Err(Refused::Full(Bytes::from_static(b"b"))));
+        std::thread::scope(|scope| {
+            let queue = &queue;
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let waiting = scope.spawn(move || queue.push_until(Bytes::from_static(b"b"), deadline));
+            assert_eq!(queue.pop(), Some(Bytes::from_static(b"a")));
+            assert_eq!(waiting.join().expect("no panic"), Ok(()));
+        });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -100,10 +100,27 @@ impl Sink {
         let pushed = match self.overflow {
             Overflow::Shed => self.queue.try_push(chunk),
             Overflow::Block => self.queue.push(chunk),
+            Overflow::BlockUntil(deadline) => self.queue.push_until(chunk, deadline),
         };
         if pushed.is_err() {
             self.shed += lines;
         }
+    }
+
+    /// Bytes of bulk lines that the next chunk may have. Bulk lines get one half of the queue, so that whoever makes many
+    /// of them cannot crowd out the others. A writer that waits needs no such rule. The room shrinks with
+    /// [`Self::write`] only.
+    #[must_use]
+    pub fn bulk_room(&self) -> usize {
+        match self.overflow {
+            Overflow::Shed => self.queue.room_below_half(),
+            Overflow::Block | Overflow::BlockUntil(_) => usize::MAX,
+        }
+    }
+
+    /// Changes what a full queue does.
+    pub const fn set_overflow(&mut self, overflow: Overflow) {
+        self.overflow = overflow;
     }
 
     /// Lines that were not queued since the start, for want of room or of a reader.
@@ -118,12 +135,16 @@ impl Sink {
         self.queue.is_abandoned()
     }
 
-    /// Waits until everything is written, but no longer than `limit`.
+    /// Waits until everything is written, but no longer than `limit`, and not beyond [`Overflow::BlockUntil`].
     #[must_use]
     pub fn finish(self, limit: Duration) -> Totals {
         self.queue.close();
+        let left = match self.overflow {
+            Overflow::BlockUntil(deadline) => limit.min(deadline.saturating_duration_since(Instant::now())),
+            Overflow::Shed | Overflow::Block => limit,
+        };
         // A reader that is stuck keeps its thread; the process ends without it.
-        let in_time = self.queue.wait_abandoned(limit);
+        let in_time = self.queue.wait_abandoned(left);
         let outcome = std::mem::take(&mut *self.outcome.lock().unwrap_or_else(PoisonError::into_inner));
         Totals {
             written: outcome.written,
@@ -230,6 +251,32 @@ mod tests {
         assert_eq!(totals.shed, shed);
         assert_eq!(totals.written, 100 - shed);
         assert_eq!(reader.join().expect("no panic"), totals.written);
+    }
+
+    #[test]
+    fn only_a_writer_that_sheds_keeps_a_reserve() {
+        let (sender, _receiver) = mpsc::sync_channel(0);
+        let mut sink = Sink::start(Channel(sender), Overflow::Shed, 1000).expect("a thread");
+        assert!(sink.bulk_room() < 500, "{}", sink.bulk_room());
+        sink.set_overflow(Overflow::BlockUntil(Instant::now()));
+        assert_eq!(sink.bulk_room(), usize::MAX);
+    }
+
+    #[test]
+    fn one_deadline_holds_for_the_last_lines_and_the_end() {
+        let (sender, receiver) = mpsc::sync_channel(0);
+        let started = Instant::now();
+        let deadline = started + Duration::from_millis(20);
+        let mut sink = Sink::start(Channel(sender), Overflow::BlockUntil(deadline), 1).expect("a thread");
+        for _ in 0..10 {
+            sink.write(line());
+        }
+        assert!(sink.shed() >= 8, "{} of 10 shed", sink.shed());
+        let totals = sink.finish(Duration::from_secs(60));
+        assert!(started.elapsed() < Duration::from_secs(60));
+        assert_eq!((totals.written, totals.shed), (0, 10));
+        assert!(matches!(totals.error, Some(SinkError::TimedOut(_))));
+        drop(receiver);
     }
 
     #[test]

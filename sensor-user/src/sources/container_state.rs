@@ -5,9 +5,9 @@
 //! distance, until the answer is complete or the schedule ends. Invariant: questions, watches and answers are bounded,
 //! and what finds no room is counted.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::lookups::runtime::Containers;
 
 /// Questions that may wait for the thread.
 const QUESTIONS_MAX: usize = 16_384;
-/// Questions that may wait for their next attempt; the one due last gives way.
+/// Containers that may wait for their next attempt; further ones get one attempt only.
 const RETRIES_MAX: usize = 16_384;
 /// Containers watched for removal; the oldest gives way.
 const WATCHES_MAX: usize = 16_384;
@@ -81,7 +81,7 @@ pub struct ContainerState {
     questions: Option<SyncSender<Question>>,
     answers: mpsc::Receiver<Answer>,
     thread: Option<JoinHandle<()>>,
-    refused: u64,
+    refused: Arc<AtomicU64>,
 }
 
 impl ContainerState {
@@ -92,10 +92,11 @@ impl ContainerState {
     pub fn start(files: impl StateFiles) -> std::io::Result<Self> {
         let (questions, receive) = sync_channel(QUESTIONS_MAX);
         let (send, answers) = mpsc::channel(ANSWERS_MAX);
-        let thread = std::thread::Builder::new()
-            .name("container-state".into())
-            .spawn(move || Worker::new(files, send).run(&receive))?;
-        Ok(Self { questions: Some(questions), answers, thread: Some(thread), refused: 0 })
+        let refused = Arc::<AtomicU64>::default();
+        let worker = Worker::new(files, send, Arc::clone(&refused));
+        let thread =
+            std::thread::Builder::new().name("container-state".into()).spawn(move || worker.run(&receive))?;
+        Ok(Self { questions: Some(questions), answers, thread: Some(thread), refused })
     }
 
     /// Asks for a container's metadata.
@@ -123,16 +124,16 @@ impl ContainerState {
         self.answers.try_recv().ok()
     }
 
-    /// Questions that found no room since the start.
+    /// Questions that found no room and watches that had to give way since the start.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.refused
+        self.refused.load(Ordering::Relaxed)
     }
 
     fn post(&mut self, question: Question) {
         let Some(questions) = &self.questions else { return };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = questions.try_send(question) {
-            self.refused += 1;
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -148,6 +149,7 @@ impl Drop for ContainerState {
     }
 }
 
+/// What is to be done for a container that was asked for.
 struct Attempt {
     due: Instant,
     number: usize,
@@ -155,39 +157,28 @@ struct Attempt {
     last: Option<ContainerMetadata>,
 }
 
-impl PartialEq for Attempt {
-    fn eq(&self, other: &Self) -> bool {
-        self.due == other.due
-    }
-}
-impl Eq for Attempt {}
-impl PartialOrd for Attempt {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Attempt {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.due.cmp(&other.due)
-    }
-}
-
 struct Worker<F> {
     files: F,
     answers: mpsc::Sender<Answer>,
-    attempts: BinaryHeap<Reverse<Attempt>>,
+    /// By container: however often it is asked for, the answers are the same.
+    attempts: HashMap<Arc<str>, Attempt>,
+    /// The keys of `attempts` by when they are due.
+    schedule: BTreeSet<(Instant, Arc<str>)>,
     watched: LinkedHashMap<Arc<str>, ContainerQuery>,
     next_watch: Instant,
+    refused: Arc<AtomicU64>,
 }
 
 impl<F: StateFiles> Worker<F> {
-    fn new(files: F, answers: mpsc::Sender<Answer>) -> Self {
+    fn new(files: F, answers: mpsc::Sender<Answer>, refused: Arc<AtomicU64>) -> Self {
         Self {
             files,
             answers,
-            attempts: BinaryHeap::new(),
+            attempts: HashMap::new(),
+            schedule: BTreeSet::new(),
             watched: LinkedHashMap::new(),
             next_watch: Instant::now() + WATCH_INTERVAL,
+            refused,
         }
     }
 
@@ -206,15 +197,16 @@ impl<F: StateFiles> Worker<F> {
 
     fn pause(&self) -> Duration {
         let watch = (!self.watched.is_empty()).then_some(self.next_watch);
-        let attempt = self.attempts.peek().map(|Reverse(attempt)| attempt.due);
+        let attempt = self.schedule.first().map(|(due, _)| *due);
         let due = [watch, attempt].into_iter().flatten().min();
         due.map_or(Duration::from_secs(3600), |due| due.saturating_duration_since(Instant::now()))
     }
 
     fn take(&mut self, question: Question) {
         match question {
+            Question::Read(query) if self.attempts.contains_key(&query.id) => self.ask_again(query),
             Question::Read(query) if self.attempts.len() < RETRIES_MAX => {
-                self.attempts.push(Reverse(Attempt { due: Instant::now(), number: 0, query, last: None }));
+                self.schedule(Attempt { due: Instant::now(), number: 0, query, last: None });
             }
             Question::Read(query) => {
                 // No room to come back to it: one look now is better than none.
@@ -222,8 +214,10 @@ impl<F: StateFiles> Worker<F> {
                 let _ = self.answers.blocking_send(Answer::Metadata(metadata));
             }
             Question::Watch(query) => {
+                self.watched.remove(&query.id);
                 if self.watched.len() >= WATCHES_MAX {
                     self.watched.pop_front();
+                    self.refused.fetch_add(1, Ordering::Relaxed);
                 }
                 self.watched.insert(query.id.clone(), query);
             }
@@ -233,11 +227,26 @@ impl<F: StateFiles> Worker<F> {
         }
     }
 
+    /// A question for a container whose last one is still worked on: both get the same answer, from now on anew.
+    fn ask_again(&mut self, query: ContainerQuery) {
+        let Some(mut attempt) = self.attempts.remove(&query.id) else { return };
+        self.schedule.remove(&(attempt.due, query.id.clone()));
+        attempt.query = merge(attempt.query, query);
+        self.schedule(Attempt { due: Instant::now(), number: 0, ..attempt });
+    }
+
+    fn schedule(&mut self, attempt: Attempt) {
+        let id = attempt.query.id.clone();
+        self.schedule.insert((attempt.due, id.clone()));
+        self.attempts.insert(id, attempt);
+    }
+
     /// Does what is due. An error means that the pipeline is gone.
     fn work(&mut self) -> Result<(), mpsc::error::SendError<Answer>> {
         let now = Instant::now();
-        while self.attempts.peek().is_some_and(|Reverse(attempt)| attempt.due <= now) {
-            if let Some(Reverse(attempt)) = self.attempts.pop() {
+        while self.schedule.first().is_some_and(|(due, _)| *due <= now) {
+            let next = self.schedule.pop_first().and_then(|(_, id)| self.attempts.remove(&id));
+            if let Some(attempt) = next {
                 self.attempt(now, attempt)?;
             }
         }
@@ -259,7 +268,7 @@ impl<F: StateFiles> Worker<F> {
         }
         if let Some(&pause) = pause {
             let last = news.then_some(metadata).or(last);
-            self.attempts.push(Reverse(Attempt { due: now + pause, number: number + 1, query, last }));
+            self.schedule(Attempt { due: now + pause, number: number + 1, query, last });
         }
         Ok(())
     }
@@ -276,6 +285,26 @@ impl<F: StateFiles> Worker<F> {
             self.answers.blocking_send(Answer::Removed(id))?;
         }
         Ok(())
+    }
+}
+
+/// Where to look after two questions for one container: what the newer one does not know stays.
+///
+/// What was said of different users is never mixed, or one could have files read in the other's name; root's question
+/// is the one that counts.
+fn merge(older: ContainerQuery, newer: ContainerQuery) -> ContainerQuery {
+    match (older.uid, newer.uid) {
+        (Some(0), Some(uid)) if uid != 0 => return older,
+        (Some(before), Some(uid)) if before != uid => return newer,
+        _ => {}
+    }
+    ContainerQuery {
+        id: newer.id,
+        runtime: if newer.runtime == Runtime::Unknown { older.runtime } else { newer.runtime },
+        namespace: newer.namespace.or(older.namespace),
+        bundle: newer.bundle.or(older.bundle),
+        root: newer.root.or(older.root),
+        uid: newer.uid.or(older.uid),
     }
 }
 
@@ -368,5 +397,89 @@ mod tests {
         state.forget("abc".into());
         std::thread::sleep(WATCH_INTERVAL * 3);
         assert_eq!(state.try_answer(), None);
+    }
+
+    /// Answers with the bundle of the query, never completely; remembers the queries.
+    #[derive(Default)]
+    struct Partial(Arc<Mutex<Vec<ContainerQuery>>>);
+
+    impl StateFiles for Partial {
+        fn read(&self, query: &ContainerQuery) -> ContainerMetadata {
+            self.0.lock().unwrap().push(query.clone());
+            let name = query.bundle.clone();
+            ContainerMetadata {
+                id: query.id.clone(),
+                runtime: Some(Runtime::Docker),
+                name,
+                ..Default::default()
+            }
+        }
+
+        fn exists(&self, _query: &ContainerQuery) -> bool {
+            true
+        }
+    }
+
+    fn worker<F: StateFiles>(files: F) -> (Worker<F>, mpsc::Receiver<Answer>) {
+        let (send, answers) = mpsc::channel(ANSWERS_MAX);
+        (Worker::new(files, send, Arc::default()), answers)
+    }
+
+    #[test]
+    fn questions_for_one_container_are_one_and_get_one_answer() {
+        let queries = Arc::<Mutex<Vec<ContainerQuery>>>::default();
+        let (mut worker, mut answers) = worker(Partial(queries.clone()));
+        worker.take(Question::Read(ContainerQuery { namespace: Some("lab".into()), ..query("abc") }));
+        worker.work().unwrap();
+        assert!(answers.try_recv().is_ok());
+        worker.take(Question::Read(query("abc")));
+        worker.work().unwrap();
+        assert!(answers.try_recv().is_err(), "an identical answer is useless");
+        assert_eq!((worker.attempts.len(), worker.schedule.len()), (1, 1));
+
+        let newer = ContainerQuery { bundle: Some("/b".into()), runtime: Runtime::Unknown, ..query("abc") };
+        worker.take(Question::Read(newer));
+        worker.work().unwrap();
+        let Ok(Answer::Metadata(metadata)) = answers.try_recv() else { panic!("news expected") };
+        assert_eq!(metadata.name.as_deref(), Some("/b"));
+        let last = queries.lock().unwrap().last().cloned().unwrap();
+        assert_eq!((last.namespace.as_deref(), last.runtime), (Some("lab"), Runtime::Docker));
+    }
+
+    #[test]
+    fn questions_of_different_users_are_not_mixed() {
+        let of =
+            |uid, bundle: Option<&str>| ContainerQuery { uid, bundle: bundle.map(Into::into), ..query("x") };
+        let user = of(Some(1000), Some("/home/ann/b"));
+        assert_eq!(merge(user.clone(), of(Some(0), None)), of(Some(0), None));
+        assert_eq!(merge(of(Some(0), None), user.clone()), of(Some(0), None));
+        assert_eq!(merge(user.clone(), of(Some(1001), None)), of(Some(1001), None));
+        assert_eq!(merge(user.clone(), of(None, None)), user);
+        assert_eq!(merge(of(None, None), user.clone()), user);
+    }
+
+    #[test]
+    fn watches_that_give_way_are_counted() {
+        let (mut worker, _answers) = worker(Fake { exists: true, ..Fake::default() });
+        for index in 0..WATCHES_MAX {
+            worker.take(Question::Watch(query(&index.to_string())));
+        }
+        worker.take(Question::Watch(query("7")));
+        assert_eq!(worker.refused.load(Ordering::Relaxed), 0, "it was watched already");
+        worker.take(Question::Watch(query("one more")));
+        assert_eq!((worker.watched.len(), worker.refused.load(Ordering::Relaxed)), (WATCHES_MAX, 1));
+    }
+
+    #[test]
+    fn the_handle_shows_what_the_thread_counts() {
+        let mut state = ContainerState::start(Fake { exists: true, ..Fake::default() }).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for index in 0.. {
+            state.watch(query(&index.to_string()));
+            if index > WATCHES_MAX && state.refused() > 0 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "nothing was counted");
+        }
     }
 }

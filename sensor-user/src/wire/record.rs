@@ -93,7 +93,8 @@ pub struct Record<'a> {
     pub ts: UtcTime,
     /// Event time on CLOCK_BOOTTIME of the kernel, nanoseconds.
     pub boot_ns: u64,
-    /// Position in the output of this run, without gaps.
+    /// Position in the output of this run. A missing number is a record that `output.kinds` leaves out or that found no
+    /// room in the queue of an output.
     pub seq: u64,
     /// Where the record comes from.
     #[serde(borrow)]
@@ -379,7 +380,8 @@ pub struct Health<'a> {
     /// On `stopping`: produced = received + lost + suppressed, for each ring and kind with anything produced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub balance: Vec<Balance>,
-    /// On `stopping`: records written, this one included.
+    /// On `stopping`: records numbered in this run, this one included: also those that `output.kinds` leaves out and those
+    /// that found no room in the queue of an output (`loss` of kind `output`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emitted: Option<u64>,
     /// Kernel records that could not be decoded, since the previous health record, on `stopping` since the start.

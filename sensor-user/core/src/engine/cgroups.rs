@@ -28,10 +28,13 @@ impl Engine {
             Some(Some(RuntimeCall::Oci(call))) => Some(call),
             _ => None,
         };
-        let maker = Maker { call, comm: &event.task.comm.text() };
-        let lives_at = |id: &str| self.containers.lives_at(id);
-        let attribution =
-            self.inventory.attribute(event.cgroup.hierarchy, &path, maker, &self.calls, lives_at);
+        let maker = Maker {
+            call,
+            comm: &event.task.comm.text(),
+            uid: Some(event.task.uid),
+            contained: matches!(self.whereabouts_by_lineage(event.task.key), Whereabouts::Container(_)),
+        };
+        let attribution = self.inventory.attribute(event.cgroup, &path, maker, &self.calls, &self.containers);
         let path: Option<Arc<str>> = (!event.truncated).then(|| path.into());
         match attribution {
             Attribution::Own(naming) => {
@@ -119,7 +122,10 @@ impl Engine {
         if let Some(evicted) = self.inventory.insert(key, path, place) {
             self.outbox.request(Request::ForgetCgroup(evicted));
         }
-        if let Some(class) = class {
+        // To the probes, a cgroup that was turned away is one nobody told of, which is in a container.
+        if let Some(class) = class
+            && self.inventory.place(key).is_some()
+        {
             self.outbox.request(Request::ClassifyCgroup(key, class));
         }
     }

@@ -1,8 +1,8 @@
 //! What the sensor says of itself: ready, loss, and the balance at the end.
 
 use crate::engine::Engine;
-use crate::health::{Coverage, Health, HealthState, Hook, KernelCounters, ShellLosses};
-use crate::loss::Tally;
+use crate::health::{Coverage, CoverageState, Health, HealthState, Hook, KernelCounters, Loss, ShellLosses};
+use crate::loss::{RELEASED_EARLY, Tally};
 use crate::time::Timestamp;
 
 /// Without loss for this long the sensor is in order again.
@@ -13,6 +13,19 @@ const RECOVERY_NS: u64 = 10_000_000_000;
 pub(super) struct Condition {
     /// When loss was last reported, while the sensor is not in order again.
     degraded_ns: Option<u64>,
+    /// Some capability is not live.
+    uncovered: bool,
+}
+
+impl Condition {
+    fn set_coverage(&mut self, coverage: &[Coverage]) {
+        self.uncovered = coverage.iter().any(|entry| entry.state != CoverageState::Live);
+    }
+
+    /// The state while nothing is lost.
+    fn covered_state(&self) -> HealthState {
+        if self.uncovered { HealthState::Degraded } else { HealthState::Running }
+    }
 }
 
 /// Sizes and counts for the metrics of the shell.
@@ -42,8 +55,20 @@ impl Engine {
     /// Sends the ready record, then the facts that waited for it. Seeds are to be handed in before.
     pub fn handle_ready(&mut self, now: Timestamp, hooks: Vec<Hook>, coverage: Vec<Coverage>) {
         self.settle_seeds();
+        self.condition.set_coverage(&coverage);
         let addresses = self.allow.local.clone();
         self.outbox.open(now, Health { hooks, coverage, addresses, ..Health::new(HealthState::Ready) });
+    }
+
+    /// Takes hooks and coverage that changed after the ready record and reports them; all of them, not the changed ones
+    /// only. Before the ready record there is nothing to do: it bears the state of its moment.
+    pub fn handle_hooks(&mut self, now: Timestamp, hooks: Vec<Hook>, coverage: Vec<Coverage>) {
+        if self.outbox.is_early() {
+            return;
+        }
+        self.condition.set_coverage(&coverage);
+        let state = self.condition.covered_state();
+        self.outbox.send_health(now, Health { hooks, coverage, ..Health::new(state) });
     }
 
     /// Compares the kernel's counters with those of the last time and reports what was lost since.
@@ -54,16 +79,17 @@ impl Engine {
         }
         let tallies = self.tallies();
         let (loss, undecodable) = self.loss.compare(now, counters, tallies);
-        let degraded = undecodable > 0 || loss.iter().any(|entry| entry.lost > 0 || entry.evicted > 0);
+        let is_dropped = |entry: &Loss| entry.lost > 0 || (entry.evicted > 0 && entry.kind != RELEASED_EARLY);
+        let degraded = undecodable > 0 || loss.iter().any(is_dropped);
         let state = if degraded {
             self.condition.degraded_ns = Some(now.boot_ns);
             HealthState::Degraded
         } else if !loss.is_empty() {
-            // Flood control at work: a summary tells of what was withheld.
-            HealthState::Running
+            // Flood control at work, of which a summary tells, or records out of order: nothing is missing.
+            self.condition.covered_state()
         } else if self.condition.degraded_ns.is_some_and(|since| now.boot_ns >= since + RECOVERY_NS) {
             self.condition.degraded_ns = None;
-            HealthState::Running
+            self.condition.covered_state()
         } else {
             return;
         };
@@ -108,7 +134,7 @@ impl Engine {
     /// What was dropped from each bounded table since the start.
     fn tallies(&self) -> Vec<Tally> {
         vec![
-            ("merge", self.released_early),
+            (RELEASED_EARLY, self.released_early),
             ("processes", self.processes.evicted()),
             ("cgroups", self.inventory.evicted()),
             ("containers", self.containers.evicted()),

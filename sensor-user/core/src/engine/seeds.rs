@@ -26,9 +26,8 @@ impl Engine {
                 // Its own record was faster.
                 continue;
             }
-            let lives_at = |id: &str| self.containers.lives_at(id);
             let attribution =
-                self.inventory.attribute(key.hierarchy, &path, Maker::UNKNOWN, &self.calls, lives_at);
+                self.inventory.attribute(key, &path, Maker::UNKNOWN, &self.calls, &self.containers);
             self.place_cgroup(key, Some(path), attribution);
         }
         for id in self.containers.ids() {

@@ -3,14 +3,17 @@
 //! An accept is an act of the kernel: its process is the present holder of the listening socket, its container that of
 //! the socket. A close repeats the subject of the connection's first record.
 
+use std::sync::{Arc, Weak};
+
 use sensor_common::record::ConnectStage;
 
 use super::subject::{Subject, Whereabouts};
 use crate::engine::Engine;
 use crate::event::{AcceptEvent, CloseEvent, ConnectEvent, Ends, Task};
-use crate::fact::{ConnectResult, Direction, ExecRole, FactKind, Net, Service};
+use crate::fact::{ConnectResult, Direction, ExecRole, FactKind, Net, Process, Service};
 use crate::ids::{CgroupKey, ConnId, ProcessKey};
 use crate::listeners::{Holder, present_holder};
+use crate::processes::Processes;
 use crate::time::Timestamp;
 
 /// Most connections whose end is still to come; the one used longest ago goes first.
@@ -19,8 +22,67 @@ pub(super) const CONNECTIONS_MAX: usize = 65_536;
 /// The first record of a connection, for its end.
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// All but the process.
     subject: Subject,
+    process: Option<Opener>,
     net: Net,
+}
+
+/// The process of a connection. Its arguments may be large and connections are many and long, so they are not kept here:
+/// the end repeats them as long as the table of processes has them.
+#[derive(Debug)]
+struct Opener {
+    whole: Weak<Process>,
+    key: ProcessKey,
+    ppid: Option<u32>,
+    comm: Arc<str>,
+    exe: Option<Arc<str>>,
+    uid: Option<u32>,
+}
+
+impl Connection {
+    fn new(subject: &Subject, net: &Net) -> Self {
+        let process = subject.process.as_ref().map(|process| Opener {
+            whole: Arc::downgrade(process),
+            key: ProcessKey { pid: process.pid, start_ns: process.start_ns },
+            ppid: process.ppid,
+            comm: process.comm.clone(),
+            exe: process.exe.clone(),
+            uid: process.uid,
+        });
+        let (container, k8s) = (subject.container.clone(), subject.k8s.clone());
+        let subject = Subject { process: None, container, k8s, enrichment: subject.enrichment };
+        Self { subject, process, net: net.clone() }
+    }
+
+    /// The subject and the ends of the first record.
+    fn recall(self, processes: &mut Processes) -> (Subject, Net) {
+        let process = self.process.map(|process| process.recall(processes));
+        (Subject { process, ..self.subject }, self.net)
+    }
+}
+
+impl Opener {
+    fn recall(self, processes: &mut Processes) -> Arc<Process> {
+        if let Some(whole) = self.whole.upgrade() {
+            return whole;
+        }
+        // What runs another program by now is not what opened the connection.
+        let known = processes.snapshot(self.key).filter(|process| process.exe == self.exe);
+        known.unwrap_or_else(|| {
+            Arc::new(Process {
+                pid: self.key.pid,
+                ppid: self.ppid,
+                start_ns: self.key.start_ns,
+                comm: self.comm,
+                exe: self.exe,
+                args: None,
+                uid: self.uid,
+                ancestors: Arc::from([]),
+                truncated: false,
+            })
+        })
+    }
 }
 
 impl Engine {
@@ -31,8 +93,7 @@ impl Engine {
         let verdict = self.allow.judge(event.ends.peer.ip, service, event.ends.local.port);
         let conn = self.outbox.conn_id(event.conn);
         let net = inbound(&event.ends, service, conn);
-        let connection = Connection { subject: subject.clone(), net: net.clone() };
-        self.connections.insert(event.conn, connection);
+        self.connections.insert(event.conn, Connection::new(&subject, &net));
         self.send(at, subject, Some(net), FactKind::Accept, Some(verdict));
     }
 
@@ -43,7 +104,7 @@ impl Engine {
             bytes_out: event.bytes_out,
         };
         let (subject, net) = match (self.connections.remove(&event.conn), &event.task) {
-            (Some(connection), _) => (connection.subject, connection.net),
+            (Some(connection), _) => connection.recall(&mut self.processes),
             // Its first record was lost or evicted; this one says the same once more.
             (None, Some(task)) => {
                 let Some(subject) = self.connecting_subject(task, event.cgroup) else { return };
@@ -66,8 +127,7 @@ impl Engine {
         let net = outbound(&event.ends, service, self.outbox.conn_id(event.conn));
         let result = connect_result(event);
         if result == ConnectResult::Established {
-            let connection = Connection { subject: subject.clone(), net: net.clone() };
-            self.connections.insert(event.conn, connection);
+            self.connections.insert(event.conn, Connection::new(&subject, &net));
         }
         self.send(at, subject, Some(net), FactKind::Connect { result }, None);
     }
@@ -76,6 +136,7 @@ impl Engine {
     /// while they do not know the cgroup.
     fn connecting_subject(&mut self, task: &Task, cgroup: CgroupKey) -> Option<Subject> {
         self.processes.ensure(task);
+        self.inventory.touch(cgroup);
         let place = self.whereabouts(cgroup, task.key);
         if place == Whereabouts::Host && !self.is_runtime_process(task.key) {
             return None;
@@ -96,6 +157,7 @@ impl Engine {
     /// The subject of a listening socket and its connections: the holder, in the container of the socket. A socket
     /// that was made on the host and passed into a container is in that of its holder.
     pub(super) fn socket_subject(&mut self, cgroup: CgroupKey, holder: Option<Holder>) -> Subject {
+        self.inventory.touch(cgroup);
         let process = holder.map(|holder| self.describe(&holder.task));
         let place = match self.place(cgroup) {
             Whereabouts::Container(id) => Whereabouts::Container(id),

@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::event::Task;
 use crate::fact::{Container, Enrichment, ExecRole, FactKind, K8s, Net, Process, Quality, Runtime, Verdict};
 use crate::ids::{CgroupKey, ProcessKey};
+use crate::image::Image;
 use crate::inventory::{Naming, Place};
 use crate::outbox::Draft;
 use crate::time::Timestamp;
@@ -44,8 +45,26 @@ impl Engine {
     pub(super) fn whereabouts(&self, cgroup: CgroupKey, process: ProcessKey) -> Whereabouts {
         match self.place(cgroup) {
             Whereabouts::Unknown => self.whereabouts_by_lineage(process),
-            known => known,
+            Whereabouts::Host => match self.processes.peek(process) {
+                Some(entry) => self.place_on_host(entry.cgroup, &entry.image, entry.mnt_ns),
+                None => Whereabouts::Host,
+            },
+            container @ Whereabouts::Container(_) => container,
         }
+    }
+
+    /// Where a process in a cgroup of the host is that was in another cgroup before: one that went out of a container
+    /// by a writable cgroup file system is the container's still.
+    ///
+    /// Runtimes go the other way, from the host into a container. What a runtime does in the container's cgroup before
+    /// the container's first program takes place in the mount namespace of the runtime.
+    pub(super) fn place_on_host(&self, before: CgroupKey, image: &Image, mnt_ns: u32) -> Whereabouts {
+        let Whereabouts::Container(id) = self.place(before) else { return Whereabouts::Host };
+        let creator_mnt_ns = self.containers.peek(&id).map_or(0, |entry| entry.creator_mnt_ns);
+        let is_runtimes = matches!(image.role, Some(ExecRole::Runtime | ExecRole::Shim))
+            && creator_mnt_ns != 0
+            && creator_mnt_ns == mnt_ns;
+        if is_runtimes { Whereabouts::Host } else { Whereabouts::Container(id) }
     }
 
     /// Where the closest ancestor is whose cgroup is known. A child of a runtime may be the first process of a

@@ -7,9 +7,10 @@ use crate::calls::Call;
 use crate::engine::Engine;
 use crate::event::{ExecEvent, ExitEvent};
 use crate::fact::{ContainerAction, ExecRole, FactKind, Runtime};
-use crate::ids::ProcessKey;
+use crate::ids::{CgroupKey, ProcessKey};
 use crate::image::Image;
 use crate::inventory::{Naming, Place, named_by_itself};
+use crate::processes::Entry;
 use crate::runtime_args::{OciCall, OciCommand, RuntimeCall};
 use crate::text;
 use crate::time::Timestamp;
@@ -22,7 +23,13 @@ impl Engine {
         let key = event.task.key;
         let (entry, before) = self.processes.exec(event);
         let image = entry.image.clone();
-        let place = self.place_exec(event, &image);
+        let place = self.place_exec(event, &image, before.cgroup);
+        if matches!(place, Whereabouts::Container(_)) && self.place(event.cgroup) == Whereabouts::Host {
+            // It left the container's cgroup and is the container's still, and so is what it forks.
+            if let Some(entry) = self.processes.get_mut(key) {
+                entry.cgroup = before.cgroup;
+            }
+        }
         let role = match place {
             Whereabouts::Host => image.role,
             Whereabouts::Container(_) | Whereabouts::Unknown => {
@@ -43,7 +50,7 @@ impl Engine {
             self.on_program_in_container(at, id, event);
         }
         if let Some(RuntimeCall::Oci(call)) = &image.call {
-            self.on_oci_call(at, key, call, &before, &place);
+            self.on_oci_call(at, key, call, &before.image, &place);
         }
         if image.role == Some(ExecRole::Daemon) || self.listeners.is_holder(key) {
             self.ask_for_holders(at.boot_ns);
@@ -53,17 +60,16 @@ impl Engine {
     pub(super) fn on_exit(&mut self, at: Timestamp, event: &ExitEvent) {
         let key = event.task.key;
         let reported = self.processes.get_mut(key).is_some_and(|entry| std::mem::take(&mut entry.reported));
+        let place = self.whereabouts(event.cgroup, key);
         if reported {
             let process = self.describe(&event.task);
-            let place = self.whereabouts(event.cgroup, key);
             let subject = self.subject(Some(process), &place);
             self.send(at, subject, None, exit_of_status(event.status), None);
         }
-        if let Some(Place::Container(id)) = self.inventory.place(event.cgroup) {
-            let id = id.clone();
-            if self.containers.peek(&id).is_some_and(|entry| entry.init == Some(key)) {
-                self.stop_container(at, &id, Some(key));
-            }
+        if let Whereabouts::Container(id) = &place
+            && self.containers.peek(id).is_some_and(|entry| entry.init == Some(key))
+        {
+            self.stop_container(at, id, Some(key));
         }
         if event.status == 0 {
             self.on_delete_done(at, key);
@@ -76,9 +82,10 @@ impl Engine {
     }
 
     /// Where a program was executed; here a cgroup that nobody told of may find its container.
-    fn place_exec(&mut self, event: &ExecEvent, image: &Image) -> Whereabouts {
+    fn place_exec(&mut self, event: &ExecEvent, image: &Image, before: CgroupKey) -> Whereabouts {
+        self.inventory.touch(event.cgroup);
         match self.inventory.place(event.cgroup) {
-            Some(Place::Host) => return Whereabouts::Host,
+            Some(Place::Host) => return self.place_on_host(before, image, event.mnt_ns),
             Some(Place::Container(id)) => return Whereabouts::Container(id.clone()),
             // The runtime's own helpers pass through the cgroup before the container's program does.
             Some(Place::Candidate(_)) if image.role == Some(ExecRole::Runtime) => return Whereabouts::Host,
@@ -89,7 +96,7 @@ impl Engine {
             None => {}
         }
         if !event.not_host_cgroup {
-            return Whereabouts::Host;
+            return self.place_on_host(before, image, event.mnt_ns);
         }
         let by_lineage = self.whereabouts_by_lineage(event.task.key);
         if by_lineage != Whereabouts::Unknown {
@@ -97,6 +104,9 @@ impl Engine {
         }
         let name = text::shared(event.cgroup_name());
         let Some(naming) = named_by_itself(&name, &self.calls) else { return Whereabouts::Unknown };
+        if self.inventory.lives_elsewhere(&naming.id, event.cgroup, None, &self.containers) {
+            return Whereabouts::Unknown;
+        }
         self.adopt_cgroup(event.cgroup, naming, event.ns_pid == 1)
     }
 
@@ -135,6 +145,7 @@ impl Engine {
         match call.command {
             // What a container's own processes claim to make is believed of cgroups inside it only, which their
             // process entry is enough for.
+            _ if !matches!(place, Whereabouts::Container(_)) && !self.is_callers(key, id) => {}
             OciCommand::Create | OciCommand::Run if !matches!(place, Whereabouts::Container(_)) => {
                 let (runtime, namespace) = self.runtime_behind(key, call);
                 let Some(process) = self.processes.snapshot(key) else { return };
@@ -155,6 +166,12 @@ impl Engine {
             }
             _ => {}
         }
+    }
+
+    /// Whether a call may be about this container: a user's runtime has no access to those of others.
+    fn is_callers(&self, caller: ProcessKey, id: &str) -> bool {
+        let uid = self.processes.peek(caller).map_or(0, Entry::uid);
+        uid == 0 || self.containers.peek(id).is_none_or(|entry| entry.owner() == uid)
     }
 
     /// A runtime inside a container manages the containers below it and no others.

@@ -69,7 +69,12 @@ impl Sensor {
         ] {
             let args: Arc<[Arc<str>]> = Arc::from([exe.into()]);
             let item = task_item(task, parent, crate::records::v2(HOST));
-            engine.handle_process(SeedProcess { item, exe: Some(exe.into()), args: Some(args) });
+            engine.handle_process(SeedProcess {
+                item,
+                exe: Some(exe.into()),
+                args: Some(args),
+                truncated: false,
+            });
         }
         let path = "/system.slice/docker.service".into();
         engine.handle_cgroups(vec![SeedCgroup { key: host(HOST), path }]);

@@ -1,8 +1,10 @@
 //! Tests of [`super`]: which socket took a connection, and who is named for it.
 
 use super::*;
+use crate::decode::decode;
 use crate::engine::SeedProcess;
-use crate::records::{P, task_item, v2};
+use crate::event::Event;
+use crate::records::{self, P, task_item, v2};
 
 fn end(ip: &str, port: u16) -> End {
     End { ip: ip.parse().expect("address"), port }
@@ -110,6 +112,7 @@ fn daemon_is_named_before_other_holders() {
         item: task_item(task, None, v2(10)),
         exe: Some(exe.into()),
         args: None,
+        truncated: false,
     };
     let (systemd, daemon, shim, worker) =
         (P(1, "systemd"), P(50, "dockerd"), P(60, "docker-proxy"), P(70, "sh"));
@@ -126,6 +129,27 @@ fn daemon_is_named_before_other_holders() {
     assert_eq!(named(&[systemd, worker]), Some(70));
     assert_eq!(named(&[systemd]), Some(1));
     assert_eq!(named(&[]), None);
+}
+
+#[test]
+fn forks_that_run_the_same_program_do_not_stand_for_it() {
+    let mut processes = Processes::new(8, Vec::new());
+    let (daemon, worker, unknown) = (P(50, "dockerd"), P(60, "dockerd"), P(70, "dockerd"));
+    processes.seed(SeedProcess {
+        exe: Some("/usr/bin/dockerd".into()),
+        item: task_item(daemon, None, v2(10)),
+        args: None,
+        truncated: false,
+    });
+    match decode(&records::fork(1, daemon, worker)).expect("decodes") {
+        (_, Event::Fork(event)) => processes.fork(&event),
+        other => panic!("a fork, not {other:?}"),
+    }
+    // Its fork record is still on its way.
+    processes.ensure(&holder(unknown).task);
+    let mut listener = listener(1, end("0.0.0.0", 1), 1, &[daemon, worker, unknown]);
+    listener.opener = Some(holder(daemon).task.key);
+    assert_eq!(present_holder(&listener, &processes).map(|holder| holder.task.key.pid), Some(50));
 }
 
 #[test]

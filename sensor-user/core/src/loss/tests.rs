@@ -73,3 +73,16 @@ fn what_the_shell_could_not_do_is_reported_once_and_in_the_totals() {
     assert_eq!(ledger.compare(Timestamp::default(), &kernel, Vec::new()).0, []);
     assert_eq!(ledger.totals(&kernel, &[]).0, expected);
 }
+
+#[test]
+fn every_event_of_the_probes_is_reported_but_the_one_that_is_no_loss() {
+    let mut counters = KernelCounters::default();
+    for (count, event) in (1..).zip(Event::ALL) {
+        counters.events[event as usize] = count;
+    }
+    let expected = [("untracked-connection", 1), ("read-failed", 3), ("untracked-process", 4)];
+    let named = |loss: &[Loss]| loss.iter().map(|loss| (loss.kind, loss.lost)).collect::<Vec<_>>();
+    let mut ledger = LossLedger::default();
+    assert_eq!(named(&ledger.compare(now(1), &counters, Vec::new()).0), expected);
+    assert_eq!(named(&ledger.totals(&counters, &[]).0), expected);
+}

@@ -27,7 +27,7 @@ fn key(task: P) -> ProcessKey {
 
 fn seed(processes: &mut Processes, task: P, parent: Option<P>, exe: &str) {
     let item = task_item(task, parent, v2(10));
-    processes.seed(SeedProcess { item, exe: Some(exe.into()), args: None });
+    processes.seed(SeedProcess { item, exe: Some(exe.into()), args: None, truncated: false });
 }
 
 const INIT: P = P(1, "init");
@@ -157,4 +157,55 @@ fn latest_user_of_a_process_is_the_one_printed() {
     let task = Task { uid: 33, comm: Comm::from("worker-thread"), ..Task::from(SH.task()) };
     let described = processes.describe(&task);
     assert_eq!((described.uid, &*described.comm), (Some(33), "sh"));
+}
+
+#[test]
+fn fork_that_comes_after_the_childs_exec_fills_in_its_ancestry_only() {
+    let mut processes = Processes::new(8, Vec::new());
+    seed(&mut processes, INIT, None, "/sbin/init");
+    seed(&mut processes, SH, Some(INIT), "/bin/sh");
+    processes.settle_seeds();
+    // Given to init by the time of its exec.
+    let ancestors = [INIT];
+    exec(
+        &mut processes,
+        &Exec { ancestors: &ancestors, ..Exec::new(1, P(3, "ls"), v2(10), "/bin/ls", &["ls", "-l"]) },
+    );
+    fork(&mut processes, SH, LS);
+    let ls = processes.snapshot(key(LS)).expect("known");
+    assert_eq!((ls.exe.as_deref(), &*ls.comm, ls.ppid), (Some("/bin/ls"), "ls", Some(1)));
+    assert_eq!(ls.args.as_ref().map(|args| args.len()), Some(2));
+    assert_eq!(ls.ancestors.iter().map(|one| one.pid).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(processes.peek(key(LS)).expect("known").parent, Some(key(SH)));
+}
+
+#[test]
+fn program_that_executes_itself_anew_is_known_by_its_file() {
+    let mut processes = Processes::new(8, Vec::new());
+    let again = |processes: &mut Processes, file| {
+        exec(processes, &Exec::new(1, SH, v2(10), file, &["runc", "init"]));
+        processes.snapshot(key(SH)).expect("known").exe.clone()
+    };
+    assert_eq!(
+        again(&mut processes, "/proc/self/exe").as_deref(),
+        Some("/proc/self/exe"),
+        "not known before"
+    );
+    assert_eq!(again(&mut processes, "/usr/sbin/runc").as_deref(), Some("/usr/sbin/runc"));
+    assert_eq!(again(&mut processes, "/proc/self/exe").as_deref(), Some("/usr/sbin/runc"));
+    assert_eq!(again(&mut processes, "./runc").as_deref(), Some("./runc"));
+    assert_eq!(
+        again(&mut processes, "/proc/self/exe").as_deref(),
+        Some("/proc/self/exe"),
+        "relative to what?"
+    );
+}
+
+#[test]
+fn cut_arguments_of_a_seed_are_said_to_be_cut() {
+    let mut processes = Processes::new(8, Vec::new());
+    let item = task_item(SH, None, v2(10));
+    let args: Arc<[Arc<str>]> = Arc::from(["sh".into()]);
+    processes.seed(SeedProcess { item, exe: None, args: Some(args), truncated: true });
+    assert!(processes.snapshot(key(SH)).expect("known").truncated);
 }

@@ -1,6 +1,5 @@
 //! Docker: `<data root>/containers/<id>/config.v2.json`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -45,7 +44,7 @@ struct Config {
     #[serde(default)]
     image: String,
     #[serde(default)]
-    labels: Option<BTreeMap<String, serde_json::Value>>,
+    labels: Option<Annotations>,
 }
 
 /// Where daemons keep their containers: the default, the configuration's, and those of running daemons.
@@ -99,7 +98,7 @@ fn read_state(root: &Path, query: &ContainerQuery, owner: Option<u32>) -> Option
         name: text(state.name.strip_prefix('/').unwrap_or(&state.name)),
         image: text(&image),
         created: time(&state.created),
-        k8s: Annotations::new(labels.unwrap_or_default()).k8s(),
+        k8s: labels.unwrap_or_default().k8s(),
         state_directory: Some(directory),
         ..Found::default()
     })

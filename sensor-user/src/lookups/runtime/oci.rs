@@ -1,31 +1,87 @@
 //! The OCI bundle: annotations that tell who made the container and for which pod.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use sensor_core::fact::{K8s, Runtime};
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::super::file;
+use super::super::json::StringOrOther;
 use super::{Found, text, time};
 
 /// The part of `config.json` that is read.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Config {
     #[serde(default)]
-    annotations: Option<BTreeMap<String, serde_json::Value>>,
+    annotations: Option<Annotations>,
 }
 
-/// Strings by key: annotations of a bundle or labels of a container.
-pub(super) struct Annotations(BTreeMap<String, serde_json::Value>);
+/// CRI-O's copy of the kubelet's labels, a JSON document of its own.
+const CRI_O_LABELS: &str = "io.kubernetes.cri-o.Labels";
+/// The keys that mean something here; a container may have any number of others.
+const KEYS: &[&str] = &[
+    CRI_O_LABELS,
+    "io.container.manager",
+    "io.kubernetes.container.name",
+    "io.kubernetes.cri-o.ContainerName",
+    "io.kubernetes.cri-o.ContainerType",
+    "io.kubernetes.cri-o.Created",
+    "io.kubernetes.cri-o.Image",
+    "io.kubernetes.cri-o.ImageName",
+    "io.kubernetes.cri-o.KubeName",
+    "io.kubernetes.cri-o.Name",
+    "io.kubernetes.cri-o.Namespace",
+    "io.kubernetes.cri.container-name",
+    "io.kubernetes.cri.container-type",
+    "io.kubernetes.cri.image-name",
+    "io.kubernetes.cri.sandbox-name",
+    "io.kubernetes.cri.sandbox-namespace",
+    "io.kubernetes.cri.sandbox-uid",
+    "io.kubernetes.pod.name",
+    "io.kubernetes.pod.namespace",
+    "io.kubernetes.pod.uid",
+    "nerdctl/name",
+    "org.opencontainers.image.ref.name",
+];
+
+/// Strings by key, of [`KEYS`] only: annotations of a bundle or labels of a container.
+#[derive(Debug, Default)]
+pub(super) struct Annotations(BTreeMap<&'static str, String>);
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Annotations;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("strings by key")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                let mut kept = BTreeMap::new();
+                while let Some(key) = entries.next_key::<String>()? {
+                    let Some(known) = KEYS.iter().find(|known| **known == key) else {
+                        entries.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    if let Some(value) = entries.next_value::<StringOrOther>()?.0 {
+                        kept.insert(*known, value);
+                    }
+                }
+                Ok(Annotations(kept))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
 
 impl Annotations {
-    pub(super) fn new(values: BTreeMap<String, serde_json::Value>) -> Self {
-        Self(values)
-    }
-
     fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.as_str().filter(|value| !value.is_empty())
+        debug_assert!(KEYS.contains(&key), "{key} is looked for and never kept");
+        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     fn first(&self, keys: &[&str]) -> Option<&str> {
@@ -70,10 +126,9 @@ impl Annotations {
 
     /// CRI-O keeps the kubelet's labels as JSON in one annotation; they are spread out where they are missing.
     fn spread_labels(mut self) -> Self {
-        let labels = self.get("io.kubernetes.cri-o.Labels").map(str::to_owned);
-        let labels: Option<BTreeMap<String, serde_json::Value>> =
-            labels.and_then(|labels| serde_json::from_str(&labels).ok());
-        for (key, value) in labels.unwrap_or_default() {
+        let labels = self.0.remove(CRI_O_LABELS);
+        let labels: Option<Self> = labels.and_then(|labels| serde_json::from_str(&labels).ok());
+        for (key, value) in labels.unwrap_or_default().0 {
             if key.starts_with("io.kubernetes.") {
                 self.0.entry(key).or_insert(value);
             }
@@ -87,7 +142,7 @@ pub(super) fn read(bundle: &Path, owner: Option<u32>) -> Found {
     let Ok(config) = file::read_json::<Config>(&bundle.join("config.json"), owner) else {
         return Found::default();
     };
-    let annotations = Annotations(config.annotations.unwrap_or_default()).spread_labels();
+    let annotations = config.annotations.unwrap_or_default().spread_labels();
     let value = |keys: &[&str]| annotations.first(keys).and_then(text);
     Found {
         runtime: annotations.runtime(),
@@ -131,6 +186,19 @@ pub(super) fn storage_of_bundle(bundle: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_strings_of_known_keys_are_kept() {
+        let mut text = String::from("{\"io.kubernetes.pod.name\": \"web-0\", \"nerdctl/name\": 7");
+        for index in 0..10_000 {
+            text += &format!(", \"io.kubernetes.x{index}\": \"x\", \"label{index}\": {{}}");
+        }
+        let annotations: Annotations = serde_json::from_str(&(text + "}")).unwrap();
+        assert_eq!(
+            annotations.0.into_iter().collect::<Vec<_>>(),
+            [("io.kubernetes.pod.name", "web-0".into())]
+        );
+    }
 
     #[test]
     fn bundle_paths_tell_the_manager() {

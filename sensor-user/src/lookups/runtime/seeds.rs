@@ -2,17 +2,20 @@
 //!
 //! It is the only trace of a container that was started without a manager, and it names the cgroups of all.
 
-use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sensor_core::engine::ContainerQuery;
 use sensor_core::fact::Runtime;
-use serde::Deserialize;
+use serde::de::DeserializeSeed as _;
+use serde::{Deserialize, Deserializer};
 
 use super::super::Roots;
 use super::super::cgroupfs::Hierarchies;
 use super::super::file::{self, is_component, subdirectories};
+use super::super::json::Find;
 use super::{Found, oci, owner, text, time};
 
 /// Directories of containers.
@@ -20,6 +23,10 @@ const STATE_ROOTS: &[&str] = &["/run/runc", "/run/crun", "/run/youki"];
 /// Directories of one such directory per containerd namespace.
 const NAMESPACED_ROOTS: &[&str] =
     &["/run/containerd/runc", "/run/docker/runtime-runc", "/run/k3s/containerd/runc"];
+/// What a label with the path of the bundle begins with.
+const BUNDLE_LABEL: &str = "bundle=";
+/// Exists where systemd runs the host.
+const SYSTEMD: &str = "/run/systemd/system";
 /// Most containers that are listed per directory.
 const CONTAINERS_MAX: usize = 4096;
 /// Most namespaces, and most users, that are looked at.
@@ -52,14 +59,28 @@ struct RuncState {
     #[serde(default)]
     created: String,
     #[serde(default)]
-    cgroup_paths: BTreeMap<String, String>,
+    cgroup_paths: CgroupPaths,
     config: Option<RuncConfig>,
+}
+
+/// Directories of the hierarchies that matter.
+#[derive(Default, Deserialize)]
+struct CgroupPaths {
+    #[serde(rename = "")]
+    unified: Option<String>,
+    pids: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct RuncConfig {
-    #[serde(default)]
-    labels: Option<Vec<String>>,
+    #[serde(default, rename = "labels", deserialize_with = "bundle_label")]
+    bundle: Option<String>,
+}
+
+/// The label that runc keeps the bundle's path in.
+fn bundle_label<'de, D: Deserializer<'de>>(labels: D) -> Result<Option<String>, D::Error> {
+    let label = Find::new(|label: &String| label.starts_with(BUNDLE_LABEL)).deserialize(labels)?;
+    Ok(label.map(|label| label[BUNDLE_LABEL.len()..].to_owned()))
 }
 
 /// The part of crun's `status` that is read.
@@ -87,8 +108,21 @@ impl State {
         }
     }
 
+    /// The user who wrote it, unless that is root.
+    pub(super) fn user(&self) -> Option<u32> {
+        self.uid.filter(|uid| *uid != 0)
+    }
+
+    /// Its container's full id.
+    pub(super) fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
     /// Paths of its cgroups from the roots of the hierarchies that matter, each once.
-    pub(super) fn cgroups(&self, hierarchies: &Hierarchies) -> Vec<Arc<str>> {
+    ///
+    /// What a user's file says of cgroups that are not that user's is left out: it would turn the host's services into
+    /// a container.
+    pub(super) fn cgroups(&self, roots: &Roots, hierarchies: &Hierarchies) -> Vec<Arc<str>> {
         let paths: Vec<&str> = match &self.cgroups {
             Cgroups::Directories(directories) => {
                 directories.iter().filter_map(|directory| hierarchies.relative(directory)).collect()
@@ -96,9 +130,10 @@ impl State {
             Cgroups::Path(path) => vec![path],
         };
         let mut unique: Vec<Arc<str>> = Vec::new();
-        for path in paths {
-            if path.len() > 1 && path.starts_with('/') && !unique.iter().any(|have| **have == *path) {
-                unique.extend(text(path));
+        for path in paths.into_iter().filter_map(text) {
+            let is_path = path.len() > 1 && path.starts_with('/') && !unique.contains(&path);
+            if is_path && self.user().is_none_or(|uid| is_users_cgroup(roots, hierarchies, &path, uid)) {
+                unique.push(path);
             }
         }
         unique
@@ -133,7 +168,30 @@ pub(super) fn find(roots: &Roots, query: &ContainerQuery) -> Found {
     }
 }
 
-/// The state of every container that an OCI runtime has now.
+/// Whether a cgroup can be that of a container that this user started.
+fn is_users_cgroup(roots: &Roots, hierarchies: &Hierarchies, path: &str, uid: u32) -> bool {
+    let Some(relative) = path.strip_prefix('/') else { return false };
+    if !relative.split('/').all(is_component) {
+        return false;
+    }
+    if roots.host_path(SYSTEMD).is_dir() {
+        // What lies directly in the slice is the user's manager and the login sessions, which are no containers.
+        return relative
+            .strip_prefix(&format!("user.slice/user-{uid}.slice/"))
+            .is_some_and(|below| below.contains('/'));
+    }
+    // Without systemd, a cgroup that was handed over to a user belongs to that user, wherever it exists.
+    let mut owners = hierarchies
+        .unified
+        .iter()
+        .chain(&hierarchies.pids)
+        .filter_map(|hierarchy| fs::symlink_metadata(hierarchy.mount_point.join(relative)).ok())
+        .map(|metadata| metadata.uid())
+        .peekable();
+    owners.peek().is_some() && owners.all(|owner| owner == uid)
+}
+
+/// The state of every container that an OCI runtime has now; that of root comes first.
 pub(super) fn states(roots: &Roots) -> Vec<State> {
     let mut directories: Vec<(PathBuf, Option<Arc<str>>, Option<u32>)> =
         STATE_ROOTS.iter().map(|root| (roots.host_path(root), None, None)).collect();
@@ -146,7 +204,8 @@ pub(super) fn states(roots: &Roots) -> Vec<State> {
         );
     }
     let users = roots.host_path("/run/user");
-    for user in subdirectories(&users, NAMESPACES_MAX) {
+    let root = [String::from("0")].into_iter();
+    for user in root.chain(subdirectories(&users, NAMESPACES_MAX).into_iter().filter(|user| user != "0")) {
         let Ok(uid) = user.parse() else { continue };
         directories.extend(["runc", "crun"].map(|name| (users.join(&user).join(name), None, Some(uid))));
     }
@@ -180,9 +239,9 @@ fn read(root: &Path, id: &str, namespace: Option<Arc<str>>, uid: Option<u32>) ->
 
 fn read_runc(directory: &Path, owner: Option<u32>) -> Option<(String, String, Cgroups)> {
     let state: RuncState = file::read_json(&directory.join("state.json"), owner).ok()?;
-    let labels = state.config.and_then(|config| config.labels).unwrap_or_default();
-    let bundle = labels.iter().find_map(|label| label.strip_prefix("bundle=")).unwrap_or_default().to_owned();
-    Some((state.created, bundle, Cgroups::Directories(state.cgroup_paths.into_values().collect())))
+    let bundle = state.config.and_then(|config| config.bundle).unwrap_or_default();
+    let CgroupPaths { unified, pids } = state.cgroup_paths;
+    Some((state.created, bundle, Cgroups::Directories(unified.into_iter().chain(pids).collect())))
 }
 
 fn read_crun(directory: &Path, owner: Option<u32>) -> Option<(String, String, Cgroups)> {

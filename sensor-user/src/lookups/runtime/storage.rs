@@ -7,6 +7,7 @@ use sensor_core::engine::ContainerQuery;
 use sensor_core::fact::Runtime;
 use serde::Deserialize;
 
+use super::super::json::Find;
 use super::super::{Roots, file};
 use super::{Found, oci, owner, text, time};
 
@@ -62,10 +63,8 @@ pub(super) fn read(roots: &Roots, query: &ContainerQuery) -> Found {
 }
 
 fn read_index(path: &std::path::Path, query: &ContainerQuery) -> Found {
-    let entries: Vec<Entry> = file::read_json(path, owner(query)).unwrap_or_default();
-    let Some(entry) = entries.into_iter().find(|entry| *entry.id == *query.id) else {
-        return Found::default();
-    };
+    let find = Find::new(|entry: &Entry| *entry.id == *query.id);
+    let Ok(Some(entry)) = file::read_json_with(path, owner(query), find) else { return Found::default() };
     let metadata: Metadata = serde_json::from_str(&entry.metadata).unwrap_or_default();
     Found {
         name: entry.names.first().and_then(|name| text(name)),

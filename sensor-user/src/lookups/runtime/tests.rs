@@ -410,6 +410,111 @@ fn state_of_the_runtimes_gives_the_containers_that_exist() {
     assert_eq!(existing[0].name.as_deref(), Some("etcd"));
 }
 
+/// Writes what crun notes of a user's container, as that user.
+fn write_users_state(host: &Host, uid: u32, id: &str, cgroup: &str) {
+    let status = json!({"cgroup-path": cgroup, "bundle": format!("/run/user/{uid}/bundle")});
+    host.write(&format!("/run/user/{uid}/crun/{id}/status"), status);
+    let annotations = json!({"annotations": {"nerdctl/name": "mine"}});
+    host.write(&format!("/run/user/{uid}/bundle/config.json"), annotations);
+    chown_all(&host.path(&format!("/run/user/{uid}")), uid);
+}
+
+#[test]
+fn a_users_state_gives_no_cgroups_but_those_of_the_users_containers() {
+    let uid = some_user();
+    let slice = format!("/user.slice/user-{uid}.slice");
+    let good = format!("{slice}/user@{uid}.service/user.slice/libpod-x.scope");
+    let cases = [
+        (good.clone(), true),
+        ("/system.slice/containerd.service".into(), false),
+        ("/".into(), false),
+        ("/user.slice".into(), false),
+        (slice.clone(), false),
+        (format!("{slice}/"), false),
+        (format!("{slice}/user@{uid}.service"), false),
+        (format!("{slice}/user@{uid}.service/"), false),
+        (format!("{slice}/session-1.scope"), false),
+        (format!("{slice}/a/../../../system.slice/x.service"), false),
+        (format!("{slice}/./x"), false),
+        (format!("/user.slice/user-{}.slice/user@1.service/x", uid + 1), false),
+        (format!("/x{good}"), false),
+        (good[1..].into(), false),
+    ];
+    for (cgroup, is_his) in cases {
+        let host = Host::new();
+        fs::create_dir_all(host.path("/run/systemd/system")).unwrap();
+        write_users_state(&host, uid, "x", &cgroup);
+        let found: Vec<_> =
+            host.containers().existing().into_iter().flat_map(|metadata| metadata.cgroups).collect();
+        assert_eq!(found, if is_his { vec![Arc::from(cgroup.as_str())] } else { vec![] }, "{cgroup}");
+    }
+}
+
+#[test]
+fn without_systemd_a_users_cgroup_is_one_that_was_handed_over() {
+    let uid = some_user();
+    let host = Host::new();
+    write_users_state(&host, uid, "x", "/users/x");
+    let cgroups = host.path("/cgroup");
+    let hierarchies =
+        Hierarchies { unified: Some(Hierarchy { id: 0, mount_point: cgroups.clone() }), pids: None };
+    let containers = Containers::new(host.containers().roots, hierarchies);
+    assert_eq!(containers.existing(), [], "there is no such cgroup");
+    fs::create_dir_all(cgroups.join("users/x")).unwrap();
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(containers.existing(), [], "it is root's");
+    }
+    chown_all(&cgroups.join("users"), uid);
+    assert_eq!(containers.existing().len(), 1);
+}
+
+#[test]
+fn a_users_state_never_touches_an_id_of_root() {
+    let uid = some_user();
+    let cgroup = format!("/user.slice/user-{uid}.slice/user@{uid}.service/x");
+    let host = Host::new();
+    fs::create_dir_all(host.path("/run/systemd/system")).unwrap();
+    // One that root's runtime has state of, one that only its manager has, and one of the user's own.
+    host.write("/run/crun/plain/status", json!({"cgroup-path": "/plain"}));
+    host.write(&format!("/var/lib/docker/containers/{ID}/config.v2.json"), docker_state());
+    for id in ["plain", ID, "own"] {
+        write_users_state(&host, uid, id, &cgroup);
+    }
+    let containers = host.containers();
+    let mut existing = containers.existing();
+    existing.sort_by(|a, b| a.id.cmp(&b.id));
+    let found: Vec<_> = existing
+        .iter()
+        .map(|metadata| (&*metadata.id, metadata.name.as_deref(), metadata.cgroups.clone()))
+        .collect();
+    assert_eq!(found, [("own", Some("mine"), vec![cgroup.into()]), ("plain", None, vec!["/plain".into()])]);
+
+    // The same when the user's runtime is seen at work.
+    let bundle = Some(format!("/run/user/{uid}/bundle").into());
+    let of_user =
+        |id| ContainerQuery { uid: Some(uid), bundle: bundle.clone(), ..query(id, Runtime::Unknown) };
+    assert_eq!(fields(&host.read(&of_user(ID))), DOCKER_FIELDS);
+    assert_eq!(host.read(&of_user("plain")).name, None);
+    assert_eq!(host.read(&of_user("own")).name.as_deref(), Some("mine"));
+    // Nor does removing the user's state count as a removal of root's container.
+    fs::remove_dir_all(host.path(&format!("/run/user/{uid}"))).unwrap();
+    assert!(containers.exists(&of_user(ID)));
+    let bundle = Some("/home/ann/vfs-containers/x/userdata".into());
+    assert!(host.containers().exists(&ContainerQuery { bundle, ..of_user(ID) }));
+}
+
+#[test]
+fn megabytes_of_labels_hide_nothing() {
+    let host = Host::new();
+    let mut state = docker_state();
+    state["Config"]["Labels"] =
+        json!({"a": "x".repeat(5 << 20), "io.kubernetes.pod.name": "web-0", "z": {"b": ["x".repeat(100)]}});
+    host.write(&format!("/var/lib/docker/containers/{ID}/config.v2.json"), &state);
+    let metadata = host.read(&query(ID, Runtime::Docker));
+    assert_eq!(fields(&metadata), DOCKER_FIELDS);
+    assert_eq!(metadata.k8s.unwrap().pod.as_deref(), Some("web-0"));
+}
+
 #[test]
 fn removal_is_the_end_of_a_state_that_was_there() {
     let host = Host::new();

@@ -165,7 +165,7 @@ fn activated_socket_belongs_to_the_daemon_it_was_passed_to() {
 }
 
 #[test]
-fn forked_worker_is_named_before_the_opener() {
+fn opener_is_named_before_workers_that_run_its_program() {
     let mut sensor = Sensor::seeded();
     let (master, worker) = (P(400, "nginx"), P(401, "nginx"));
     let ends_of = bound("0.0.0.0", 2375);
@@ -179,7 +179,7 @@ fn forked_worker_is_named_before_the_opener() {
     sensor.engine.handle_listeners(at(sensor.now), &items);
     sensor.see(|now| accept(now, 1, v2(HOST), ends(LOCAL, PEER)));
     let facts = sensor.facts();
-    assert_eq!(facts.last().and_then(|fact| fact.process.as_ref()).map(|process| process.pid), Some(401));
+    assert_eq!(facts.last().and_then(|fact| fact.process.as_ref()).map(|process| process.pid), Some(400));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 use sensor_common::record::{ConnectStage, Ring};
 
 use super::*;
-use crate::fact::{ConnectResult, Direction, Enrichment};
-use crate::records::{Exec, cgroup, close, connect, ends, fork, v2};
+use crate::fact::{ConnectResult, Direction, Enrichment, ExecRole};
+use crate::records::{Exec, cgroup, close, connect, ends, exit, fork, v2};
 
 const LOCAL: (&str, u16) = ("172.17.0.2", 40_000);
 const REMOTE: (&str, u16) = ("198.18.0.20", 10250);
@@ -108,4 +108,80 @@ fn connect_seen_before_the_cgroup_record_of_the_other_ring_finds_its_container()
     let connect = facts.iter().find(|fact| result(fact).is_some()).expect("a connect");
     assert_eq!(container_id(connect), Some(&*id));
     assert_eq!(connect.quality.enrichment, Enrichment::Partial, "its metadata is still to come");
+}
+
+#[test]
+fn connection_does_not_keep_the_arguments_of_its_process() {
+    let id = long_id("ab");
+    let mut sensor = with_container(&id);
+    sensor.see(|now| Exec::new(now, CURL, v2(50), "/usr/bin/curl", &["curl", "-s"]).bytes());
+    for conn in [1, 2] {
+        sensor.see(|now| connect(now, conn, CURL, v2(50), ends(LOCAL, REMOTE), ConnectStage::Established, 0));
+    }
+    sensor.see(|now| exit(now, CURL, v2(50), 0));
+    sensor.see(|now| close(now, 1, Some(CURL), v2(50), ends(LOCAL, REMOTE)));
+    let facts = sensor.facts();
+    let connected = facts.iter().find(|fact| result(fact).is_some()).expect("a connect");
+    assert_eq!(facts.last().expect("a close").process, connected.process, "still known");
+    drop(facts);
+    for pid in 10_000..12_000 {
+        sensor.see(|now| fork(now, INIT, P(pid, "systemd")));
+        sensor.see(|now| exit(now, P(pid, "systemd"), v2(HOST), 0));
+    }
+    assert!(sensor.facts().is_empty());
+    sensor.see(|now| close(now, 2, Some(CURL), v2(50), ends(LOCAL, REMOTE)));
+    let facts = sensor.facts();
+    let process = facts[0].process.as_ref().expect("a process");
+    assert_eq!((process.pid, process.exe.as_deref(), process.uid), (CURL.0, Some("/usr/bin/curl"), Some(0)));
+    assert_eq!((&process.args, container_id(&facts[0])), (&None, Some(&*id)));
+}
+
+#[test]
+fn process_that_left_its_containers_cgroup_is_the_containers_still() {
+    let id = long_id("ab");
+    let mut sensor = with_container(&id);
+    let (sh, nc) = (P(501, "sh"), P(502, "nc"));
+    sensor.see(|now| Exec { mnt_ns: 2, ..Exec::new(now, sh, v2(50), "/bin/sh", &["sh"]) }.bytes());
+    sensor.see(|now| connect(now, 1, sh, v2(HOST), ends(LOCAL, REMOTE), ConnectStage::Established, 0));
+    sensor.see(|now| Exec { mnt_ns: 2, ..Exec::new(now, sh, v2(HOST), "/bin/ash", &["ash"]) }.bytes());
+    // Nor does it help to have a child, or to bear the name of a runtime.
+    sensor.see(|now| fork(now, sh, nc));
+    sensor
+        .see(|now| Exec { mnt_ns: 2, ..Exec::new(now, nc, v2(HOST), "/bin/nc", &["runc", "init"]) }.bytes());
+    sensor.see(|now| connect(now, 2, nc, v2(HOST), ends(LOCAL, REMOTE), ConnectStage::Established, 0));
+    sensor.see(|now| exit(now, nc, v2(HOST), 0));
+    let facts = sensor.facts();
+    let told: Vec<_> = facts
+        .iter()
+        .filter(|fact| !matches!(fact.kind, FactKind::Container { .. }))
+        .map(|fact| (comm(fact), container_id(fact)))
+        .collect();
+    let own = Some(&*id);
+    assert_eq!(
+        told,
+        [
+            (Some("sh"), own),
+            (Some("sh"), own),
+            (Some("sh"), own),
+            (Some("nc"), own),
+            (Some("nc"), own),
+            (Some("nc"), own)
+        ]
+    );
+}
+
+#[test]
+fn runtime_that_goes_from_the_host_into_a_container_and_back_is_the_hosts() {
+    let id = long_id("ab");
+    let mut sensor = Sensor::ready();
+    let (runc, child) = (P(600, "runc"), P(601, "runc"));
+    let args = ["runc", "create", &*id];
+    sensor.see(|now| Exec::new(now, runc, v2(HOST), "/usr/sbin/runc", &args).bytes());
+    sensor.see(|now| cgroup(now, true, v2(50), runc, &format!("/docker/{id}")));
+    sensor.see(|now| fork(now, runc, child));
+    sensor.see(|now| Exec::new(now, child, v2(50), "/proc/self/exe", &["runc", "init"]).bytes());
+    sensor.see(|now| Exec::new(now, child, v2(HOST), "/usr/sbin/runc", &["runc", "state", &id]).bytes());
+    let facts = sensor.facts();
+    let last = facts.last().expect("an exec");
+    assert_eq!((last.kind.clone(), container_id(last)), (FactKind::Exec { role: ExecRole::Runtime }, None));
 }

@@ -3,7 +3,9 @@ use ContainerAction::{Created, Enriched, Exec as ExecInto, Removed, Started, Sto
 use super::*;
 use crate::fact::Enrichment;
 use crate::records::{Exec, cgroup, exit, fork, v1, v2};
+use sensor_common::record::{CgroupRecord, ExecRecord, TaskId};
 use sensor_common::settings::cgroup_class;
+use std::mem::offset_of;
 
 const SH: P = P(500, "sh");
 
@@ -325,7 +327,12 @@ fn state_file_names_the_cgroup_of_a_container_that_was_there_before() {
     let seed = |id, path: &str| SeedCgroup { key: CgroupKey { hierarchy: 0, id }, path: path.into() };
     sensor.engine.handle_cgroups(vec![seed(60, "/strange"), seed(61, "/strange/inner")]);
     let item = task_item(SH, Some(INIT), v2(61));
-    sensor.engine.handle_process(SeedProcess { item, exe: Some("/bin/sh".into()), args: None });
+    sensor.engine.handle_process(SeedProcess {
+        item,
+        exe: Some("/bin/sh".into()),
+        args: None,
+        truncated: false,
+    });
     sensor.engine.handle_container_metadata(
         at(900),
         ContainerMetadata {
@@ -435,4 +442,43 @@ fn host_cgroups_are_classified_and_forgotten() {
         sensor.requests(),
         [Request::ClassifyCgroup(key, cgroup_class::HOST), Request::ForgetCgroup(key)]
     );
+}
+
+#[test]
+fn users_runtime_speaks_of_no_container_of_root() {
+    let mut sensor = Sensor::ready();
+    let id = long_id("ab");
+    sensor.see(|now| docker_runc(now, RUNC, &["create", &id]));
+    sensor.see(|now| cgroup(now, true, v2(50), RUNC, &format!("/docker/{id}")));
+    sensor.facts();
+    sensor.metadata(&id, "web");
+    sensor.read_facts();
+    let by_user = |mut record: Vec<u8>, task: usize| {
+        let uid = task + offset_of!(TaskId, uid);
+        record[uid..uid + 4].copy_from_slice(&1000_u32.to_ne_bytes());
+        record
+    };
+    for command in ["create", "exec"] {
+        let task = offset_of!(ExecRecord, task);
+        sensor.see(|now| by_user(plain_runc(now, P(700, "runc"), &[command, &id]), task));
+    }
+    assert!(actions(&sensor.facts()).is_empty());
+    sensor.see(|now| cgroup(now, false, v2(50), RUNC, &format!("/docker/{id}")));
+    let fake = format!("/user.slice/user-1000.slice/docker-{id}.scope");
+    let maker = P(701, "mkdir");
+    sensor.see(|now| by_user(cgroup(now, true, v2(51), maker, &fake), offset_of!(CgroupRecord, task)));
+    assert_eq!(actions(&sensor.facts()), [(Stopped, &*id)], "not created anew");
+    assert_eq!(sensor.engine.containers.peek(&id).map(crate::containers::Entry::owner), Some(0));
+}
+
+#[test]
+fn name_in_an_exec_does_not_move_a_container_that_lives() {
+    let mut sensor = Sensor::ready();
+    let id = long_id("ab");
+    sensor.see(|now| cgroup(now, true, v2(50), RUNC, &format!("/docker/{id}")));
+    sensor.facts();
+    let name = format!("docker-{id}.scope");
+    let task = P(500, "sh");
+    sensor.see(|now| Exec { cgroup_name: &name, ..Exec::new(now, task, v2(77), "/bin/sh", &["sh"]) }.bytes());
+    assert_eq!(container_id(&sensor.facts()[0]), None);
 }

@@ -2,7 +2,7 @@ use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{RecordKind, Ring};
 
 use super::*;
-use crate::health::{Balance, KernelCounters, Loss};
+use crate::health::{Balance, Capability, Coverage, CoverageState, Hook, HookState, KernelCounters, Loss};
 use crate::records::{accept, bound, ends, exit, listener, v2};
 
 fn counters(changes: &[(Ring, RecordKind, Fate, u64)]) -> KernelCounters {
@@ -161,4 +161,66 @@ fn timeout_is_that_of_the_first_thing_due() {
     let now = sensor.tick();
     sensor.record(Ring::Bulk, &exit(now, RUNC, v2(HOST), 0));
     assert_eq!(sensor.engine.poll_timeout(), Some(now + WINDOW_NS));
+}
+
+#[test]
+fn records_released_early_are_reported_and_no_degradation() {
+    let mut sensor = Sensor::ready();
+    let records = crate::merge::MERGE_EVENTS_MAX as u64 + 3;
+    for boot_ns in 0..records {
+        sensor.record(Ring::Bulk, &exit(boot_ns, RUNC, v2(HOST), 0));
+    }
+    sensor.engine.handle_counters(at(2000), &KernelCounters::default());
+    let healths = healths(sensor.outputs());
+    let early = Loss { ring: None, kind: "released-early", lost: 0, suppressed: 0, evicted: 3 };
+    assert_eq!((healths[0].state, &*healths[0].loss), (HealthState::Running, &[early][..]));
+}
+
+#[test]
+fn hooks_that_change_later_are_reported_with_all_coverage() {
+    let hook = |state| Hook { name: "fentry/x".into(), program: "x".into(), state, reason: None };
+    let coverage = |state| Coverage { capability: Capability::Execs, state, reason: None, since: at(1) };
+    let mut sensor = Sensor::seeded();
+    sensor.engine.handle_hooks(at(900), vec![hook(HookState::Attached)], Vec::new());
+    assert!(sensor.outputs().is_empty(), "the ready record is the first");
+    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.outputs();
+    for (now, hook_state, coverage_state, expected) in [
+        (2000, HookState::Unavailable, CoverageState::Blind, HealthState::Degraded),
+        (3000, HookState::Attached, CoverageState::Live, HealthState::Running),
+    ] {
+        let (hooks, coverage) = (vec![hook(hook_state)], vec![coverage(coverage_state)]);
+        sensor.engine.handle_hooks(at(now), hooks.clone(), coverage.clone());
+        let health = healths(sensor.outputs()).pop().expect("a record");
+        assert_eq!((health.state, health.hooks, health.coverage), (expected, hooks, coverage));
+    }
+}
+
+#[test]
+fn sensor_that_is_blind_is_not_in_order_again_when_nothing_is_lost() {
+    let mut sensor = Sensor::ready();
+    let coverage =
+        Coverage { capability: Capability::Execs, state: CoverageState::Blind, reason: None, since: at(1) };
+    sensor.engine.handle_hooks(at(1500), Vec::new(), vec![coverage]);
+    sensor.engine.handle_counters(at(2000), &counters(&[LOST]));
+    sensor.engine.handle_counters(at(12_000_000_000), &counters(&[LOST]));
+    assert_eq!(states(sensor.outputs()), [HealthState::Degraded; 3]);
+}
+
+#[test]
+fn records_of_a_backlog_come_out_in_order_however_late_they_are_read() {
+    let mut sensor = Sensor::ready();
+    let see = |sensor: &mut Sensor, boot_ns| {
+        let record = accept(boot_ns, boot_ns, v2(HOST), ends(("10.0.0.1", 2375), ("198.18.0.9", 1)));
+        sensor.record(Ring::Management, &record);
+    };
+    see(&mut sensor, 2_000_000);
+    sensor.engine.handle_drained(1_500_000);
+    sensor.engine.poll(at(1_000_000_000));
+    assert!(sensor.read_facts().is_empty(), "older ones may still be in a ring");
+    see(&mut sensor, 1_600_000);
+    sensor.engine.handle_drained(1_000_000_000);
+    sensor.engine.poll(at(1_000_000_000));
+    let times: Vec<_> = sensor.read_facts().iter().map(|fact| fact.at.boot_ns).collect();
+    assert_eq!(times, [1_600_000, 2_000_000]);
 }

@@ -1,0 +1,162 @@
+//! `struct sock`: who talks to whom.
+
+use core::ptr;
+
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use sensor_common::record::{CgroupId, Endpoints};
+
+use super::{Access, Cgroup, Direct, File, Pointer, Probed, Sock};
+use crate::constants::{ABSENT, offset};
+
+/// `IPPROTO_TCP`. MPTCP sockets (262) report the same connection a second time and are left out.
+const TCP: u16 = 6;
+/// `AF_INET`.
+const AF_INET: u16 = 2;
+/// `AF_INET6`.
+const AF_INET6: u16 = 10;
+/// `TCP_LISTEN`.
+const LISTEN: u8 = 10;
+/// Magic of sockfs.
+const SOCKFS: u64 = 0x534f_434b;
+
+impl<A: Access> Sock<A> {
+    /// Address of the socket: a key.
+    #[inline(always)]
+    pub fn key(self) -> u64 {
+        self.0.address as u64
+    }
+
+    /// Whether this is a TCP socket.
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        self.0.load::<u16>(offset!(sk_protocol)) == TCP
+    }
+
+    /// Whether this is a TCP socket that listens.
+    #[inline(always)]
+    pub fn is_listener(self) -> bool {
+        self.0.load::<u8>(offset!(sk_state)) == LISTEN && self.is_tcp() && {
+            let family: u16 = self.0.load(offset!(sk_family));
+            family == AF_INET || family == AF_INET6
+        }
+    }
+
+    /// Whether a program holds it. False for a connection that no program has accepted yet.
+    #[inline(always)]
+    pub fn is_held(self) -> bool {
+        !self.0.load::<*const u8>(offset!(sk_socket)).is_null()
+    }
+
+    /// Local port; 0 after it was released.
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        self.0.load(offset!(sk_num))
+    }
+
+    /// Remote port.
+    #[inline(always)]
+    pub fn peer_port(self) -> u16 {
+        u16::from_be(self.0.load(offset!(sk_dport)))
+    }
+
+    /// Pending error, an errno.
+    #[inline(always)]
+    pub fn error(self) -> u32 {
+        self.0.load(offset!(sk_err))
+    }
+
+    /// Id of its cgroup, always of the version 2 hierarchy.
+    #[inline(always)]
+    pub fn cgroup_id(self) -> CgroupId {
+        let id = if offset!(sk_cgroup) != ABSENT {
+            Cgroup(self.0.follow(offset!(sk_cgroup))).id()
+        } else {
+            // Linux 5.10: a number with two flags, the lower of which says that there is no cgroup in it.
+            let tagged: u64 = self.0.load(offset!(sk_cgroup_tagged));
+            if tagged & 1 == 0 { Cgroup::<Probed>::new((tagged & !3) as *const u8).id() } else { 0 }
+        };
+        CgroupId { id, hierarchy: 0, reserved: 0 }
+    }
+
+    /// Writes both ends, with `local_port` for the local one.
+    #[inline(always)]
+    pub fn ends(self, local_port: u16, to: *mut Endpoints) {
+        let family: u16 = self.0.load(offset!(sk_family));
+        let (local, peer) = if family == AF_INET6 && offset!(sk_v6_daddr) != ABSENT {
+            let words = |at: u64| [self.0.load::<u64>(at), self.0.load::<u64>(at.wrapping_add(8))];
+            (words(offset!(sk_v6_rcv_saddr)), words(offset!(sk_v6_daddr)))
+        } else {
+            (mapped(self.0.load(offset!(sk_rcv_saddr))), mapped(self.0.load(offset!(sk_daddr))))
+        };
+        let netns: u32 = self.0.follow(offset!(sk_net)).load(offset!(net_inum));
+        // SAFETY: `to` points to room for an `Endpoints`, whose addresses are aligned for u64.
+        unsafe {
+            ptr::write((&raw mut (*to).local_addr).cast(), local);
+            ptr::write((&raw mut (*to).peer_addr).cast(), peer);
+            (*to).local_port = local_port;
+            (*to).peer_port = self.peer_port();
+            (*to).netns = netns;
+        }
+    }
+}
+
+/// The two words of an IPv4-mapped IPv6 address, from an IPv4 address in network order.
+#[inline(always)]
+fn mapped(address: u32) -> [u64; 2] {
+    let prefix = u32::to_be(0xffff);
+    let low = if cfg!(target_endian = "little") {
+        u64::from(address) << 32 | u64::from(prefix)
+    } else {
+        u64::from(prefix) << 32 | u64::from(address)
+    };
+    [0, low]
+}
+
+/// What only the TCP layer knows of a socket.
+pub struct Tcp(Pointer<Direct>);
+
+impl Sock<Direct> {
+    /// Returns the TCP view of a full TCP socket.
+    #[inline(always)]
+    pub fn tcp(self) -> Option<Tcp> {
+        // SAFETY: the pointer is a socket, and the helper checks of which kind.
+        let address = unsafe { bpf_skc_to_tcp_sock(self.0.address.cast_mut().cast()) };
+        if address.is_null() { None } else { Some(Tcp(Pointer::new(address.cast_const().cast()))) }
+    }
+}
+
+impl Tcp {
+    /// Local port; stays after the port was released.
+    #[inline(always)]
+    pub fn local_port(&self) -> u16 {
+        u16::from_be(self.0.load(offset!(inet_sport)))
+    }
+
+    /// Payload bytes received. The kernel counts the peer's FIN as one.
+    #[inline(always)]
+    pub fn bytes_in(&self) -> u64 {
+        let received: u64 = self.0.load(offset!(tcp_bytes_received));
+        let flags: u64 = self.0.load(offset!(sk_flags));
+        received.wrapping_sub((flags >> (offset!(sock_done_bit) & 63)) & 1)
+    }
+
+    /// Payload bytes sent, each once.
+    #[inline(always)]
+    pub fn bytes_out(&self) -> u64 {
+        let sent: u64 = self.0.load(offset!(tcp_bytes_sent));
+        sent.wrapping_sub(self.0.load(offset!(tcp_bytes_retrans)))
+    }
+}
+
+impl<A: Access> File<A> {
+    /// The socket behind this file, if it is one.
+    #[inline(always)]
+    pub fn socket(self) -> Option<Sock<Probed>> {
+        let superblock = self.0.follow(offset!(file_inode)).follow(offset!(inode_sb));
+        if superblock.load::<u64>(offset!(sb_magic)) != SOCKFS {
+            return None;
+        }
+        let socket = Pointer::<Probed>::new(self.0.load(offset!(file_private)));
+        Some(Sock(socket.follow(offset!(socket_sk))))
+    }
+}
