@@ -1,6 +1,6 @@
-//! The table of reported connections that have not ended.
+//! The tables of reported connections that have not ended, one for each direction.
 //!
-//! Most sockets of a node are of no interest, so being told "not in the table" must be cheaper than a hash lookup. An
+//! Most sockets of a node are of no interest, so being told "not in a table" must be cheaper than a hash lookup. An
 //! accepted connection is only ever in it when its local port is watched; for outbound ones a counter per peer port says
 //! whether there can be any.
 
@@ -11,7 +11,7 @@ use sensor_common::counters::Event;
 use sensor_common::record::{CgroupId, Direction, TaskId};
 
 use crate::kernel::{Direct, Sock};
-use crate::maps::{CONNECTION_IDS, CONNECTIONS, OUTBOUND_PORTS, OUTBOUND_PORTS_LEN};
+use crate::maps::{ACCEPTED, CONNECTION_IDS, OUTBOUND, OUTBOUND_PORTS, OUTBOUND_PORTS_LEN};
 
 /// Where a tracked connection stands.
 pub mod stage {
@@ -73,10 +73,12 @@ pub fn new_id(direction: Direction) -> u64 {
 /// Enters a connection; replaces what a socket whose end was missed has left at the same address.
 #[inline(always)]
 pub fn track(sock: Sock<Direct>, connection: &Connection) -> Result<(), Event> {
-    if CONNECTIONS.insert(sock.key(), connection, 0).is_err() {
+    let is_inbound = connection.stage == stage::INBOUND;
+    let table = if is_inbound { &ACCEPTED } else { &OUTBOUND };
+    if table.insert(sock.key(), connection, 0).is_err() {
         return Err(Event::UntrackedConnection);
     }
-    if connection.stage == stage::PENDING {
+    if !is_inbound {
         add_outbound(sock.peer_port(), 1);
     }
     Ok(())
@@ -85,16 +87,27 @@ pub fn track(sock: Sock<Direct>, connection: &Connection) -> Result<(), Event> {
 /// Removes a connection.
 #[inline(always)]
 pub fn untrack(sock: Sock<Direct>, stage: u64) {
+    let table = if stage == stage::INBOUND { &ACCEPTED } else { &OUTBOUND };
     // Fails only when somebody else has removed it, and nobody else removes.
-    if CONNECTIONS.remove(sock.key()).is_ok() && stage != stage::INBOUND {
+    if table.remove(sock.key()).is_ok() && stage != stage::INBOUND {
         add_outbound(sock.peer_port(), -1);
     }
 }
 
-/// Finds the connection of a socket.
+/// Finds the connection of a socket that may be of either direction.
 #[inline(always)]
 pub fn find(sock: Sock<Direct>) -> Option<*mut Connection> {
-    CONNECTIONS.get_ptr_mut(sock.key())
+    let key = sock.key();
+    match ACCEPTED.get_ptr_mut(key) {
+        Some(connection) => Some(connection),
+        None => OUTBOUND.get_ptr_mut(key),
+    }
+}
+
+/// Finds the connection of a socket that has connected out.
+#[inline(always)]
+pub fn find_outbound(sock: Sock<Direct>) -> Option<*mut Connection> {
+    OUTBOUND.get_ptr_mut(sock.key())
 }
 
 /// Whether an outbound connection to this socket's peer port is tracked. The kernel keeps that port in the socket until

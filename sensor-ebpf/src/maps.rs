@@ -43,21 +43,26 @@ pub static TOOLS: HashMap<[u64; 2], u8> = HashMap::with_max_entries(1 << 10, BPF
 #[map]
 pub static RUNTIME_PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(1 << 14, 0);
 
-/// Reported connections that have not ended, by address of their socket.
+/// Accepted connections that have not ended, by address of their socket.
 ///
 /// Not an LRU map: an entry that is evicted to make room is a connection whose end is missed without a trace, and
 /// whoever opens enough connections chooses which. Here a full table is noticed where it happens: it is counted as
-/// [`sensor_common::counters::Event::UntrackedConnection`], an accept is reported all the same, and an outbound connect
-/// is reported when it is tried, because its result will not be known. Entries leave when the socket closes, and a
-/// socket whose end was missed is overwritten by the next one at its address.
+/// [`sensor_common::counters::Event::UntrackedConnection`], and the accept is reported all the same. Entries leave when
+/// the socket closes, and a socket whose end was missed is overwritten by the next one at its address.
 #[map]
-pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(1 << 16, 0);
+pub static ACCEPTED: HashMap<u64, Connection> = HashMap::with_max_entries(1 << 15, 0);
+
+/// Outbound connections that have not ended, like [`ACCEPTED`]; apart from it, so that no container can fill the table of
+/// the management plane by connecting out. Full: a connect is reported when it is tried, because its result will not be
+/// known.
+#[map]
+pub static OUTBOUND: HashMap<u64, Connection> = HashMap::with_max_entries(1 << 15, 0);
 
 /// Length of the value of [`OUTBOUND_PORTS`]: a cache line. More would tell ports apart better and cost more than the
 /// lookups it saves, because random parts of it are never in the cache.
 pub const OUTBOUND_PORTS_LEN: usize = 8;
 
-/// Number of tracked outbound connections by the low bits of their peer port: 0 spares a lookup in [`CONNECTIONS`]. A
+/// Number of tracked outbound connections by the low bits of their peer port: 0 spares a lookup in [`OUTBOUND`]. A
 /// number that is too high, after a missed end, costs a lookup and nothing else.
 #[map]
 pub static OUTBOUND_PORTS: Array<[u64; OUTBOUND_PORTS_LEN]> = Array::with_max_entries(1, 0);

@@ -20,7 +20,7 @@ use sensor_common::record::{
 };
 use sensor_common::settings::{cgroup_class, port_flags};
 
-use crate::connections::{Connection, find, may_be_outbound, new_id, stage, track, untrack};
+use crate::connections::{Connection, find, find_outbound, may_be_outbound, new_id, stage, track, untrack};
 use crate::emit::{count_event, emit, now};
 use crate::kernel::{Access, Direct, Sock, Task, with_current};
 use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of};
@@ -152,7 +152,7 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
 
 #[inline(always)]
 fn connected(sock: Sock<Direct>) -> Result<(), Event> {
-    match find(sock) {
+    match find_outbound(sock) {
         Some(connection) if sock.is_tcp() => established(sock, connection),
         _ => Ok(()),
     }

@@ -1,7 +1,7 @@
 //! The loaded probes and everything one can say to them.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -22,6 +22,11 @@ use zerocopy::FromBytes;
 use super::hooks::{Attach, HookSpec, TABLE, WALK_LISTENERS, WALK_TASKS};
 use super::load::{Loaded, load};
 use super::{KernelError, Options, TaskHierarchy};
+
+/// Most items that one walk keeps: more processes than a node runs.
+const WALK_MAX: usize = 1 << 18;
+/// Bytes read from a walk at a time.
+const WALK_BUFFER: usize = 64 << 10;
 
 /// The places where records come out; they belong to the thread that drains them.
 pub struct Rings {
@@ -232,15 +237,19 @@ impl Probes {
     /// # Errors
     /// When the kernel has no such iterator, or reading it fails.
     pub fn tasks(&mut self) -> Result<Vec<TaskItem>, KernelError> {
-        self.walk(WALK_TASKS)
+        self.walk(WALK_TASKS, |_, _| true)
     }
 
-    /// Walks all holders of listening sockets on watched ports, in all network namespaces.
+    /// Walks all holders of listening sockets on watched ports, in all network namespaces; a process that holds a socket
+    /// under many numbers is listed once for each run of them.
     ///
     /// # Errors
     /// When the kernel has no such iterator, or reading it fails.
     pub fn listeners(&mut self) -> Result<Vec<ListenerItem>, KernelError> {
-        self.walk(WALK_LISTENERS)
+        // Whoever listens can duplicate the socket a million times.
+        self.walk(WALK_LISTENERS, |last: &ListenerItem, item| {
+            (last.sock, last.task.pid) != (item.sock, item.task.pid)
+        })
     }
 
     /// Passes on what the probes have written to their debug log, if they were asked to.
@@ -253,13 +262,50 @@ impl Probes {
         }
     }
 
-    fn walk<T: FromBytes>(&mut self, name: &'static str) -> Result<Vec<T>, KernelError> {
+    /// Runs an iterator and keeps the items that `differs` tells from the last one kept, at most [`WALK_MAX`].
+    fn walk<T: FromBytes>(
+        &mut self,
+        name: &'static str,
+        differs: impl Fn(&T, &T) -> bool,
+    ) -> Result<Vec<T>, KernelError> {
         let hook = TABLE.iter().find(|spec| spec.program == name).map_or(name, |spec| spec.name);
         let program: &mut Iter = program(&mut self.ebpf, name)?;
-        let mut file = open_walk(program).map_err(|error| KernelError::from_program(hook, error))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|source| KernelError::Read { what: hook.to_owned(), source })?;
-        Ok(bytes.chunks_exact(size_of::<T>()).filter_map(|chunk| T::read_from_bytes(chunk).ok()).collect())
+        let file = open_walk(program).map_err(|error| KernelError::from_program(hook, error))?;
+        collect(file, differs).map_err(|source| KernelError::Read { what: hook.to_owned(), source })
+    }
+}
+
+/// Reads items until the end or until [`WALK_MAX`] are kept.
+fn collect<T: FromBytes>(mut file: impl Read, differs: impl Fn(&T, &T) -> bool) -> io::Result<Vec<T>> {
+    let mut items: Vec<T> = Vec::new();
+    let mut buffer = vec![0; WALK_BUFFER];
+    let mut filled = 0;
+    loop {
+        let read = match file.read(&mut buffer[filled..]) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        filled += read;
+        let whole = filled - filled % size_of::<T>();
+        for chunk in buffer[..whole].chunks_exact(size_of::<T>()) {
+            let Ok(item) = T::read_from_bytes(chunk) else { continue };
+            if items.last().is_none_or(|last| differs(last, &item)) {
+                items.push(item);
+            }
+            if items.len() == WALK_MAX {
+                tracing::warn!(
+                    items = WALK_MAX,
+                    "an iterator lists more than can be kept; the rest is left out"
+                );
+                return Ok(items);
+            }
+        }
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
+        if read == 0 {
+            return Ok(items);
+        }
     }
 }
 
@@ -344,6 +390,16 @@ mod tests {
         assert_eq!(comm("runc"), Some(*b"runc\0\0\0\0\0\0\0\0\0\0\0\0"));
         assert_eq!(comm("containerd-shim-runc-v2"), Some(*b"containerd-shim\0"));
         assert_eq!(comm(""), None);
+    }
+
+    #[test]
+    fn items_are_read_whole_whatever_the_pieces_and_repetitions_are_left_out() {
+        let numbers: Vec<u8> =
+            [1_u64, 1, 2, 2, 2, 1].iter().flat_map(|number| number.to_ne_bytes()).collect();
+        let (one, other) = numbers.split_at(11);
+        let differing = collect(one.chain(other), |last: &u64, item| last != item);
+        assert_eq!(differing.expect("readable"), [1, 2, 1]);
+        assert_eq!(collect(&numbers[..], |_: &u64, _| true).expect("readable").len(), 6);
     }
 
     #[test]
