@@ -181,7 +181,11 @@ fn idle(scratch: &Path) -> anyhow::Result<()> {
     std::thread::sleep(SPAN);
     let share = (sensor.cpu()? - before).as_secs_f64() / SPAN.as_secs_f64();
     println!("idle");
-    println!("  resident memory {:8.1} MiB   aim <= 20", sensor.resident()? as f64 / f64::from(1 << 20));
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (resident, rings) = (sensor.resident()?, sensor.resident_rings()?);
+    println!("  resident memory {:8.1} MiB   aim <= 20", mib(resident));
+    println!("    ring buffers  {:8.1} MiB   each page counted twice", mib(rings));
+    println!("    all else      {:8.1} MiB", mib(resident - rings));
     println!("  processor time  {:8.2} % of one processor\n", share * 100.0);
     let last = sensor.stop()?;
     anyhow::ensure!(last.contains(r#""state":"stopping""#), "the sensor did not end in order: {last}");

@@ -121,6 +121,22 @@ impl Sensor {
         Ok(kib * 1024)
     }
 
+    /// The part of the resident memory that is the kernel's ring buffers, bytes: they are mapped twice in a row, so that
+    /// no record is cut at their end, and the kernel counts every page both times.
+    pub fn resident_rings(&self) -> anyhow::Result<u64> {
+        let maps = std::fs::read_to_string(format!("/proc/{}/smaps", self.child.id()))?;
+        let mut is_ring = false;
+        let mut kib = 0;
+        for line in maps.lines() {
+            if let Some(resident) = line.strip_prefix("Rss:") {
+                kib += if is_ring { resident.trim().trim_end_matches(" kB").parse::<u64>()? } else { 0 };
+            } else if line.contains('-') && line.contains(' ') && !line.ends_with("kB") {
+                is_ring = line.contains("bpf-map");
+            }
+        }
+        Ok(kib * 1024)
+    }
+
     /// Processor time used so far, user and system.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
