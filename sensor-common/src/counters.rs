@@ -27,7 +27,7 @@ impl Fate {
 pub enum Event {
     /// A connection could not be entered in the connection table: its end will not be reported.
     UntrackedConnection = 0,
-    /// A connection on a watched port ended that is not in the table: it is older than the sensor, or was evicted.
+    /// A connection on a watched port ended that was not reported before: it is older than the sensor.
     UnknownClose = 1,
     /// A kernel read failed and the field was left empty.
     ReadFailed = 2,

@@ -62,6 +62,8 @@ offsets! {
     sk_err = "sock.sk_err";
     /// Socket flags (`enum sock_flags` bits).
     sk_flags = "sock_common.skc_flags";
+    /// Number of a socket that no other has; 0 until somebody asks for it.
+    sk_cookie = "sock_common.skc_cookie.counter";
     /// `struct socket` of a socket; null until a connection that was accepted by the kernel is taken by a program.
     sk_socket = "sock.sk_socket";
     /// Cgroup pointer.
@@ -158,6 +160,8 @@ offsets! {
     pids_subsys = "enum:cgroup_subsys_id:pids_cgrp_id";
     /// Number of the helper that gives the current task as a typed pointer (5.11).
     helper_current_task_btf = "enum:bpf_func_id:BPF_FUNC_get_current_task_btf";
+    /// Number of a helper that came with the one that gives a socket its number, in tracing programs (5.12).
+    helper_socket_cookie = "enum:bpf_func_id:BPF_FUNC_check_mtu";
     /// Arguments of the exit tracepoint, its hidden first one included; from 6.16 on the last one says `group_dead`.
     exit_args = "args:btf_trace_sched_process_exit";
     /// Bit of `sk_flags` that is set once the peer has sent its FIN.

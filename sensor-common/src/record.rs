@@ -209,7 +209,8 @@ pub struct CloseRecord {
     pub header: RecordHeader,
     /// Connection id of the accept or connect.
     pub conn: u64,
-    /// `CLOCK_BOOTTIME` of establishment, nanoseconds.
+    /// `CLOCK_BOOTTIME` of establishment, nanoseconds; 0 for an inbound connection on kernels from 5.12 on, where the probes
+    /// keep no table of them: it is the time of the accept with this `conn`.
     pub opened_ns: u64,
     /// Payload bytes received (`tcp_sock.bytes_received` less the FIN).
     pub bytes_in: u64,
@@ -276,7 +277,9 @@ pub struct ConnectRecord {
 }
 
 abi! {
-/// A successful exec; followed by the tail `cgroup name ‖ file name ‖ arguments` without separators.
+/// A successful exec; followed by the tail `ancestors ‖ cgroup name ‖ file name ‖ arguments` without separators. The
+/// ancestors are [`Ancestor`]s, parent first; they end at the initial process or after [`ANCESTORS_MAX`], and with no flag
+/// set, for an ordinary process of the host, after the parent.
 ///
 /// Source: `sched_process_exec`, process context. Arguments are NUL-separated as in `/proc/<pid>/cmdline`.
 pub struct ExecRecord {
@@ -301,13 +304,10 @@ pub struct ExecRecord {
     pub filename_len: u16,
     /// Bytes of arguments in the tail, at most [`ARGS_MAX`].
     pub args_len: u16,
-    /// Valid entries in `ancestors`.
+    /// Ancestors in the tail, at most [`ANCESTORS_MAX`].
     pub ancestors_len: u16,
     /// Bytes of the whole argument vector in the process.
     pub args_total: u64,
-    /// Parent first. The walk ends at the initial process or after [`ANCESTORS_MAX`]; with no flag set, for an ordinary
-    /// process of the host, after the parent.
-    pub ancestors: [Ancestor; ANCESTORS_MAX],
 }
 }
 
@@ -315,7 +315,7 @@ pub struct ExecRecord {
 pub mod exec_flags {
     /// The name is in the table of runtimes and tools.
     pub const TOOL: u32 = 1;
-    /// The process was a runtime process or forked by one, or (outside of known containers) its parent is one: the
+    /// The process was a runtime process or forked by one, or, in a cgroup that is not classified, its parent is one: the
     /// start of a container, a shim, a helper.
     pub const RUNTIME_LINEAGE: u32 = 1 << 1;
     /// The cgroup is not known to belong to the host.

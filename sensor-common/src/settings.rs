@@ -48,8 +48,9 @@ pub struct Settings {
     pub task_hierarchy_id: u32,
     /// Bytes of arguments to copy, at most [`crate::record::ARGS_MAX`].
     pub args_max: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not zero where the kernel lets a program interrupt itself on a CPU, before 6.1: the probes then count with atomic
+    /// instructions, which wait for every store before them.
+    pub programs_nest: u32,
 }
 
 impl Settings {
@@ -58,13 +59,13 @@ impl Settings {
         task_hierarchy: HIERARCHY_V2,
         task_hierarchy_id: 0,
         args_max: crate::record::ARGS_MAX as u32,
-        reserved: 0,
+        programs_nest: 1,
     };
 
     /// The settings as [`crate::placeholder`] numbers them.
     #[must_use]
     pub const fn words(&self) -> [u32; crate::placeholder::SETTINGS_LEN] {
-        let Self { task_hierarchy, task_hierarchy_id, args_max, reserved } = *self;
-        [task_hierarchy, task_hierarchy_id, args_max, reserved]
+        let Self { task_hierarchy, task_hierarchy_id, args_max, programs_nest } = *self;
+        [task_hierarchy, task_hierarchy_id, args_max, programs_nest]
     }
 }

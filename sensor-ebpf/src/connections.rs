@@ -1,8 +1,11 @@
-//! The tables of reported connections that have not ended, one for each direction.
+//! What is remembered of reported connections until they end.
 //!
-//! Most sockets of a node are of no interest, so being told "not in a table" must be cheaper than a hash lookup. An
-//! accepted connection is only ever in it when its local port is watched; for outbound ones a counter per peer port says
-//! whether there can be any.
+//! Of an accepted connection nothing, where the kernel gives each socket a number of its own: the number is the id of the
+//! connection, and a socket on a watched port that has one was reported. A table, entered and left, would cost more than
+//! both records of the connection together. Of an outbound connection who made it, because at its end nobody could tell.
+//!
+//! Most sockets of a node are of no interest, so being told "not in the table" must be cheaper than a hash lookup: a
+//! counter per peer port says whether there can be an outbound connection.
 
 use core::arch::asm;
 
@@ -13,46 +16,60 @@ use sensor_common::record::{CgroupId, Direction, TaskId};
 use crate::kernel::{Direct, Sock};
 use crate::maps::{ACCEPTED, CONNECTION_IDS, OUTBOUND, OUTBOUND_PORTS, OUTBOUND_PORTS_LEN};
 
-/// Where a tracked connection stands.
-pub mod stage {
-    /// An outbound connect without a result.
-    pub const PENDING: u64 = 0;
-    /// An established outbound connection.
-    pub const OUTBOUND: u64 = 1;
-    /// An accepted connection.
-    pub const INBOUND: u64 = 2;
-}
-
-/// A tracked connection. Its ends are read from the socket again when it closes.
+/// An accepted connection, on kernels where it must be remembered.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Connection {
+pub struct Accepted {
     /// Connection id.
     pub conn: u64,
-    /// Boot clock of the attempt while pending, of establishment after that.
+    /// Boot clock of establishment; 0 where nobody has remembered it.
+    pub opened_ns: u64,
+}
+
+/// An outbound connection. Its ends are read from the socket again when it closes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Outbound {
+    /// Connection id.
+    pub conn: u64,
+    /// Boot clock of the attempt while it has no result, of establishment after that.
     pub since_ns: u64,
-    /// A [`stage`].
-    pub stage: u64,
-    /// The connecting task; zero for accepted connections.
+    /// 0 while it has no result.
+    pub is_established: u64,
+    /// The connecting task.
     pub task: TaskId,
-    /// Cgroup of that task; zero for accepted connections, whose socket knows it.
+    /// Cgroup of that task.
     pub cgroup: CgroupId,
 }
 
-impl Connection {
-    /// An accepted connection.
-    #[inline(always)]
-    pub const fn inbound(conn: u64, since_ns: u64) -> Self {
-        let task = TaskId { pid: 0, uid: 0, start_ns: 0, comm: [0; 16] };
-        let cgroup = CgroupId { id: 0, hierarchy: 0, reserved: 0 };
-        Self { conn, since_ns, stage: stage::INBOUND, task, cgroup }
-    }
+/// Returns the id of a connection that is being accepted.
+#[inline(always)]
+pub fn inbound_id(sock: Sock<Direct>) -> u64 {
+    // The kernel hands out small numbers, which no outbound connection has.
+    sock.number_it().unwrap_or_else(|| new_id(Direction::Inbound))
+}
 
-    /// An outbound connect without a result.
-    #[inline(always)]
-    pub const fn pending(conn: u64, since_ns: u64, task: TaskId, cgroup: CgroupId) -> Self {
-        Self { conn, since_ns, stage: stage::PENDING, task, cgroup }
+/// Remembers an accepted connection.
+#[inline(always)]
+pub fn begin_inbound(sock: Sock<Direct>, conn: u64, opened_ns: u64) -> Result<(), Event> {
+    if Sock::has_number() {
+        return Ok(());
     }
+    ACCEPTED.insert(sock.key(), Accepted { conn, opened_ns }, 0).map_err(|_| Event::UntrackedConnection)
+}
+
+/// Forgets an accepted connection and returns what is known of it; `None` when it was never reported.
+#[inline(always)]
+pub fn end_inbound(sock: Sock<Direct>) -> Option<Accepted> {
+    if Sock::has_number() {
+        let conn = sock.number();
+        return if conn == 0 { None } else { Some(Accepted { conn, opened_ns: 0 }) };
+    }
+    // SAFETY: nobody but the owner of the socket touches its entry.
+    let accepted = unsafe { ACCEPTED.get(sock.key()) }.copied()?;
+    // Fails only when somebody else has removed it, and nobody else removes.
+    let _ = ACCEPTED.remove(sock.key());
+    Some(accepted)
 }
 
 /// Returns a number that no other connection of this run has.
@@ -70,47 +87,32 @@ pub fn new_id(direction: Direction) -> u64 {
     cpu << 48 | (direction as u64) << 47 | id
 }
 
-/// Enters a connection; replaces what a socket whose end was missed has left at the same address.
+/// Remembers an outbound connection; replaces what a socket whose end was missed has left at the same address.
 #[inline(always)]
-pub fn track(sock: Sock<Direct>, connection: &Connection) -> Result<(), Event> {
-    let is_inbound = connection.stage == stage::INBOUND;
-    let table = if is_inbound { &ACCEPTED } else { &OUTBOUND };
-    if table.insert(sock.key(), connection, 0).is_err() {
+pub fn begin_outbound(sock: Sock<Direct>, connection: &Outbound) -> Result<(), Event> {
+    if OUTBOUND.insert(sock.key(), connection, 0).is_err() {
         return Err(Event::UntrackedConnection);
     }
-    if !is_inbound {
-        add_outbound(sock.peer_port(), 1);
-    }
+    add_outbound(sock.peer_port(), 1);
     Ok(())
 }
 
-/// Removes a connection.
+/// Forgets an outbound connection.
 #[inline(always)]
-pub fn untrack(sock: Sock<Direct>, stage: u64) {
-    let table = if stage == stage::INBOUND { &ACCEPTED } else { &OUTBOUND };
+pub fn end_outbound(sock: Sock<Direct>) {
     // Fails only when somebody else has removed it, and nobody else removes.
-    if table.remove(sock.key()).is_ok() && stage != stage::INBOUND {
+    if OUTBOUND.remove(sock.key()).is_ok() {
         add_outbound(sock.peer_port(), -1);
     }
 }
 
-/// Finds the connection of a socket that may be of either direction.
+/// Finds the outbound connection of a socket.
 #[inline(always)]
-pub fn find(sock: Sock<Direct>) -> Option<*mut Connection> {
-    let key = sock.key();
-    match ACCEPTED.get_ptr_mut(key) {
-        Some(connection) => Some(connection),
-        None => OUTBOUND.get_ptr_mut(key),
-    }
+pub fn find_outbound(sock: Sock<Direct>) -> Option<*mut Outbound> {
+    if may_be_outbound(sock) { OUTBOUND.get_ptr_mut(sock.key()) } else { None }
 }
 
-/// Finds the connection of a socket that has connected out.
-#[inline(always)]
-pub fn find_outbound(sock: Sock<Direct>) -> Option<*mut Connection> {
-    OUTBOUND.get_ptr_mut(sock.key())
-}
-
-/// Whether an outbound connection to this socket's peer port is tracked. The kernel keeps that port in the socket until
+/// Whether an outbound connection to this socket's peer port is remembered. The kernel keeps that port in the socket until
 /// it has announced the close.
 #[inline(always)]
 pub fn may_be_outbound(sock: Sock<Direct>) -> bool {

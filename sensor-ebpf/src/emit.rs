@@ -9,6 +9,7 @@ use sensor_common::ABI_VERSION;
 use sensor_common::counters::{COUNTERS_LEN, Event, Fate, event_index, record_index};
 use sensor_common::record::{RecordHeader, RecordKind, Ring};
 
+use crate::constants::setting;
 use crate::maps::{COUNTERS, RING_BULK, RING_MANAGEMENT};
 
 /// The reader polls. A wakeup per record would cost the watched program ten times what the record costs.
@@ -53,10 +54,12 @@ pub fn output<R>(ring: Ring, kind: RecordKind, boot_ns: u64, record: *mut R, len
     count(record_index(ring, kind, if result == 0 { Fate::Submitted } else { Fate::Lost }));
 }
 
-/// Counts something that is not about one record.
+/// Counts something that is not about one record. Several programs do, and one can interrupt another.
 #[inline(always)]
 pub fn count_event(event: Event) {
-    count(event_index(event));
+    if let Some(counter) = counter(event_index(event)) {
+        add_atomically(counter);
+    }
 }
 
 /// # Safety
@@ -78,19 +81,35 @@ fn map(ring: Ring) -> *mut core::ffi::c_void {
     map.cast_mut().cast()
 }
 
-/// Adds one to a counter of this CPU. Atomically, because a softirq can interrupt the addition and add one of its own;
-/// in assembly, because the target has no atomics that fetch nothing, and fetching ones need Linux 5.12.
+/// Adds one to the counter of a record. No two programs share one, so a plain addition is exact where the kernel does not
+/// run a program twice at a time on a CPU.
 #[inline(always)]
 fn count(index: u32) {
+    let Some(counter) = counter(index) else { return };
+    if setting!(programs_nest) != 0 {
+        return add_atomically(counter);
+    }
+    // SAFETY: `counter` points to a counter of this CPU.
+    unsafe { *counter += 1 };
+}
+
+/// Returns a counter of this CPU.
+#[inline(always)]
+fn counter(index: u32) -> Option<*mut u64> {
     let index = index as usize;
     if index >= COUNTERS_LEN {
-        return;
+        return None;
     }
-    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: `index` is within the array; the addition is a single instruction.
-        unsafe {
-            let counter = counters.cast::<u64>().add(index);
-            asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
-        }
+    // SAFETY: `index` is within the array.
+    COUNTERS.get_ptr_mut(0).map(|counters| unsafe { counters.cast::<u64>().add(index) })
+}
+
+/// Adds one in a single instruction, because a softirq can interrupt the program. In assembly, because the target has no
+/// atomics that fetch nothing, and fetching ones need Linux 5.12.
+#[inline(always)]
+fn add_atomically(counter: *mut u64) {
+    // SAFETY: `counter` points to a counter of this CPU.
+    unsafe {
+        asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
     }
 }

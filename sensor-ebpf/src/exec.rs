@@ -9,7 +9,8 @@ use aya_log_ebpf::debug;
 use core::ptr;
 use sensor_common::counters::Event;
 use sensor_common::record::{
-    ARGS_MAX, CGROUP_NAME_MAX, ExecRecord, FILENAME_MAX, RecordKind, Ring, exec_flags,
+    ANCESTORS_MAX, ARGS_MAX, Ancestor, CGROUP_NAME_MAX, ExecRecord, FILENAME_MAX, RecordKind, Ring,
+    exec_flags,
 };
 use sensor_common::settings::{cgroup_class, runtime_process};
 
@@ -18,6 +19,8 @@ use crate::emit::{count_event, now, output};
 use crate::kernel::{Direct, Program, Task, copy_from_user, copy_string, opaque};
 use crate::maps::{EXEC_SCRATCH, EXEC_TAIL, RUNTIME_PROCESSES, TOOLS, class_of};
 
+/// Covers the number of ancestors, for the verifier.
+const ANCESTORS_MASK: u64 = 7;
 /// Covers the length of a cgroup name, for the verifier.
 const NAME_MASK: u64 = 255;
 /// Covers the length of a file name, for the verifier.
@@ -26,7 +29,11 @@ const FILENAME_MASK: u64 = 1023;
 const ARGS_MASK: u64 = ARGS_MAX as u64 - 1;
 
 const _: () = assert!(CGROUP_NAME_MAX as u64 <= NAME_MASK && FILENAME_MAX as u64 <= FILENAME_MASK);
-const _: () = assert!((NAME_MASK + FILENAME_MASK + ARGS_MASK + 1) as usize <= EXEC_TAIL);
+const _: () = assert!(ANCESTORS_MAX as u64 <= ANCESTORS_MASK);
+const _: () = assert!(
+    ANCESTORS_MASK as usize * size_of::<Ancestor>() + (NAME_MASK + FILENAME_MASK + ARGS_MASK + 1) as usize
+        <= EXEC_TAIL
+);
 
 /// Reports an exec.
 #[btf_tracepoint(function = "sched_process_exec")]
@@ -54,9 +61,14 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     let parent = task.parent();
     let place = Place::of(record, task, parent);
     record.flags = place.flags;
-    record.ancestors_len = write_ancestors(record, parent, place.is_ordinary());
+    // SAFETY: the tail begins with room for all ancestors.
+    let ancestors = unsafe { write_ancestors(tail.cast(), parent, place.is_ordinary()) };
+    record.ancestors_len = ancestors as u16;
+    let ancestors = (opaque(ancestors) & ANCESTORS_MASK) * size_of::<Ancestor>() as u64;
+    // SAFETY: the tail has room for the greatest lengths of its parts together.
+    let tail = unsafe { tail.add(ancestors as usize) };
 
-    // SAFETY: the tail has room for the greatest lengths of its three parts together, and for the name at its beginning.
+    // SAFETY: as above.
     let (name, file, args) = unsafe {
         // The agent knows the names of the cgroups that it has told us are the host's.
         let name = if place.class == cgroup_class::HOST {
@@ -71,7 +83,7 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     record.cgroup_name_len = name as u16;
     record.filename_len = file as u16;
     record.args_len = args as u16;
-    let len = size_of::<ExecRecord>() as u64 + name + file + args;
+    let len = size_of::<ExecRecord>() as u64 + ancestors + name + file + args;
     output(place.ring(), RecordKind::Exec, at, scratch.cast::<ExecRecord>(), len);
 
     if record.flags & exec_flags::ARGS_UNREADABLE != 0 {
@@ -106,23 +118,25 @@ unsafe fn copy_arguments(record: &mut ExecRecord, to: *mut u8, task: Task<Direct
 
 /// Writes the ancestors and returns their number. Of an ordinary process of the host the parent is enough: it is in no
 /// output but as somebody's ancestor, and the agent has its exec.
+///
+/// # Safety
+/// `to` must point to room for [`ANCESTORS_MAX`] ancestors.
 #[inline(always)]
-fn write_ancestors(record: &mut ExecRecord, parent: Task<Direct>, parent_only: bool) -> u16 {
+unsafe fn write_ancestors(to: *mut Ancestor, parent: Task<Direct>, parent_only: bool) -> u64 {
     let mut ancestor = parent;
-    let mut len = 0;
-    for slot in &mut record.ancestors {
+    for index in 0..ANCESTORS_MAX {
         // The parent of the first process is the idle task, whose number is 0.
         if ancestor.tgid() == 0 {
-            break;
+            return index as u64;
         }
-        ancestor.identify_ancestor(slot);
-        len += 1;
+        // SAFETY: there is room for `ANCESTORS_MAX`.
+        ancestor.identify_ancestor(unsafe { to.add(index) });
         if parent_only {
-            break;
+            return 1;
         }
         ancestor = ancestor.parent();
     }
-    len
+    ANCESTORS_MAX as u64
 }
 
 /// Whether a program was named through a descriptor or procfs, as runtimes do that execute themselves again.
@@ -138,8 +152,9 @@ fn is_indirect(beginning: u64) -> bool {
 ///   call its programs as it likes and must not get a say on the management ring.
 /// - A process that a runtime forked is on the management ring with its first exec. That is how a container starts; if
 ///   it is not the runtime that executes itself once more, in the mount namespace it came from, it is no runtime after.
-/// - The child of a runtime counts too, for a runtime whose fork was before our time; but not in known containers,
-///   where processes of a container in the host's pid namespace become children of the shim as they like.
+/// - In a cgroup that nobody has classified yet the child of a runtime counts too, should its fork have been before our
+///   time; but not in known containers, where processes of a container in the host's pid namespace become children of
+///   the shim as they like.
 #[derive(Clone, Copy)]
 struct Place {
     tgid: u32,
@@ -160,7 +175,8 @@ impl Place {
         if TOOLS.get_ptr(task.name()).is_some() {
             flags |= exec_flags::TOOL;
         }
-        if known || class != cgroup_class::CONTAINER && RUNTIME_PROCESSES.get_ptr(parent.tgid()).is_some() {
+        let is_new = class != cgroup_class::HOST && class != cgroup_class::CONTAINER;
+        if known || is_new && RUNTIME_PROCESSES.get_ptr(parent.tgid()).is_some() {
             flags |= exec_flags::RUNTIME_LINEAGE;
         }
         if class != cgroup_class::HOST {

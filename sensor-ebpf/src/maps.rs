@@ -3,10 +3,10 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use sensor_common::counters::COUNTERS_LEN;
-use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord};
+use sensor_common::record::{ARGS_MAX, Ancestor, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord};
 use sensor_common::settings::{PORTS_LEN, ROOT_CGROUP, cgroup_class};
 
-use crate::connections::Connection;
+use crate::connections::{Accepted, Outbound};
 
 /// Records of the management plane. Full: the record is lost and counted. The agent sets the size at load.
 #[map]
@@ -43,20 +43,20 @@ pub static TOOLS: HashMap<[u64; 2], u8> = HashMap::with_max_entries(1 << 10, BPF
 #[map]
 pub static RUNTIME_PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(1 << 14, 0);
 
-/// Accepted connections that have not ended, by address of their socket.
+/// Accepted connections that have not ended, by address of their socket; only on kernels where a socket has no number of
+/// its own for us (before 5.12), elsewhere the agent makes it a single entry.
 ///
 /// Not an LRU map: an entry that is evicted to make room is a connection whose end is missed without a trace, and
 /// whoever opens enough connections chooses which. Here a full table is noticed where it happens: it is counted as
 /// [`sensor_common::counters::Event::UntrackedConnection`], and the accept is reported all the same. Entries leave when
 /// the socket closes, and a socket whose end was missed is overwritten by the next one at its address.
 #[map]
-pub static ACCEPTED: HashMap<u64, Connection> = HashMap::with_max_entries(1 << 15, 0);
+pub static ACCEPTED: HashMap<u64, Accepted> = HashMap::with_max_entries(1 << 15, 0);
 
-/// Outbound connections that have not ended, like [`ACCEPTED`]; apart from it, so that no container can fill the table of
-/// the management plane by connecting out. Full: a connect is reported when it is tried, because its result will not be
-/// known.
+/// Outbound connections that have not ended, like [`ACCEPTED`], on every kernel. Full: a connect is reported when it is
+/// tried, because its result will not be known.
 #[map]
-pub static OUTBOUND: HashMap<u64, Connection> = HashMap::with_max_entries(1 << 15, 0);
+pub static OUTBOUND: HashMap<u64, Outbound> = HashMap::with_max_entries(1 << 15, 0);
 
 /// Length of the value of [`OUTBOUND_PORTS`]: a cache line. More would tell ports apart better and cost more than the
 /// lookups it saves, because random parts of it are never in the cache.
@@ -79,16 +79,16 @@ pub static CGROUP_SCRATCH: PerCpuArray<CgroupScratch> = PerCpuArray::with_max_en
 /// `BPF_F_NO_PREALLOC`, for maps that only the agent writes.
 const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// Room for the names and arguments behind an exec record: what the verifier takes for their greatest lengths, which
-/// are the masks in exec.rs, not the limits.
-pub const EXEC_TAIL: usize = 256 + 1024 + ARGS_MAX;
+/// Room behind an exec record: what the verifier takes for the greatest lengths of its parts, which are the masks in
+/// exec.rs, not the limits.
+pub const EXEC_TAIL: usize = 8 * size_of::<Ancestor>() + 256 + 1024 + ARGS_MAX;
 
 /// An exec record and its tail.
 #[repr(C)]
 pub struct ExecScratch {
     /// Fixed part.
     pub record: ExecRecord,
-    /// Cgroup name, file name, arguments.
+    /// Ancestors, cgroup name, file name, arguments.
     pub tail: [u8; EXEC_TAIL],
 }
 

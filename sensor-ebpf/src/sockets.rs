@@ -15,14 +15,17 @@ use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
 use sensor_common::counters::Event;
 use sensor_common::record::{
-    AcceptRecord, CloseRecord, ConnectRecord, ConnectStage, Direction, ListenerRecord, RecordKind, Ring,
-    TaskId,
+    AcceptRecord, CgroupId, CloseRecord, ConnectRecord, ConnectStage, Direction, ListenerRecord, RecordKind,
+    Ring, TaskId,
 };
 use sensor_common::settings::{cgroup_class, port_flags};
 
-use crate::connections::{Connection, find, find_outbound, may_be_outbound, new_id, stage, track, untrack};
+use crate::connections::{
+    Accepted, Outbound, begin_inbound, begin_outbound, end_inbound, end_outbound, find_outbound, inbound_id,
+    may_be_outbound, new_id,
+};
 use crate::emit::{count_event, emit, now};
-use crate::kernel::{Access, Direct, Sock, Task, with_current};
+use crate::kernel::{Access, Direct, Sock, Task, Tcp, with_current};
 use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of};
 
 const ESTABLISHED: i32 = 1;
@@ -106,11 +109,11 @@ fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
     }
     // A program that holds a connection before it is established has accepted it early (TCP Fast Open), or has made it
     // itself: then it was reported when the other side's SYN met ours.
-    if sock.is_held() && find(sock).is_some() {
+    if sock.is_held() && find_outbound(sock).is_some() {
         return Ok(());
     }
     let at = now();
-    let conn = new_id(Direction::Inbound);
+    let conn = inbound_id(sock);
     emit::<AcceptRecord>(Ring::Management, RecordKind::Accept, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
@@ -119,7 +122,7 @@ fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
             sock.ends(sock.local_port(), &raw mut (*record).ends);
         }
     });
-    track(sock, &Connection::inbound(conn, at))
+    begin_inbound(sock, conn, at)
 }
 
 #[inline(always)]
@@ -140,9 +143,10 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
     let mut id = MaybeUninit::<TaskId>::uninit();
     task.identify(id.as_mut_ptr());
     // SAFETY: `identify` writes every member.
+    let task = unsafe { id.assume_init() };
     let connection =
-        Connection::pending(new_id(Direction::Outbound), at, unsafe { id.assume_init() }, cgroup);
-    let tracked = track(sock, &connection);
+        Outbound { conn: new_id(Direction::Outbound), since_ns: at, is_established: 0, task, cgroup };
+    let tracked = begin_outbound(sock, &connection);
     // A connect that cannot be tracked is reported now: its result will not be known.
     if tracked.is_err() || flags_of(sock.peer_port()) & port_flags::LATERAL != 0 {
         report_connect(sock, &raw const connection, at, ConnectStage::Attempted, 0);
@@ -159,12 +163,12 @@ fn connected(sock: Sock<Direct>) -> Result<(), Event> {
 }
 
 #[inline(always)]
-fn established(sock: Sock<Direct>, connection: *mut Connection) -> Result<(), Event> {
+fn established(sock: Sock<Direct>, connection: *mut Outbound) -> Result<(), Event> {
     let at = now();
     report_connect(sock, connection, at, ConnectStage::Established, 0);
     // SAFETY: `connection` points into the map; the kernel holds the lock of the socket it belongs to.
     unsafe {
-        (*connection).stage = stage::OUTBOUND;
+        (*connection).is_established = 1;
         (*connection).since_ns = at;
     }
     Ok(())
@@ -172,13 +176,7 @@ fn established(sock: Sock<Direct>, connection: *mut Connection) -> Result<(), Ev
 
 /// Reports a stage of an outbound connect; `connection` must still say when it was tried.
 #[inline(always)]
-fn report_connect(
-    sock: Sock<Direct>,
-    connection: *const Connection,
-    at: u64,
-    stage: ConnectStage,
-    error: u32,
-) {
+fn report_connect(sock: Sock<Direct>, connection: *const Outbound, at: u64, stage: ConnectStage, error: u32) {
     emit::<ConnectRecord>(Ring::Bulk, RecordKind::Connect, at, |record| {
         // SAFETY: `record` points to room for the record, `connection` to a connection.
         unsafe {
@@ -196,47 +194,59 @@ fn report_connect(
 #[inline(always)]
 fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
     let Some(tcp) = sock.tcp() else { return Ok(()) };
-    // The kernel has released the port by now; this is where it came from.
-    let port = tcp.local_port();
-    let flags = flags_of(port);
-    if flags & port_flags::TRACKED == 0 && !may_be_outbound(sock) {
+    if let Some(connection) = find_outbound(sock) {
+        // SAFETY: `connection` points into the map.
+        let connection = unsafe { &*connection };
+        if connection.is_established == 0 {
+            report_connect(sock, connection, now(), ConnectStage::Failed, sock.error());
+        } else {
+            let opened = Accepted { conn: connection.conn, opened_ns: connection.since_ns };
+            report_close(sock, &tcp, Direction::Outbound, opened, &connection.task, connection.cgroup);
+        }
+        end_outbound(sock);
         return Ok(());
     }
-    let Some(connection) = find(sock) else {
-        let had_opened = old != SYN_SENT && old != SYN_RECV;
-        return if had_opened && flags & port_flags::WATCHED != 0 {
-            Err(Event::UnknownClose)
-        } else {
-            Ok(())
-        };
-    };
-    let at = now();
-    // SAFETY: `connection` points into the map.
-    let stage = unsafe { (*connection).stage };
-    if stage == stage::PENDING {
-        report_connect(sock, connection, at, ConnectStage::Failed, sock.error());
-    } else {
-        let (ring, direction) = if stage == stage::INBOUND {
-            (Ring::Management, Direction::Inbound)
-        } else {
-            (Ring::Bulk, Direction::Outbound)
-        };
-        emit::<CloseRecord>(ring, RecordKind::Close, at, |record| {
-            // SAFETY: `record` points to room for the record, `connection` into the map.
-            unsafe {
-                (*record).conn = (*connection).conn;
-                (*record).opened_ns = (*connection).since_ns;
-                (*record).bytes_in = tcp.bytes_in();
-                (*record).bytes_out = tcp.bytes_out();
-                (*record).task = (*connection).task;
-                (*record).cgroup =
-                    if stage == stage::INBOUND { sock.cgroup_id() } else { (*connection).cgroup };
-                sock.ends(port, &raw mut (*record).ends);
-                (*record).direction = direction as u32;
-                (*record).reserved = 0;
-            }
-        });
+    // The kernel has released the port by now; this is where it came from.
+    let flags = flags_of(tcp.local_port());
+    if flags & port_flags::TRACKED == 0 || old == SYN_SENT || old == SYN_RECV {
+        return Ok(());
     }
-    untrack(sock, stage);
-    Ok(())
+    match end_inbound(sock) {
+        Some(opened) => {
+            let nobody = TaskId { pid: 0, uid: 0, start_ns: 0, comm: [0; 16] };
+            report_close(sock, &tcp, Direction::Inbound, opened, &nobody, sock.cgroup_id());
+            Ok(())
+        }
+        None if flags & port_flags::WATCHED != 0 => Err(Event::UnknownClose),
+        None => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn report_close(
+    sock: Sock<Direct>,
+    tcp: &Tcp,
+    direction: Direction,
+    opened: Accepted,
+    task: &TaskId,
+    cgroup: CgroupId,
+) {
+    let ring = match direction {
+        Direction::Inbound => Ring::Management,
+        Direction::Outbound => Ring::Bulk,
+    };
+    emit::<CloseRecord>(ring, RecordKind::Close, now(), |record| {
+        // SAFETY: `record` points to room for the record.
+        unsafe {
+            (*record).conn = opened.conn;
+            (*record).opened_ns = opened.opened_ns;
+            (*record).bytes_in = tcp.bytes_in();
+            (*record).bytes_out = tcp.bytes_out();
+            (*record).task = *task;
+            (*record).cgroup = cgroup;
+            sock.ends(tcp.local_port(), &raw mut (*record).ends);
+            (*record).direction = direction as u32;
+            (*record).reserved = 0;
+        }
+    });
 }

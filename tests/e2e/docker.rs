@@ -131,8 +131,9 @@ fn run_from_listed_peer(lab: &Lab) -> Result<()> {
         "the verdict does not name the entry: {accept}"
     );
     let recording = sensor.stop()?;
-    let unlisted =
-        recording.of_kind("accept").find(|record| record.is("accept", &[("verdict.listed", "false")]));
+    let unlisted = recording
+        .of_kind("accept")
+        .find(|record| record.is("accept", &[("net.local.ip", NODE_INSIDE), ("verdict.listed", "false")]));
     ensure!(unlisted.is_none(), "a listed peer was judged unlisted: {unlisted:?}");
     Ok(())
 }

@@ -47,10 +47,8 @@ impl Dockerd {
         for address in [NODE_OUTSIDE, NODE_INSIDE, NODE_V6, NODE_V6_OUTSIDE] {
             command.arg("--host").arg(endpoint(address));
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(File::create(&log)?)
-            .stderr(File::options().append(true).open(&log)?);
+        let output = File::options().create(true).append(true).open(&log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let dockerd = Self { process: Process::start(&mut command)?, directory };
         wait_until("dockerd answers", START_TIMEOUT, || dockerd.docker(&["version"]).ok())
             .with_context(|| format!("log of dockerd:\n{}", read_log(&log)))?;

@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use sensor_common::record::{CgroupId, Endpoints};
 
 use super::{Access, Cgroup, Direct, File, Pointer, Probed, Sock};
@@ -24,6 +24,12 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn key(self) -> u64 {
         self.0.address as u64
+    }
+
+    /// The number that no other socket has, 0 when nobody has asked for it yet.
+    #[inline(always)]
+    pub fn number(self) -> u64 {
+        self.0.load(offset!(sk_cookie))
     }
 
     /// Whether this is a TCP socket.
@@ -116,6 +122,23 @@ fn mapped(address: u32) -> [u64; 2] {
 pub struct Tcp(Pointer<Direct>);
 
 impl Sock<Direct> {
+    /// Whether the kernel has a helper that gives a socket a number (5.12).
+    #[inline(always)]
+    pub fn has_number() -> bool {
+        offset!(helper_socket_cookie) != ABSENT
+    }
+
+    /// Gives the socket its number, unless it has one, and returns it; `None` on kernels that cannot.
+    #[inline(always)]
+    pub fn number_it(self) -> Option<u64> {
+        if Self::has_number() {
+            // SAFETY: the pointer is a socket; the verifier prunes the call on kernels without the helper.
+            Some(unsafe { bpf_get_socket_cookie(self.0.address.cast_mut().cast()) })
+        } else {
+            None
+        }
+    }
+
     /// Returns the TCP view of a full TCP socket.
     #[inline(always)]
     pub fn tcp(self) -> Option<Tcp> {

@@ -151,7 +151,7 @@ fn close(raw: CloseRecord) -> Result<Event, DecodeError> {
     };
     Ok(Event::Close(Box::new(CloseEvent {
         conn: raw.conn,
-        opened_ns: raw.opened_ns,
+        opened_ns: (raw.opened_ns != 0).then_some(raw.opened_ns),
         bytes_in: raw.bytes_in,
         bytes_out: raw.bytes_out,
         cgroup: raw.cgroup.into(),

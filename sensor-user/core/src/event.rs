@@ -82,8 +82,8 @@ pub struct AcceptEvent {
 pub struct CloseEvent {
     /// Connection number.
     pub conn: u64,
-    /// When it was established, boot clock.
-    pub opened_ns: u64,
+    /// When it was established, boot clock; `None` when the probes leave that to the accept.
+    pub opened_ns: Option<u64>,
     /// Payload received.
     pub bytes_in: u64,
     /// Payload sent.

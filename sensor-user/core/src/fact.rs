@@ -356,8 +356,8 @@ pub enum FactKind {
     Accept,
     /// It ended.
     Close {
-        /// From establishment to the end.
-        duration_ns: u64,
+        /// From establishment to the end; absent when the record of the establishment was lost.
+        duration_ns: Option<u64>,
         /// Payload received.
         bytes_in: u64,
         /// Payload sent.

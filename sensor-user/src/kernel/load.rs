@@ -18,6 +18,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/qu
 
 /// First kernel with the BPF ring buffer.
 const FIRST_KERNEL: (u32, u32) = (5, 8);
+/// First kernel that does not run a program of our kind on a CPU where it is running already.
+const FIRST_WITHOUT_NESTING: (u32, u32) = (6, 1);
 /// Smallest ring buffer: a page.
 const RING_OFF: u32 = 4096;
 
@@ -29,6 +31,7 @@ const OPTIONAL: &[&str] = &[
     "sk_cgroup_tagged",
     "pids_subsys",
     "helper_current_task_btf",
+    "helper_socket_cookie",
     "exit_args",
 ];
 
@@ -71,7 +74,8 @@ pub(super) struct Loaded {
 
 /// Loads the object and creates its maps.
 pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
-    check_release(rustix::system::uname().release().to_string_lossy().as_ref())?;
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let version = check_release(&release)?;
     let types = read_types(&options.btf)?;
     let offsets = resolve(&Btf::parse(&types)?)?;
     let hierarchy = TaskHierarchy::detect(&options.proc)?;
@@ -79,7 +83,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
         task_hierarchy: hierarchy.controller(offsets.pids_subsys),
         task_hierarchy_id: hierarchy.id(),
         args_max: options.args_max.min(ARGS_MAX as u32),
-        reserved: 0,
+        programs_nest: u32::from(version < FIRST_WITHOUT_NESTING),
     };
     // Level 0 is below every level: the verifier removes the lines.
     let log_level = if options.debug { aya_log::Level::Debug as u8 } else { 0 };
@@ -91,6 +95,10 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries("RING_MANAGEMENT", options.management_bytes)
         .map_max_entries("RING_BULK", options.bulk_bytes);
+    if offsets.helper_socket_cookie != ABSENT {
+        // Sockets have numbers of their own: the table is not used.
+        loader.map_max_entries("ACCEPTED", 1);
+    }
     if !options.debug {
         loader.map_max_entries("AYA_LOGS", RING_OFF);
     }
@@ -110,11 +118,12 @@ fn read_types(path: &Path) -> Result<Vec<u8>, KernelError> {
     })
 }
 
-fn check_release(release: &str) -> Result<(), KernelError> {
+/// Returns major and minor version of a kernel that has all that the probes are made of.
+fn check_release(release: &str) -> Result<(u32, u32), KernelError> {
     let mut numbers =
         release.split(|char: char| !char.is_ascii_digit()).map_while(|number| number.parse().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < FIRST_KERNEL { Err(KernelError::TooOld { found: release.to_owned() }) } else { Ok(()) }
+    if version < FIRST_KERNEL { Err(KernelError::TooOld { found: release.to_owned() }) } else { Ok(version) }
 }
 
 /// Resolves every offset, and insists on those the probes cannot do without.

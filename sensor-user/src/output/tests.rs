@@ -199,7 +199,7 @@ fn what_a_container_can_make_many_of_is_bulk() {
         let end = End { ip: Ipv4Addr::LOCALHOST.into(), port: 2375 };
         let (peer, local) = (Some(end), Some(end));
         let net = Net { direction: Some(direction), peer, local, service: Service::Docker, conn: None };
-        let kind = FactKind::Close { duration_ns: 1, bytes_in: 1, bytes_out: 1 };
+        let kind = FactKind::Close { duration_ns: Some(1), bytes_in: 1, bytes_out: 1 };
         Fact { net: Some(net), ..fact(kind) }
     };
     let exec = |role| FactKind::Exec { role };

@@ -213,8 +213,12 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             push_count(out, br#","netns":"#, netns.into());
         }
         FactKind::Close { duration_ns, bytes_in, bytes_out } => {
-            push_count(out, br#","conn":{"duration_ns":"#, duration_ns);
-            push_count(out, br#","bytes_in":"#, bytes_in);
+            push(out, br#","conn":{"#);
+            if let Some(duration_ns) = duration_ns {
+                push_count(out, br#""duration_ns":"#, duration_ns);
+                push(out, b",");
+            }
+            push_count(out, br#""bytes_in":"#, bytes_in);
             push_count(out, br#","bytes_out":"#, bytes_out);
         }
         FactKind::Connect { result } => {

@@ -320,8 +320,9 @@ pub struct Listener {
 /// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Conn {
-    /// From establishment to the end, nanoseconds.
-    pub duration_ns: u64,
+    /// From establishment to the end, nanoseconds; absent when the record of the establishment was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ns: Option<u64>,
     /// Payload bytes received.
     pub bytes_in: u64,
     /// Payload bytes sent, retransmissions excluded.

@@ -177,7 +177,10 @@ fn each_kind_has_its_own_object() {
             ),
         ),
         (
-            Fact { net: Some(net()), ..fact(FactKind::Close { duration_ns: 9, bytes_in: 8, bytes_out: 7 }) },
+            Fact {
+                net: Some(net()),
+                ..fact(FactKind::Close { duration_ns: Some(9), bytes_in: 8, bytes_out: 7 })
+            },
             "close",
             format!(r#"{NET},{quality},"conn":{{"duration_ns":9,"bytes_in":8,"bytes_out":7}}}}"#),
         ),
@@ -543,7 +546,7 @@ fn any_net() -> impl Strategy<Value = Net> {
 fn any_kind() -> impl Strategy<Value = FactKind> {
     prop_oneof![
         Just(FactKind::Accept),
-        any::<(u64, u64, u64)>().prop_map(|(duration_ns, bytes_in, bytes_out)| FactKind::Close {
+        any::<(Option<u64>, u64, u64)>().prop_map(|(duration_ns, bytes_in, bytes_out)| FactKind::Close {
             duration_ns,
             bytes_in,
             bytes_out

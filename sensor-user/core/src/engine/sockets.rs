@@ -26,6 +26,8 @@ pub(super) struct Connection {
     subject: Subject,
     process: Option<Opener>,
     net: Net,
+    /// When it was established, boot clock, nanoseconds.
+    opened_ns: u64,
 }
 
 /// The process of a connection. Its arguments may be large and connections are many and long, so they are not kept here:
@@ -41,7 +43,7 @@ struct Opener {
 }
 
 impl Connection {
-    fn new(subject: &Subject, net: &Net) -> Self {
+    fn new(at: Timestamp, subject: &Subject, net: &Net) -> Self {
         let process = subject.process.as_ref().map(|process| Opener {
             whole: Arc::downgrade(process),
             key: ProcessKey { pid: process.pid, start_ns: process.start_ns },
@@ -52,7 +54,7 @@ impl Connection {
         });
         let (container, k8s) = (subject.container.clone(), subject.k8s.clone());
         let subject = Subject { process: None, container, k8s, enrichment: subject.enrichment };
-        Self { subject, process, net: net.clone() }
+        Self { subject, process, net: net.clone(), opened_ns: at.boot_ns }
     }
 
     /// The subject and the ends of the first record.
@@ -93,18 +95,21 @@ impl Engine {
         let verdict = self.allow.judge(event.ends.peer.ip, service, event.ends.local.port);
         let conn = self.outbox.conn_id(event.conn);
         let net = inbound(&event.ends, service, conn);
-        self.connections.insert(event.conn, Connection::new(&subject, &net));
+        self.connections.insert(event.conn, Connection::new(at, &subject, &net));
         self.send(at, subject, Some(net), FactKind::Accept, Some(verdict));
     }
 
     pub(super) fn on_close(&mut self, at: Timestamp, event: &CloseEvent) {
+        let first = self.connections.remove(&event.conn);
+        // The probes do not remember accepted connections where they need not.
+        let opened_ns = event.opened_ns.or(first.as_ref().map(|first| first.opened_ns));
         let kind = FactKind::Close {
-            duration_ns: at.boot_ns.saturating_sub(event.opened_ns),
+            duration_ns: opened_ns.map(|opened_ns| at.boot_ns.saturating_sub(opened_ns)),
             bytes_in: event.bytes_in,
             bytes_out: event.bytes_out,
         };
-        let (subject, net) = match (self.connections.remove(&event.conn), &event.task) {
-            (Some(connection), _) => connection.recall(&mut self.processes),
+        let (subject, net) = match (first, &event.task) {
+            (Some(first), _) => first.recall(&mut self.processes),
             // Its first record was lost or evicted; this one says the same once more.
             (None, Some(task)) => {
                 let Some(subject) = self.connecting_subject(task, event.cgroup) else { return };
@@ -127,7 +132,7 @@ impl Engine {
         let net = outbound(&event.ends, service, self.outbox.conn_id(event.conn));
         let result = connect_result(event);
         if result == ConnectResult::Established {
-            self.connections.insert(event.conn, Connection::new(&subject, &net));
+            self.connections.insert(event.conn, Connection::new(at, &subject, &net));
         }
         self.send(at, subject, Some(net), FactKind::Connect { result }, None);
     }

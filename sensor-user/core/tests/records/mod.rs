@@ -95,13 +95,13 @@ pub fn accept(boot_ns: u64, conn: u64, cgroup: CgroupId, ends: Endpoints) -> Vec
     bytes(&AcceptRecord { header: header(RecordKind::Accept, boot_ns, 0), conn, cgroup, ends }, &[])
 }
 
-/// The end of a connection; `task` for outbound ones.
+/// The end of a connection; `task` for outbound ones, of which alone the probes know the beginning.
 pub fn close(boot_ns: u64, conn: u64, task: Option<P>, cgroup: CgroupId, ends: Endpoints) -> Vec<u8> {
     let direction = if task.is_some() { Direction::Outbound } else { Direction::Inbound };
     let record = CloseRecord {
         header: header(RecordKind::Close, boot_ns, 0),
         conn,
-        opened_ns: boot_ns - 500,
+        opened_ns: if task.is_some() { boot_ns - 500 } else { 0 },
         bytes_in: 10,
         bytes_out: 20,
         cgroup,

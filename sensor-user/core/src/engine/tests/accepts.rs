@@ -67,7 +67,8 @@ fn close_repeats_the_subject_of_its_accept() {
     let facts = sensor.facts();
     let accept = facts.iter().find(|fact| fact.kind == FactKind::Accept).expect("an accept");
     let close = facts.last().expect("a close");
-    assert_eq!(close.kind, FactKind::Close { duration_ns: 500, bytes_in: 10, bytes_out: 20 });
+    let duration_ns = Some(close.at.boot_ns - accept.at.boot_ns);
+    assert_eq!(close.kind, FactKind::Close { duration_ns, bytes_in: 10, bytes_out: 20 });
     assert_eq!(
         (&close.process, &close.container, &close.net),
         (&accept.process, &accept.container, &accept.net)
@@ -82,6 +83,7 @@ fn close_without_its_accept_speaks_from_its_own_record() {
     let net = facts[0].net.as_ref().expect("a connection");
     assert_eq!(comm(&facts[0]), Some("dockerd"));
     assert_eq!((net.service, net.direction), (Service::Docker, Some(Direction::Inbound)));
+    assert_eq!(facts[0].kind, FactKind::Close { duration_ns: None, bytes_in: 10, bytes_out: 20 });
 }
 
 #[test]
