@@ -277,9 +277,7 @@ pub struct ConnectRecord {
 }
 
 abi! {
-/// A successful exec; followed by the tail `ancestors ‖ cgroup name ‖ file name ‖ arguments` without separators. The
-/// ancestors are [`Ancestor`]s, parent first; they end at the initial process or after [`ANCESTORS_MAX`], and with no flag
-/// set, for an ordinary process of the host, after the parent.
+/// A successful exec; followed by the tail `cgroup name ‖ file name ‖ arguments` without separators.
 ///
 /// Source: `sched_process_exec`, process context. Arguments are NUL-separated as in `/proc/<pid>/cmdline`.
 pub struct ExecRecord {
@@ -304,10 +302,13 @@ pub struct ExecRecord {
     pub filename_len: u16,
     /// Bytes of arguments in the tail, at most [`ARGS_MAX`].
     pub args_len: u16,
-    /// Ancestors in the tail, at most [`ANCESTORS_MAX`].
+    /// Valid entries in `ancestors`.
     pub ancestors_len: u16,
     /// Bytes of the whole argument vector in the process.
     pub args_total: u64,
+    /// Parent first. The walk ends at the initial process or after [`ANCESTORS_MAX`]; with no flag set, for an ordinary
+    /// process of the host, after the parent.
+    pub ancestors: [Ancestor; ANCESTORS_MAX],
 }
 }
 

@@ -9,8 +9,7 @@ use aya_log_ebpf::debug;
 use core::ptr;
 use sensor_common::counters::Event;
 use sensor_common::record::{
-    ANCESTORS_MAX, ARGS_MAX, Ancestor, CGROUP_NAME_MAX, ExecRecord, FILENAME_MAX, RecordKind, Ring,
-    exec_flags,
+    ARGS_MAX, CGROUP_NAME_MAX, ExecRecord, FILENAME_MAX, RecordKind, Ring, exec_flags,
 };
 use sensor_common::settings::{cgroup_class, runtime_process};
 
@@ -19,8 +18,6 @@ use crate::emit::{count_event, now, output};
 use crate::kernel::{Direct, Program, Task, copy_from_user, copy_string, opaque};
 use crate::maps::{EXEC_SCRATCH, EXEC_TAIL, RUNTIME_PROCESSES, TOOLS, class_of};
 
-/// Covers the number of ancestors, for the verifier.
-const ANCESTORS_MASK: u64 = 7;
 /// Covers the length of a cgroup name, for the verifier.
 const NAME_MASK: u64 = 255;
 /// Covers the length of a file name, for the verifier.
@@ -29,11 +26,7 @@ const FILENAME_MASK: u64 = 1023;
 const ARGS_MASK: u64 = ARGS_MAX as u64 - 1;
 
 const _: () = assert!(CGROUP_NAME_MAX as u64 <= NAME_MASK && FILENAME_MAX as u64 <= FILENAME_MASK);
-const _: () = assert!(ANCESTORS_MAX as u64 <= ANCESTORS_MASK);
-const _: () = assert!(
-    ANCESTORS_MASK as usize * size_of::<Ancestor>() + (NAME_MASK + FILENAME_MASK + ARGS_MASK + 1) as usize
-        <= EXEC_TAIL
-);
+const _: () = assert!((NAME_MASK + FILENAME_MASK + ARGS_MASK + 1) as usize <= EXEC_TAIL);
 
 /// Reports an exec.
 #[btf_tracepoint(function = "sched_process_exec")]
@@ -61,14 +54,9 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     let parent = task.parent();
     let place = Place::of(record, task, parent);
     record.flags = place.flags;
-    // SAFETY: the tail begins with room for all ancestors.
-    let ancestors = unsafe { write_ancestors(tail.cast(), parent, place.is_ordinary()) };
-    record.ancestors_len = ancestors as u16;
-    let ancestors = (opaque(ancestors) & ANCESTORS_MASK) * size_of::<Ancestor>() as u64;
-    // SAFETY: the tail has room for the greatest lengths of its parts together.
-    let tail = unsafe { tail.add(ancestors as usize) };
+    record.ancestors_len = write_ancestors(record, parent, place.is_ordinary());
 
-    // SAFETY: as above.
+    // SAFETY: the tail has room for the greatest lengths of its three parts together, and for the name at its beginning.
     let (name, file, args) = unsafe {
         // The agent knows the names of the cgroups that it has told us are the host's.
         let name = if place.class == cgroup_class::HOST {
@@ -83,7 +71,7 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     record.cgroup_name_len = name as u16;
     record.filename_len = file as u16;
     record.args_len = args as u16;
-    let len = size_of::<ExecRecord>() as u64 + ancestors + name + file + args;
+    let len = size_of::<ExecRecord>() as u64 + name + file + args;
     output(place.ring(), RecordKind::Exec, at, scratch.cast::<ExecRecord>(), len);
 
     if record.flags & exec_flags::ARGS_UNREADABLE != 0 {
@@ -118,25 +106,23 @@ unsafe fn copy_arguments(record: &mut ExecRecord, to: *mut u8, task: Task<Direct
 
 /// Writes the ancestors and returns their number. Of an ordinary process of the host the parent is enough: it is in no
 /// output but as somebody's ancestor, and the agent has its exec.
-///
-/// # Safety
-/// `to` must point to room for [`ANCESTORS_MAX`] ancestors.
 #[inline(always)]
-unsafe fn write_ancestors(to: *mut Ancestor, parent: Task<Direct>, parent_only: bool) -> u64 {
+fn write_ancestors(record: &mut ExecRecord, parent: Task<Direct>, parent_only: bool) -> u16 {
     let mut ancestor = parent;
-    for index in 0..ANCESTORS_MAX {
+    let mut len = 0;
+    for slot in &mut record.ancestors {
         // The parent of the first process is the idle task, whose number is 0.
         if ancestor.tgid() == 0 {
-            return index as u64;
+            break;
         }
-        // SAFETY: there is room for `ANCESTORS_MAX`.
-        ancestor.identify_ancestor(unsafe { to.add(index) });
+        ancestor.identify_ancestor(slot);
+        len += 1;
         if parent_only {
-            return 1;
+            break;
         }
         ancestor = ancestor.parent();
     }
-    ANCESTORS_MAX as u64
+    len
 }
 
 /// Whether a program was named through a descriptor or procfs, as runtimes do that execute themselves again.

@@ -3,7 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use sensor_common::counters::COUNTERS_LEN;
-use sensor_common::record::{ARGS_MAX, Ancestor, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord};
+use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord};
 use sensor_common::settings::{PORTS_LEN, ROOT_CGROUP, cgroup_class};
 
 use crate::connections::{Accepted, Outbound};
@@ -79,16 +79,16 @@ pub static CGROUP_SCRATCH: PerCpuArray<CgroupScratch> = PerCpuArray::with_max_en
 /// `BPF_F_NO_PREALLOC`, for maps that only the agent writes.
 const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// Room behind an exec record: what the verifier takes for the greatest lengths of its parts, which are the masks in
-/// exec.rs, not the limits.
-pub const EXEC_TAIL: usize = 8 * size_of::<Ancestor>() + 256 + 1024 + ARGS_MAX;
+/// Room for the names and arguments behind an exec record: what the verifier takes for their greatest lengths, which
+/// are the masks in exec.rs, not the limits.
+pub const EXEC_TAIL: usize = 256 + 1024 + ARGS_MAX;
 
 /// An exec record and its tail.
 #[repr(C)]
 pub struct ExecScratch {
     /// Fixed part.
     pub record: ExecRecord,
-    /// Ancestors, cgroup name, file name, arguments.
+    /// Cgroup name, file name, arguments.
     pub tail: [u8; EXEC_TAIL],
 }
 
