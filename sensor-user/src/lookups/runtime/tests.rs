@@ -93,7 +93,7 @@ fn write_daemon(host: &Host, pid: u32, arguments: &str, mounts: &str) {
     host.write(&format!("/proc/{pid}/cmdline"), arguments);
     fs::create_dir_all(host.path(&format!("/proc/{pid}/ns"))).unwrap();
     symlink(mounts, host.path(&format!("/proc/{pid}/ns/mnt"))).unwrap();
-    symlink("/work", host.path(&format!("/proc/{pid}/cwd"))).unwrap();
+    symlink("/srv", host.path(&format!("/proc/{pid}/cwd"))).unwrap();
     if rustix::process::geteuid().is_root() {
         chown(host.path(&format!("/proc/{pid}")), Some(0), None).unwrap();
     }
@@ -112,7 +112,7 @@ fn docker_data_root_of_a_running_daemon_is_searched() {
     write_daemon(&host, 72, "dockerd\0--data-root=/container\0", "mnt:[2]");
 
     let containers = host.containers();
-    for root in ["/work/data", "/opt/graph"] {
+    for root in ["/srv/data", "/opt/graph"] {
         host.write(&format!("{root}/containers/{ID}/config.v2.json"), docker_state());
         assert_eq!(fields(&containers.read(&query(ID, Runtime::Docker))), DOCKER_FIELDS, "{root}");
         fs::remove_dir_all(host.path(root)).unwrap();
