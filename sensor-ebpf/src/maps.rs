@@ -7,6 +7,7 @@ use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, E
 use sensor_common::settings::{PORTS_LEN, ROOT_CGROUP, cgroup_class};
 
 use crate::connections::{Accepted, Outbound};
+use crate::kernel::opaque;
 
 /// Records of the management plane. Full: the record is lost and counted. The agent sets the size at load.
 #[map]
@@ -104,6 +105,8 @@ pub struct CgroupScratch {
 /// Returns the [`sensor_common::settings::port_flags`] of a port.
 #[inline(always)]
 pub fn flags_of(port: u16) -> u8 {
+    // Masked once more: older verifiers (6.1 seen) take a number whose bytes were swapped for any 64 bits.
+    let port = opaque(u64::from(port)) & (PORTS_LEN as u64 - 1);
     match PORTS.get(0) {
         Some(flags) => flags[port as usize],
         None => 0,

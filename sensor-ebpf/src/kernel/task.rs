@@ -6,8 +6,11 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_bt
 use sensor_common::record::{Ancestor, CgroupId, TaskId};
 use sensor_common::settings::HIERARCHY_V2;
 
-use super::{Access, Cgroup, Direct, Pointer, Probed, Task};
+use super::{Access, Cgroup, Direct, Pointer, Probed, Task, opaque};
 use crate::constants::{ABSENT, offset, setting};
+
+/// Covers `pid.numbers`, for the verifier: 33 levels of at most 31 bytes.
+const NUMBERS_MASK: u64 = 1023;
 
 /// Runs `$body` with `$task` bound to the current task, read the fastest way this kernel allows.
 macro_rules! with_current {
@@ -162,8 +165,11 @@ impl<A: Access> Task<A> {
             let namespace = pid.follow(at.wrapping_add(offset!(upid_ns)));
             return (namespace.load(offset!(pidns_inum)), pid.load(at.wrapping_add(offset!(upid_nr))));
         }
-        let number = pid.probed().address.wrapping_add((level & 63) as usize * offset!(upid_size) as usize);
-        let number = Pointer::<Probed>::new(number.wrapping_add(at as usize));
+        // Masked behind the multiplication: older verifiers (6.1 seen) keep no bounds of a product of two registers, and
+        // refuse to add an unbounded number to a typed pointer.
+        let behind = opaque(u64::from(level) * offset!(upid_size)) & NUMBERS_MASK;
+        let number = pid.probed().address.wrapping_add(behind as usize).wrapping_add(at as usize);
+        let number = Pointer::<Probed>::new(number);
         (number.follow(offset!(upid_ns)).load(offset!(pidns_inum)), number.load(offset!(upid_nr)))
     }
 
