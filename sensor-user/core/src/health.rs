@@ -85,6 +85,8 @@ pub struct Coverage {
 pub enum HookState {
     /// Attached.
     Attached,
+    /// Loaded, and not attached because a better hook is.
+    Standby,
     /// The kernel lacks it or refused it.
     Unavailable,
 }

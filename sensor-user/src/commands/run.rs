@@ -47,7 +47,7 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
         output.add(io::stdout(), destination.kinds, Overflow::Shed)?;
     }
 
-    let mut probes = load(&args, &settings)?;
+    let mut probes = load(&args, &settings, &hierarchies)?;
     let rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
     // Attached before anything is listed: what changes meanwhile waits in the rings.
     probes.attach().map_err(kernel_error)?;
@@ -94,11 +94,12 @@ fn nanoseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn load(args: &RunArgs, settings: &Settings) -> anyhow::Result<Probes> {
+fn load(args: &RunArgs, settings: &Settings, hierarchies: &Hierarchies) -> anyhow::Result<Probes> {
     let options = kernel::Options {
         management_bytes: settings.rings.management_bytes,
         bulk_bytes: settings.rings.bulk_bytes,
         debug: args.probe_log != LogLevel::Off,
+        cgroups: hierarchies.unified.as_ref().map(|unified| unified.mount_point.clone()),
         ..kernel::Options::default()
     };
     let mut probes = Probes::load(&options).map_err(kernel_error)?;

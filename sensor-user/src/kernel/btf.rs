@@ -27,6 +27,7 @@ mod kind {
     pub const VOLATILE: u32 = 9;
     pub const CONST: u32 = 10;
     pub const RESTRICT: u32 = 11;
+    pub const FUNC: u32 = 12;
     pub const FUNC_PROTO: u32 = 13;
     pub const TYPE_TAG: u32 = 18;
     pub const ENUM64: u32 = 19;
@@ -134,7 +135,8 @@ impl<'a> Btf<'a> {
     }
 
     /// Resolves what [`sensor_common::offsets::Offsets::TABLE`] asks for: `struct.member[.member…]` gives an offset in
-    /// bytes, `enum:NAME:VALUE` a value, `sizeof:TYPE` a size in bytes, `args:TYPEDEF` a number of parameters. The first
+    /// bytes, `enum:NAME:VALUE` a value, `sizeof:TYPE` a size in bytes, `args:NAME` the number of parameters of a
+    /// function or of a typedef for a pointer to one. The first
     /// of several alternatives, separated by `|`, that exists counts. `None` when the kernel has none of them.
     #[must_use]
     pub fn resolve(&self, question: &str) -> Option<u32> {
@@ -145,7 +147,7 @@ impl<'a> Btf<'a> {
             } else if let Some(name) = question.strip_prefix("sizeof:") {
                 self.named(name, &[kind::STRUCT, kind::UNION]).next().map(|ty| ty.size_or_type)
             } else if let Some(name) = question.strip_prefix("args:") {
-                self.named(name, &[kind::TYPEDEF]).find_map(|ty| self.parameters(ty))
+                self.named(name, &[kind::TYPEDEF, kind::FUNC]).find_map(|ty| self.parameters(ty))
             } else {
                 let (name, path) = question.split_once('.')?;
                 self.named(name, &[kind::STRUCT, kind::UNION]).find_map(|ty| self.offset(ty, path))
@@ -230,10 +232,14 @@ impl<'a> Btf<'a> {
         })
     }
 
-    fn parameters(&self, typedef: Type) -> Option<u32> {
-        let pointer = self.strip(typedef.size_or_type).filter(|ty| ty.kind() == kind::PTR)?;
-        let function = self.strip(pointer.size_or_type).filter(|ty| ty.kind() == kind::FUNC_PROTO)?;
-        u32::try_from(function.len()).ok()
+    fn parameters(&self, ty: Type) -> Option<u32> {
+        let prototype = if ty.kind() == kind::FUNC {
+            self.get(ty.size_or_type)?
+        } else {
+            let pointer = self.strip(ty.size_or_type).filter(|ty| ty.kind() == kind::PTR)?;
+            self.strip(pointer.size_or_type)?
+        };
+        if prototype.kind() == kind::FUNC_PROTO { u32::try_from(prototype.len()).ok() } else { None }
     }
 
     fn word(&self, at: usize) -> Option<u32> {

@@ -66,6 +66,12 @@ pub enum KernelError {
         /// Why.
         source: ProgramError,
     },
+    /// There is nothing to attach a packet program to.
+    #[error("no cgroup hierarchy of version 2 is mounted, the program on {hook} needs its root")]
+    NoCgroups {
+        /// On which hook.
+        hook: &'static str,
+    },
     /// The embedded object cannot be loaded.
     #[error("cannot load the probes")]
     Object(#[source] Box<EbpfError>),

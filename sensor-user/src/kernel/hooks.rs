@@ -7,6 +7,50 @@ pub enum Attach {
     Tracepoint(&'static str),
     /// Run on demand, over all items of a kind.
     Iterator(&'static str),
+    /// To the beginning of a kernel function.
+    FEntry(&'static str),
+    /// To the end of a kernel function. Where its result lies depends on how many parameters it has.
+    FExit {
+        /// Its name.
+        function: &'static str,
+        /// The number of parameters the program is written for.
+        parameters: u32,
+    },
+    /// To a hook of the security modules; runs only where `bpf` is among the active ones.
+    Lsm(&'static str),
+    /// To the packets of all sockets of the node, at the root of the version 2 cgroups.
+    CgroupSkb(PacketDirection),
+}
+
+/// Which packets a program on [`Attach::CgroupSkb`] sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketDirection {
+    /// Those on their way to a socket.
+    Ingress,
+    /// Those that come from a socket.
+    Egress,
+}
+
+/// Something that one of several programs can do, depending on the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Reports connects to the sockets of runtimes.
+    SocketConnects,
+    /// Reports opens of credential files.
+    CredentialFiles,
+    /// Names the task that takes an accepted connection.
+    AcceptTasks,
+}
+
+/// What becomes of the sensor without a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing the sensor says could be trusted: it does not start.
+    Required,
+    /// It is blind for something, which it says.
+    Optional,
+    /// The next program in the table that has the same feature takes its place.
+    OneOf(Feature),
 }
 
 /// One program and its place in the kernel.
@@ -18,11 +62,12 @@ pub struct HookSpec {
     pub program: &'static str,
     /// Where it goes.
     pub attach: Attach,
-    /// Without a required hook nothing the sensor says can be trusted, and it does not start.
-    pub required: bool,
+    /// What it is worth.
+    pub need: Need,
 }
 
-/// Every hook, in the order of attachment: processes before what they do.
+/// Every hook, in the order of attachment: processes before what they do, and of the programs that share a feature the
+/// one that sees most first.
 pub const TABLE: &[HookSpec] = &[
     tracepoint("tp_btf/sched_process_fork", "sched_process_fork"),
     tracepoint("tp_btf/sched_process_exec", "sched_process_exec"),
@@ -40,10 +85,23 @@ pub const WALK_TASKS: &str = "walk_tasks";
 pub const WALK_LISTENERS: &str = "walk_listeners";
 
 const fn tracepoint(name: &'static str, program: &'static str) -> HookSpec {
-    HookSpec { name, program, attach: Attach::Tracepoint(program), required: true }
+    HookSpec { name, program, attach: Attach::Tracepoint(program), need: Need::Required }
 }
 
 const fn iterator(name: &'static str, program: &'static str, target: &'static str) -> HookSpec {
     // Without it the sensor is blind for what was there before it, which it says.
-    HookSpec { name, program, attach: Attach::Iterator(target), required: false }
+    HookSpec { name, program, attach: Attach::Iterator(target), need: Need::Optional }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_program_has_one_place() {
+        for (index, spec) in TABLE.iter().enumerate() {
+            let same = TABLE[..index].iter().find(|other| other.program == spec.program);
+            assert!(same.is_none(), "{} is in the table twice", spec.program);
+        }
+    }
 }

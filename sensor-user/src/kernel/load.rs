@@ -11,7 +11,8 @@ use zerocopy::IntoBytes as _;
 
 use super::btf::{self, Btf};
 use super::constants::complete;
-use super::{KernelError, TaskHierarchy};
+use super::programs::{Programs, Surroundings};
+use super::{KernelError, TaskHierarchy, security_modules};
 
 /// The probes, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-probes"));
@@ -50,6 +51,10 @@ pub struct Options {
     pub btf: PathBuf,
     /// Mount point of procfs.
     pub proc: PathBuf,
+    /// The kernel's list of active security modules.
+    pub security_modules: PathBuf,
+    /// Where the root of the version 2 cgroups is mounted, if it is.
+    pub cgroups: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -61,6 +66,8 @@ impl Default for Options {
             debug: false,
             btf: PathBuf::from(btf::PATH),
             proc: PathBuf::from("/proc"),
+            security_modules: PathBuf::from(security_modules::PATH),
+            cgroups: None,
         }
     }
 }
@@ -68,16 +75,44 @@ impl Default for Options {
 /// A loaded object whose programs are not loaded yet.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
-    pub(super) btf: AyaBtf,
     pub(super) hierarchy: TaskHierarchy,
+    pub(super) types: KernelTypes,
+}
+
+/// Type information of the running kernel. Large: not kept once the programs are loaded.
+pub(super) struct KernelTypes(Vec<u8>);
+
+impl KernelTypes {
+    fn read(path: &Path) -> Result<Self, KernelError> {
+        fs::read(path).map(Self).map_err(|source| match source.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                KernelError::NoPermission { what: format!("read {}", path.display()), source }
+            }
+            _ => KernelError::NoTypeInformation { path: path.to_owned(), source },
+        })
+    }
+
+    /// Loads the programs of the object.
+    pub(super) fn load_programs(&self, ebpf: Ebpf, options: &Options) -> Result<Programs, KernelError> {
+        let types = Btf::parse(&self.0)?;
+        let btf = AyaBtf::parse(&self.0, Endianness::default())
+            .map_err(|error| KernelError::Object(Box::new(aya::EbpfError::BtfError(error))))?;
+        let around = Surroundings {
+            btf: &btf,
+            parameters: &|function| types.resolve(&format!("args:{function}")),
+            security_modules: &options.security_modules,
+            cgroups: options.cgroups.clone(),
+        };
+        Programs::load(ebpf, around)
+    }
 }
 
 /// Loads the object and creates its maps.
 pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let version = check_release(&release)?;
-    let types = read_types(&options.btf)?;
-    let offsets = resolve(&Btf::parse(&types)?)?;
+    let types = KernelTypes::read(&options.btf)?;
+    let offsets = resolve(&Btf::parse(&types.0)?)?;
     let hierarchy = TaskHierarchy::detect(&options.proc)?;
     let settings = Settings {
         task_hierarchy: hierarchy.controller(offsets.pids_subsys),
@@ -104,18 +139,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
     }
     let object = complete(OBJECT, &offsets, &settings)?;
     let ebpf = loader.load(object.as_bytes()).map_err(KernelError::from_object)?;
-    let btf = AyaBtf::parse(&types, Endianness::default())
-        .map_err(|error| KernelError::Object(Box::new(aya::EbpfError::BtfError(error))))?;
-    Ok(Loaded { ebpf, btf, hierarchy })
-}
-
-fn read_types(path: &Path) -> Result<Vec<u8>, KernelError> {
-    fs::read(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            KernelError::NoPermission { what: format!("read {}", path.display()), source }
-        }
-        _ => KernelError::NoTypeInformation { path: path.to_owned(), source },
-    })
+    Ok(Loaded { ebpf, hierarchy, types })
 }
 
 /// Returns major and minor version of a kernel that has all that the probes are made of.
@@ -163,7 +187,7 @@ mod tests {
 
     #[test]
     fn missing_type_information_names_the_remedy() {
-        let error = read_types(Path::new("/nonexistent/vmlinux")).expect_err("no file");
+        let error = KernelTypes::read(Path::new("/nonexistent/vmlinux")).err().expect("no file");
         assert!(error.is_unsupported());
         assert!(error.to_string().contains("CONFIG_DEBUG_INFO_BTF"), "{error}");
     }

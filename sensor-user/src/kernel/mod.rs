@@ -10,8 +10,11 @@ mod constants;
 pub mod error;
 pub mod hierarchy;
 pub mod hooks;
+mod link;
 mod load;
 mod probes;
+mod programs;
+pub mod security_modules;
 
 pub use error::KernelError;
 pub use hierarchy::TaskHierarchy;

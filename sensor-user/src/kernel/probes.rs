@@ -1,26 +1,23 @@
 //! The loaded probes and everything one can say to them.
 
-use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, Iter, ProgramError};
-use aya::{Btf as AyaBtf, Ebpf};
 use aya_log::EbpfLogger;
 use log::Log;
 use sensor_common::counters::{COUNTERS_LEN, Event, Fate, event_index, record_index};
 use sensor_common::record::{COMM_LEN, CgroupId, ListenerItem, RecordKind, Ring, TaskItem};
 use sensor_common::settings::{PORTS_LEN, port_flags, runtime_process};
-use sensor_core::health::{Hook, HookState, KernelCounters};
+use sensor_core::health::{Hook, KernelCounters};
 use sensor_core::ids::CgroupKey;
 use zerocopy::FromBytes;
 
-use super::hooks::{Attach, HookSpec, TABLE, WALK_LISTENERS, WALK_TASKS};
+use super::hooks::{WALK_LISTENERS, WALK_TASKS};
 use super::load::{Loaded, load};
+use super::programs::Programs;
 use super::{KernelError, Options, TaskHierarchy};
 
 /// Most items that one walk keeps: more processes than a node runs.
@@ -38,8 +35,7 @@ pub struct Rings {
 
 /// The loaded probes.
 pub struct Probes {
-    ebpf: Ebpf,
-    hooks: Vec<Hook>,
+    programs: Programs,
     rings: Option<Rings>,
     /// The probes' own debug log, where it was asked for.
     log: Option<EbpfLogger<&'static dyn Log>>,
@@ -48,8 +44,6 @@ pub struct Probes {
     cgroups: HashMap<MapData, CgroupId, u8>,
     runtime_processes: HashMap<MapData, u32, u8>,
     counters: PerCpuArray<MapData, [u64; COUNTERS_LEN]>,
-    /// Recursion misses of programs that are detached already.
-    missed_before: u64,
     hierarchy: TaskHierarchy,
     proc: PathBuf,
 }
@@ -60,8 +54,7 @@ impl Probes {
     /// # Errors
     /// When the kernel cannot run them or a right is missing, see [`KernelError::is_unsupported`]; when it refuses them.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        let Loaded { mut ebpf, btf, hierarchy } = load(options)?;
-        let hooks = TABLE.iter().map(|spec| load_program(&mut ebpf, spec, &btf)).collect::<Result<_, _>>()?;
+        let Loaded { mut ebpf, hierarchy, types } = load(options)?;
         let log = if options.debug { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let probes = Self {
             rings: Some(Rings {
@@ -74,13 +67,11 @@ impl Probes {
             cgroups: take(&mut ebpf, "CGROUPS")?,
             runtime_processes: take(&mut ebpf, "RUNTIME_PROCESSES")?,
             counters: take(&mut ebpf, "COUNTERS")?,
-            missed_before: 0,
-            ebpf,
-            hooks,
+            programs: types.load_programs(ebpf, options)?,
             hierarchy,
             proc: options.proc.clone(),
         };
-        drop(btf);
+        drop(types);
         release_memory();
         Ok(probes)
     }
@@ -104,39 +95,33 @@ impl Probes {
     /// # Errors
     /// When a required hook cannot be attached. Nothing stays attached then.
     pub fn attach(&mut self) -> Result<(), KernelError> {
-        for spec in TABLE.iter().filter(|spec| matches!(spec.attach, Attach::Tracepoint(_))) {
-            let attached = tracepoint(&mut self.ebpf, spec.program)?.attach();
-            if let Err(error) = attached {
-                self.detach();
-                return Err(KernelError::from_program(spec.name, error));
-            }
-        }
-        for hook in self.hooks.iter_mut().filter(|hook| hook.reason.is_none()) {
-            hook.state = HookState::Attached;
-        }
-        Ok(())
+        self.programs.attach().inspect_err(|_| self.programs.detach())
+    }
+
+    /// Every program that was attached and whether it still is: somebody else may have detached it.
+    #[must_use]
+    pub fn attached_state(&self) -> Vec<(&'static str, bool)> {
+        self.programs.attached_state()
+    }
+
+    /// Attaches a program anew; where the kernel refuses, the next one that has its feature. [`Self::hooks`] tells which.
+    ///
+    /// # Errors
+    /// When a required hook cannot be attached. The others stay attached.
+    pub fn reattach(&mut self, program: &str) -> Result<(), KernelError> {
+        self.programs.reattach(program)
     }
 
     /// Every hook and whether it is in place.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
-        self.hooks.clone()
+        self.programs.hooks()
     }
 
     /// Detaches every program and waits until those that are still running have ended: after this no record is added
     /// and no counter moves. The maps stay readable.
     pub fn detach(&mut self) {
-        self.missed_before = self.recursion_misses();
-        for spec in TABLE.iter().filter(|spec| matches!(spec.attach, Attach::Tracepoint(_))) {
-            if let Ok(program) = tracepoint(&mut self.ebpf, spec.program) {
-                // Fails only for a program that is not loaded.
-                let _ = program.unload();
-            }
-        }
-        for hook in &mut self.hooks {
-            hook.state = HookState::Unavailable;
-            hook.reason.get_or_insert_with(|| Arc::from("detached"));
-        }
+        self.programs.detach();
         wait_for_running_programs();
     }
 
@@ -220,16 +205,8 @@ impl Probes {
         for event in Event::ALL {
             counters.events[event as usize] = sum(event_index(event));
         }
-        counters.recursion_misses = self.missed_before + self.recursion_misses();
+        counters.recursion_misses = self.programs.recursion_misses(&self.proc);
         Ok(counters)
-    }
-
-    /// Runs the kernel did not start because the program was running on that CPU already; the kernel tells them in
-    /// procfs only, and not before 5.12.
-    fn recursion_misses(&self) -> u64 {
-        let fds = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
-        let paths = fds.map(|fd| self.proc.join(format!("self/fdinfo/{}", fd.as_fd().as_raw_fd())));
-        paths.filter_map(|path| parse_recursion_misses(&fs::read_to_string(path).ok()?)).sum()
     }
 
     /// Walks all processes.
@@ -268,10 +245,9 @@ impl Probes {
         name: &'static str,
         differs: impl Fn(&T, &T) -> bool,
     ) -> Result<Vec<T>, KernelError> {
-        let hook = TABLE.iter().find(|spec| spec.program == name).map_or(name, |spec| spec.name);
-        let program: &mut Iter = program(&mut self.ebpf, name)?;
-        let file = open_walk(program).map_err(|error| KernelError::from_program(hook, error))?;
-        collect(file, differs).map_err(|source| KernelError::Read { what: hook.to_owned(), source })
+        let file = self.programs.open_iterator(name)?;
+        collect(file, differs)
+            .map_err(|source| KernelError::Read { what: format!("the iterator {name}"), source })
     }
 }
 
@@ -309,37 +285,6 @@ fn collect<T: FromBytes>(mut file: impl Read, differs: impl Fn(&T, &T) -> bool) 
     }
 }
 
-fn load_program(ebpf: &mut Ebpf, spec: &HookSpec, btf: &AyaBtf) -> Result<Hook, KernelError> {
-    let loaded = match spec.attach {
-        Attach::Tracepoint(name) => tracepoint(ebpf, spec.program)?.load(name, btf),
-        Attach::Iterator(target) => program::<Iter>(ebpf, spec.program)?.load(target, btf),
-    };
-    let reason = match loaded {
-        Ok(()) => None,
-        Err(error) if spec.required => return Err(KernelError::from_program(spec.name, error)),
-        Err(error) => Some(Arc::from(KernelError::from_program(spec.name, error).to_string())),
-    };
-    Ok(Hook { name: spec.name.into(), program: spec.program.into(), state: HookState::Unavailable, reason })
-}
-
-fn open_walk(program: &mut Iter) -> Result<File, ProgramError> {
-    let link = program.attach()?;
-    let link = program.take_link(link)?;
-    link.into_file().map_err(|error| ProgramError::IOError(std::io::Error::other(error)))
-}
-
-fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, KernelError> {
-    program(ebpf, name)
-}
-
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
-{
-    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
-    program.ok_or(KernelError::Incomplete { kind: "program", name })
-}
-
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError> {
     let map = ebpf.take_map(name).ok_or(KernelError::Incomplete { kind: "map", name })?;
     M::try_from(map).map_err(|source| KernelError::Map { what: "use a map of the probes", source })
@@ -355,10 +300,6 @@ fn comm(name: &str) -> Option<[u8; COMM_LEN]> {
     let mut comm = [0; COMM_LEN];
     comm[..kept.len()].copy_from_slice(kept);
     (!kept.is_empty()).then_some(comm)
-}
-
-fn parse_recursion_misses(fdinfo: &str) -> Option<u64> {
-    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
 
 /// Waits until every CPU has left the program it may be in: unlinking a tracepoint does not.
@@ -400,13 +341,5 @@ mod tests {
         let differing = collect(one.chain(other), |last: &u64, item| last != item);
         assert_eq!(differing.expect("readable"), [1, 2, 1]);
         assert_eq!(collect(&numbers[..], |_: &u64, _| true).expect("readable").len(), 6);
-    }
-
-    #[test]
-    fn recursion_misses_are_read_from_fdinfo() {
-        let fdinfo = "pos:\t0\nprog_type:\t26\nrecursion_misses:\t7\nverified_insns:\t223\n";
-        assert_eq!(parse_recursion_misses(fdinfo), Some(7));
-        assert_eq!(parse_recursion_misses("pos:\t0\n"), None);
-        assert_eq!(parse_recursion_misses("recursion_misses:\tx\n"), None);
     }
 }

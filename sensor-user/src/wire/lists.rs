@@ -210,6 +210,8 @@ closed_list! {
 HookState from health::HookState {
     /// Attached.
     Attached = "attached",
+    /// Loaded, and not attached because a better hook is.
+    Standby = "standby",
     /// The kernel lacks it or refused it.
     Unavailable = "unavailable",
 }}

@@ -92,6 +92,7 @@ fn kernel() -> Blob {
     blob.words(&[0, int, 0, int, 0, int]);
     let pointer = blob.ty("", kind::PTR, 0, function);
     blob.ty("btf_trace_event", kind::TYPEDEF, 0, pointer);
+    blob.ty("take", kind::FUNC, 0, function);
     // A second structure of a name, which has what the first one lacks.
     blob.structure("inner", kind::STRUCT, &[("c", int, 96)]);
     blob
@@ -134,6 +135,7 @@ fn values_sizes_and_parameters_are_found() {
     check("enum:wide:SMALL", Some(5));
     check("sizeof:outer", Some(64));
     check("args:btf_trace_event", Some(3));
+    check("args:take", Some(3));
 }
 
 #[test]

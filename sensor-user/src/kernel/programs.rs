@@ -1,0 +1,306 @@
+//! The programs of the object: loads those that this kernel takes, attaches the best of each feature, and keeps why the
+//! others are not in use.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aya::programs::{BtfTracePoint, CgroupSkb, FEntry, FExit, Iter, Lsm, Program, ProgramError};
+use aya::sys::SyscallError;
+use aya::{Btf as AyaBtf, Ebpf};
+use sensor_core::health::{Hook, HookState};
+
+use super::hooks::{Attach, HookSpec, Need, TABLE};
+use super::link::Link;
+use super::{KernelError, security_modules};
+
+/// What tells the usable hooks from the others beside the kernel's answer.
+pub(super) struct Surroundings<'a> {
+    /// The kernel's types.
+    pub(super) btf: &'a AyaBtf,
+    /// The number of parameters of a kernel function.
+    pub(super) parameters: &'a dyn Fn(&str) -> Option<u32>,
+    /// The list of active security modules.
+    pub(super) security_modules: &'a Path,
+    /// Where the root of the version 2 cgroups is mounted.
+    pub(super) cgroups: Option<PathBuf>,
+}
+
+/// The programs and their links.
+pub(super) struct Programs {
+    ebpf: Ebpf,
+    entries: Vec<Entry>,
+    cgroups: Option<PathBuf>,
+}
+
+/// A row of the hook table in this kernel.
+#[derive(Debug)]
+struct Entry {
+    spec: &'static HookSpec,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Loaded; an iterator needs no more.
+    Loaded,
+    Attached(Link),
+    /// Not in use, and why.
+    Unusable(Arc<str>),
+}
+
+impl Programs {
+    /// Loads every program that the kernel takes.
+    ///
+    /// # Errors
+    /// When it does not take a required one.
+    pub(super) fn load(mut ebpf: Ebpf, around: Surroundings<'_>) -> Result<Self, KernelError> {
+        let mut entries = Vec::with_capacity(TABLE.len());
+        for spec in TABLE {
+            let state = match load(&mut ebpf, spec, &around) {
+                Ok(()) => State::Loaded,
+                Err(Refusal::Error(error)) if spec.need == Need::Required => return Err(error),
+                Err(Refusal::Error(error)) => State::Unusable(in_words(error)),
+                Err(Refusal::Reason(reason)) => State::Unusable(reason),
+            };
+            entries.push(Entry { spec, state });
+        }
+        Ok(Self { ebpf, entries, cgroups: around.cgroups })
+    }
+
+    /// Attaches what is not attached: every program, of those that share a feature the first that the kernel accepts.
+    ///
+    /// # Errors
+    /// When a required program cannot be attached; the others are attached all the same.
+    pub(super) fn attach(&mut self) -> Result<(), KernelError> {
+        let mut result = Ok(());
+        while let Some(index) = next_to_attach(&self.entries) {
+            let spec = self.entries[index].spec;
+            self.entries[index].state = match self.link(spec) {
+                Ok(link) => State::Attached(link),
+                Err(error) if spec.need == Need::Required => {
+                    let reason = Arc::from(error.to_string());
+                    result = result.and(Err(error));
+                    State::Unusable(reason)
+                }
+                Err(error) => State::Unusable(in_words(error)),
+            };
+        }
+        result
+    }
+
+    /// Attaches a program anew, whatever has become of its link; where the kernel refuses, another one with its feature.
+    ///
+    /// # Errors
+    /// When a required program cannot be attached.
+    pub(super) fn reattach(&mut self, program: &str) -> Result<(), KernelError> {
+        let attached = |entry: &&mut Entry| matches!(entry.state, State::Attached(_));
+        let of_name = self.entries.iter_mut().filter(|entry| entry.spec.program == program);
+        of_name.filter(attached).for_each(|entry| entry.state = State::Loaded);
+        self.attach()
+    }
+
+    /// Every program that we have attached, and whether it still is.
+    pub(super) fn attached_state(&self) -> Vec<(&'static str, bool)> {
+        let links = self.entries.iter().filter_map(|entry| match &entry.state {
+            State::Attached(link) => Some((entry.spec.program, link.is_attached())),
+            _ => None,
+        });
+        links.collect()
+    }
+
+    /// Detaches every program. Those that are running may go on for a moment.
+    pub(super) fn detach(&mut self) {
+        for entry in &mut self.entries {
+            if !matches!(entry.state, State::Unusable(_)) {
+                entry.state = State::Unusable(Arc::from("detached"));
+            }
+        }
+    }
+
+    /// Every hook and whether it is in place.
+    pub(super) fn hooks(&self) -> Vec<Hook> {
+        let hook = |Entry { spec, state }: &Entry| {
+            let (state, reason) = match state {
+                State::Attached(_) => (HookState::Attached, None),
+                State::Loaded if matches!(spec.attach, Attach::Iterator(_)) => (HookState::Attached, None),
+                State::Loaded => (HookState::Standby, None),
+                State::Unusable(reason) => (HookState::Unavailable, Some(reason.clone())),
+            };
+            Hook { name: spec.name.into(), program: spec.program.into(), state, reason }
+        };
+        self.entries.iter().map(hook).collect()
+    }
+
+    /// Starts an iterator; reading the file runs it.
+    pub(super) fn open_iterator(&mut self, name: &'static str) -> Result<File, KernelError> {
+        let hook = TABLE.iter().find(|spec| spec.program == name).map_or(name, |spec| spec.name);
+        let program: &mut Iter = program(&mut self.ebpf, name)?;
+        let open = |program: &mut Iter| {
+            let link = program.attach()?;
+            let link = program.take_link(link)?;
+            link.into_file().map_err(|error| ProgramError::IOError(io::Error::other(error)))
+        };
+        open(program).map_err(|error| KernelError::from_program(hook, error))
+    }
+
+    /// Runs the kernel did not start because the program was running on that CPU already; the kernel tells them in
+    /// procfs only, and not before 5.12.
+    pub(super) fn recursion_misses(&self, proc: &Path) -> u64 {
+        let fds = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+        let paths = fds.map(|fd| proc.join(format!("self/fdinfo/{}", fd.as_fd().as_raw_fd())));
+        paths.filter_map(|path| parse_recursion_misses(&fs::read_to_string(path).ok()?)).sum()
+    }
+
+    fn link(&self, spec: &HookSpec) -> Result<Link, KernelError> {
+        let missing = KernelError::Incomplete { kind: "program", name: spec.program };
+        let program = self.ebpf.program(spec.program).ok_or(missing)?;
+        let refused = |call: &'static str| {
+            move |io_error| {
+                let error = ProgramError::SyscallError(SyscallError { call, io_error });
+                KernelError::from_program(spec.name, error)
+            }
+        };
+        let program = program.fd().map_err(|error| KernelError::from_program(spec.name, error))?.as_fd();
+        match spec.attach {
+            Attach::CgroupSkb(direction) => {
+                let root = self.cgroups.as_deref().ok_or(KernelError::NoCgroups { hook: spec.name })?;
+                let root = File::open(root)
+                    .map_err(|source| KernelError::Read { what: root.display().to_string(), source })?;
+                Link::attach_to_cgroup(program, root.as_fd(), direction).map_err(refused("bpf_link_create"))
+            }
+            _ => Link::attach(program).map_err(refused("bpf_raw_tracepoint_open")),
+        }
+    }
+}
+
+/// Which program to attach next: one that is loaded and no iterator, unless its feature is there already.
+fn next_to_attach(entries: &[Entry]) -> Option<usize> {
+    let is_served = |need: Need| {
+        let same = entries.iter().filter(|entry| matches!(need, Need::OneOf(_)) && entry.spec.need == need);
+        same.into_iter().any(|entry| matches!(entry.state, State::Attached(_)))
+    };
+    entries.iter().position(|Entry { spec, state }| {
+        matches!(state, State::Loaded) && !matches!(spec.attach, Attach::Iterator(_)) && !is_served(spec.need)
+    })
+}
+
+/// Why a program was not loaded.
+enum Refusal {
+    Error(KernelError),
+    Reason(Arc<str>),
+}
+
+impl From<KernelError> for Refusal {
+    fn from(error: KernelError) -> Self {
+        Self::Error(error)
+    }
+}
+
+fn load(ebpf: &mut Ebpf, spec: &HookSpec, around: &Surroundings<'_>) -> Result<(), Refusal> {
+    let (name, btf) = (spec.program, around.btf);
+    let loaded = match spec.attach {
+        Attach::Tracepoint(tracepoint) => program::<BtfTracePoint>(ebpf, name)?.load(tracepoint, btf),
+        Attach::Iterator(target) => program::<Iter>(ebpf, name)?.load(target, btf),
+        Attach::FEntry(function) => program::<FEntry>(ebpf, name)?.load(function, btf),
+        Attach::FExit { function, parameters } => {
+            let found = (around.parameters)(function);
+            if let Some(found) = found.filter(|found| *found != parameters) {
+                let reason =
+                    format!("{function} has {found} parameters here, this program expects {parameters}");
+                return Err(Refusal::Reason(reason.into()));
+            }
+            program::<FExit>(ebpf, name)?.load(function, btf)
+        }
+        Attach::Lsm(hook) => {
+            security_modules::check(around.security_modules).map_err(Refusal::Reason)?;
+            program::<Lsm>(ebpf, name)?.load(hook, btf)
+        }
+        Attach::CgroupSkb(_) => program::<CgroupSkb>(ebpf, name)?.load(),
+    };
+    loaded.map_err(|error| match KernelError::from_program(spec.name, error) {
+        // The required programs, which need the same rights, have been loaded before.
+        KernelError::NoPermission { source, .. } if needs_trampoline(spec.attach) => {
+            Refusal::Reason(format!("the kernel refuses programs on {} ({source})", spec.name).into())
+        }
+        error => Refusal::Error(error),
+    })
+}
+
+/// Whether the kernel calls the program through code that it generates, which some configurations do not allow.
+const fn needs_trampoline(attach: Attach) -> bool {
+    matches!(attach, Attach::FEntry(_) | Attach::FExit { .. } | Attach::Lsm(_))
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+where
+    &'a mut P: TryFrom<&'a mut Program>,
+{
+    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or(KernelError::Incomplete { kind: "program", name })
+}
+
+/// An error with its causes.
+fn in_words(error: KernelError) -> Arc<str> {
+    format!("{:#}", anyhow::Error::new(error)).into()
+}
+
+fn parse_recursion_misses(fdinfo: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hooks::Feature;
+    use super::*;
+
+    #[test]
+    fn recursion_misses_are_read_from_fdinfo() {
+        let fdinfo = "pos:\t0\nprog_type:\t26\nrecursion_misses:\t7\nverified_insns:\t223\n";
+        assert_eq!(parse_recursion_misses(fdinfo), Some(7));
+        assert_eq!(parse_recursion_misses("pos:\t0\n"), None);
+        assert_eq!(parse_recursion_misses("recursion_misses:\tx\n"), None);
+    }
+
+    fn entry(program: &'static str, attach: Attach, need: Need, state: State) -> Entry {
+        let spec = Box::leak(Box::new(HookSpec { name: program, program, attach, need }));
+        Entry { spec, state }
+    }
+
+    /// The programs that are attached, in order, where the kernel accepts all but `refused`.
+    fn attached(mut entries: Vec<Entry>, refused: &[&str]) -> Vec<&'static str> {
+        let mut order = Vec::new();
+        while let Some(index) = next_to_attach(&entries) {
+            let program = entries[index].spec.program;
+            entries[index].state = if refused.contains(&program) {
+                State::Unusable(Arc::from("refused"))
+            } else {
+                order.push(program);
+                State::Attached(Link::dummy())
+            };
+        }
+        order
+    }
+
+    fn alternatives() -> Vec<Entry> {
+        let one_of = Need::OneOf(Feature::SocketConnects);
+        vec![
+            entry("required", Attach::Tracepoint("a"), Need::Required, State::Loaded),
+            entry("walk", Attach::Iterator("b"), Need::Optional, State::Loaded),
+            entry("unloadable", Attach::Lsm("c"), one_of, State::Unusable(Arc::from("inactive"))),
+            entry("better", Attach::FEntry("d"), one_of, State::Loaded),
+            entry("worse", Attach::Tracepoint("e"), one_of, State::Loaded),
+            entry("other", Attach::FEntry("f"), Need::OneOf(Feature::AcceptTasks), State::Loaded),
+            entry("optional", Attach::FEntry("g"), Need::Optional, State::Loaded),
+        ]
+    }
+
+    #[test]
+    fn of_each_feature_the_first_program_that_is_accepted_is_attached() {
+        assert_eq!(attached(alternatives(), &[]), ["required", "better", "other", "optional"]);
+        assert_eq!(attached(alternatives(), &["better"]), ["required", "worse", "other", "optional"]);
+        assert_eq!(attached(alternatives(), &["better", "worse"]), ["required", "other", "optional"]);
+    }
+}
