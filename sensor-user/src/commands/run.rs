@@ -8,6 +8,7 @@ use sensor_common::settings::port_flags;
 use sensor_core::engine::{Engine, Settings as EngineSettings};
 use sensor_core::fact::Node;
 use sensor_core::health::Capability;
+use sensor_core::ids::CgroupKey;
 use sensor_core::role;
 use sensor_core::time::ClockMap;
 use tokio::signal::unix::{SignalKind, signal};
@@ -156,7 +157,9 @@ fn seed(
     for item in listed(probes.tasks(), standing, WALK_TASKS).unwrap_or_default() {
         let process = processes.seed(item);
         let arg0 = process.args.as_deref().and_then(|args| args.first()).map(|arg| &**arg);
-        let is_tool = role::of_program(process.exe.as_deref(), arg0, tools).is_some();
+        // The name alone would let whoever is in a container choose the ring of his children's execs.
+        let is_tool = engine.is_host_cgroup(CgroupKey::from(item.cgroup))
+            && role::of_program(process.exe.as_deref(), arg0, tools).is_some();
         if is_tool && let Err(error) = probes.mark_runtime_process(item.task.pid) {
             debug!(%error, pid = item.task.pid, "not marked");
             unmarked += 1;

@@ -8,13 +8,20 @@ use std::sync::Arc;
 use super::subject::Whereabouts;
 use crate::containers::Life;
 use crate::engine::{Engine, SeedCgroup, SeedProcess};
-use crate::ids::ProcessKey;
+use crate::ids::{CgroupKey, ProcessKey};
 use crate::inventory::{Maker, Place};
 
 impl Engine {
     /// Takes a process that was there before the sensor.
     pub fn handle_process(&mut self, seed: SeedProcess) {
         self.processes.seed(seed);
+    }
+
+    /// Whether a cgroup is known to be the host's. For processes that were there before the sensor once
+    /// [`Engine::handle_cgroups`] has told of the cgroups.
+    #[must_use]
+    pub fn is_host_cgroup(&self, cgroup: CgroupKey) -> bool {
+        self.place(cgroup) == Whereabouts::Host
     }
 
     /// Takes the cgroups that were there before the sensor; asks to classify each and for every container's metadata.

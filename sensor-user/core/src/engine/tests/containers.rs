@@ -482,3 +482,13 @@ fn name_in_an_exec_does_not_move_a_container_that_lives() {
     sensor.see(|now| Exec { cgroup_name: &name, ..Exec::new(now, task, v2(77), "/bin/sh", &["sh"]) }.bytes());
     assert_eq!(container_id(&sensor.facts()[0]), None);
 }
+
+#[test]
+fn only_a_cgroup_that_was_told_to_be_the_hosts_is_the_hosts() {
+    let mut sensor = Sensor::seeded();
+    let key = |id| CgroupKey { hierarchy: 0, id };
+    let path = format!("/docker/{}", "a".repeat(64)).into();
+    sensor.engine.handle_cgroups(vec![SeedCgroup { key: key(77), path }]);
+    let answers = [HOST, 77, 78].map(|id| sensor.engine.is_host_cgroup(key(id)));
+    assert_eq!(answers, [true, false, false]);
+}
