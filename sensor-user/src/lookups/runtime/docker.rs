@@ -115,11 +115,12 @@ fn scan(roots: &Roots) -> Vec<PathBuf> {
     add_configured(roots, DAEMON_JSON, &mut add);
     // Of this process where it sees the host's root as its own, so that no right over pid 1 is needed.
     let host_mounts = mount_namespace(roots, if roots.host == Path::new("/") { "self" } else { "1" });
+    let root = owner_of(&roots.proc.join("1"));
     for pid in file::subdirectories(&roots.proc, usize::MAX) {
         let process = roots.proc.join(&pid);
-        // Root's daemons in the host's own mounts only: a process of a container may call itself what it likes, and
-        // would otherwise get to name other containers.
-        if !is_daemon(&process) || mount_namespace(roots, &pid) != host_mounts {
+        // Daemons of init's user in the host's own mounts only: a process of a container may call itself what it likes,
+        // and would otherwise get to name other containers.
+        if !is_daemon(&process) || owner_of(&process) != root || mount_namespace(roots, &pid) != host_mounts {
             continue;
         }
         let Ok(arguments) = file::read(&process.join("cmdline"), ARGUMENTS_MAX, None) else { continue };
@@ -141,7 +142,10 @@ fn is_daemon(process: &Path) -> bool {
         process.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
     is_number
         && file::read(&process.join("comm"), 64, None).is_ok_and(|comm| comm.trim_ascii_end() == b"dockerd")
-        && fs::metadata(process).is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+fn owner_of(process: &Path) -> Option<u32> {
+    fs::metadata(process).ok().map(|metadata| metadata.uid())
 }
 
 fn mount_namespace(roots: &Roots, pid: &str) -> Option<PathBuf> {

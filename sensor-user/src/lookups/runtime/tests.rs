@@ -94,16 +94,10 @@ fn write_daemon(host: &Host, pid: u32, arguments: &str, mounts: &str) {
     fs::create_dir_all(host.path(&format!("/proc/{pid}/ns"))).unwrap();
     symlink(mounts, host.path(&format!("/proc/{pid}/ns/mnt"))).unwrap();
     symlink("/srv", host.path(&format!("/proc/{pid}/cwd"))).unwrap();
-    if rustix::process::geteuid().is_root() {
-        chown(host.path(&format!("/proc/{pid}")), Some(0), None).unwrap();
-    }
 }
 
 #[test]
 fn docker_data_root_of_a_running_daemon_is_searched() {
-    if !rustix::process::geteuid().is_root() {
-        return; // only root's daemons count, and only root can make a directory of root's
-    }
     let host = Host::new();
     write_daemon(&host, 1, "init\0", "mnt:[1]");
     write_daemon(&host, 70, "dockerd\0--data-root\0data\0-H\0unix:///x\0", "mnt:[1]");
