@@ -1,8 +1,12 @@
 //! Builds the probes and leaves them in `OUT_DIR` for `kernel::load` to embed; the only place that builds them.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
+
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
 
 #[path = "build/toolchain.rs"]
 #[allow(dead_code, reason = "shared with xtask, which uses other parts of it")]
@@ -58,10 +62,30 @@ fn build() -> Result<(), String> {
     for program in PROGRAMS {
         let built = target_dir.join(&toolchain.target).join("probes").join(program);
         let embedded = out_dir.join(program);
-        fs::copy(&built, &embedded)
+        copy_without_dwarf(&built, &embedded)
             .map_err(|error| format!("cannot copy {} to {}: {error}", built.display(), embedded.display()))?;
     }
     Ok(())
+}
+
+/// Copies an object without its DWARF. That is nine tenths of the file, was there for the linker to make BTF of, and would
+/// take up memory wherever the agent runs.
+fn copy_without_dwarf(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
+    let data = fs::read(from)?;
+    let mut object = Builder::read(&*data)?;
+    for section in &mut object.sections {
+        section.delete =
+            [".debug_", ".rel.debug_"].iter().any(|prefix| section.name.starts_with(prefix.as_bytes()));
+    }
+    object.delete_orphans();
+    // LLVM keeps the names of sections with those of symbols; the writer wants a section of their own.
+    let names = object.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    object.write(&mut stripped)?;
+    Ok(fs::write(to, stripped)?)
 }
 
 /// Names everything the probes are made of, so that an unrelated change does not rebuild them.
