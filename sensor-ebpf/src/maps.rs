@@ -11,11 +11,11 @@ use crate::kernel::opaque;
 
 /// Records of the management plane. Full: the record is lost and counted. The agent sets the size at load.
 #[map]
-pub static RING_MANAGEMENT: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+pub static RING_MANAGEMENT: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 
 /// All other records. Full: the record is lost and counted. The agent sets the size at load.
 #[map]
-pub static RING_BULK: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+pub static RING_BULK: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 
 /// What became of records, see [`sensor_common::counters`].
 #[map]

@@ -326,8 +326,8 @@ pub struct RingsSection {
 impl Default for RingsSection {
     fn default() -> Self {
         Self {
-            management: Size::from_mib(4).into(),
-            bulk: Size::from_mib(8).into(),
+            management: Size::from_mib(2).into(),
+            bulk: Size::from_mib(2).into(),
             poll: Period::from_millis(5).into(),
             merge_window: Period::from_millis(5).into(),
         }

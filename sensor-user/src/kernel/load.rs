@@ -60,8 +60,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            management_bytes: 4 << 20,
-            bulk_bytes: 8 << 20,
+            management_bytes: 2 << 20,
+            bulk_bytes: 2 << 20,
             args_max: ARGS_MAX as u32,
             debug: false,
             btf: PathBuf::from(btf::PATH),
