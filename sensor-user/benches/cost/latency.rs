@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -14,19 +15,21 @@ use serde_json::Value;
 use crate::loops::{WATCHED, tcp_once};
 use crate::sensor::Sensor;
 
-/// Latencies of one run.
-#[derive(Clone, Copy, Debug)]
-pub struct Latency {
-    /// Median.
-    pub p50: Duration,
-    /// 99th percentile.
-    pub p99: Duration,
-    /// Accepts measured.
-    pub samples: usize,
+/// Accepts whose latency is measured.
+const ACCEPTS: usize = 1_000;
+
+/// Measures and prints the table.
+pub fn print(_scratch: &Path) -> anyhow::Result<()> {
+    let latencies = measure(ACCEPTS)?;
+    let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100] as f64 / 1e6;
+    println!("kernel to line, {} accepts", latencies.len());
+    println!("  p50 {:8.2} ms", at(50));
+    println!("  p99 {:8.2} ms   aim <= 12\n", at(99));
+    Ok(())
 }
 
-/// Makes `count` connections at uneven distances and times the `accept` line of each.
-pub fn measure(count: usize) -> anyhow::Result<Latency> {
+/// Makes `count` connections at uneven distances and times the `accept` line of each. Returns nanoseconds, ascending.
+fn measure(count: usize) -> anyhow::Result<Vec<u64>> {
     let mut child = Sensor::command().stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().context("the sensor has no standard output")?;
     let (send, receive) = mpsc::channel();
@@ -68,8 +71,7 @@ pub fn measure(count: usize) -> anyhow::Result<Latency> {
     }
     anyhow::ensure!(latencies.len() == count, "{} of {count} accepts were reported", latencies.len());
     latencies.sort_unstable();
-    let at = |percent: usize| Duration::from_nanos(latencies[(count - 1) * percent / 100]);
-    Ok(Latency { p50: at(50), p99: at(99), samples: count })
+    Ok(latencies)
 }
 
 fn boot_ns() -> u64 {

@@ -1,4 +1,4 @@
-//! The loads whose slowdown is measured. Each runs for a fixed time and returns nanoseconds per iteration.
+//! The loads whose slowdown is measured. Each runs for a fixed time on one processor.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::statistics::median;
+
+/// The time of one iteration is the mean over a block of this length, so that the clock is read seldom.
+const BLOCK: Duration = Duration::from_millis(5);
 
 /// A load.
 pub struct Load {
@@ -15,12 +21,21 @@ pub struct Load {
     pub name: &'static str,
     /// The aim for the ratio bare / with sensor, where there is one.
     pub aim: Option<f64>,
-    run: fn(Duration) -> anyhow::Result<f64>,
+    run: fn(Duration) -> anyhow::Result<Sample>,
+}
+
+/// What a load did.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Nanoseconds per iteration: the median over blocks of some milliseconds.
+    pub iteration_ns: f64,
+    /// Iterations.
+    pub count: u64,
 }
 
 impl Load {
-    /// Runs the load for about `time`. Units of the result: nanoseconds per iteration.
-    pub fn run(&self, time: Duration) -> anyhow::Result<f64> {
+    /// Runs the load for about `time`.
+    pub fn run(&self, time: Duration) -> anyhow::Result<Sample> {
         (self.run)(time).with_context(|| format!("load `{}`", self.name))
     }
 }
@@ -30,30 +45,60 @@ pub const WATCHED: u16 = 2375;
 /// A port nobody watches.
 pub const UNWATCHED: u16 = 12_375;
 
-/// Every load, in table order.
-pub const LOADS: [Load; 5] = [
-    Load { name: "connect+accept+close, watched port", aim: Some(0.95), run: |time| tcp(WATCHED, time) },
-    Load { name: "connect+accept+close, other port", aim: Some(0.97), run: |time| tcp(UNWATCHED, time) },
-    Load { name: "fork+exec /bin/true", aim: Some(0.98), run: fork_exec },
-    Load { name: "open+close", aim: Some(0.995), run: open_close },
-    Load { name: "getppid", aim: Some(0.995), run: getppid },
-];
+/// Connections to a watched port.
+pub const WATCHED_TCP: Load =
+    Load { name: "connect+accept+close, watched port", aim: Some(0.95), run: |time| tcp(WATCHED, time) };
+/// Connections to another port.
+pub const UNWATCHED_TCP: Load =
+    Load { name: "connect+accept+close, other port", aim: Some(0.97), run: |time| tcp(UNWATCHED, time) };
+/// Processes.
+pub const FORK_EXEC: Load = Load { name: "fork+exec /bin/true", aim: Some(0.98), run: fork_exec };
+/// Files.
+pub const OPEN_CLOSE: Load = Load { name: "open+close", aim: Some(0.995), run: open_close };
+/// A system call that does nothing.
+pub const GETPPID: Load = Load { name: "getppid", aim: Some(0.995), run: getppid };
 
-fn timed(time: Duration, mut iteration: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
-    let start = Instant::now();
-    let mut count = 0_u32;
-    loop {
-        iteration()?;
-        count += 1;
-        let elapsed = start.elapsed();
-        if elapsed >= time {
-            return Ok(elapsed.as_nanos() as f64 / f64::from(count));
+/// The thread on one processor while this lives: otherwise the loops' times depend on where the scheduler puts the two
+/// ends of a connection.
+struct Pinned(CpuSet);
+
+impl Pinned {
+    fn to_first() -> anyhow::Result<Self> {
+        let before = sched_getaffinity(None)?;
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|cpu| before.is_set(*cpu)).context("no processor to run on")?);
+        sched_setaffinity(None, &one)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Err(error) = sched_setaffinity(None, &self.0) {
+            eprintln!("giving the thread its processors back: {error}");
         }
     }
 }
 
+fn timed(time: Duration, mut iteration: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Sample> {
+    let _pinned = Pinned::to_first()?;
+    let start = Instant::now();
+    let (mut blocks, mut total) = (Vec::new(), 0);
+    while start.elapsed() < time {
+        let block = Instant::now();
+        let mut count = 0_u32;
+        while block.elapsed() < BLOCK {
+            iteration()?;
+            count += 1;
+        }
+        blocks.push(block.elapsed().as_nanos() as f64 / f64::from(count));
+        total += u64::from(count);
+    }
+    Ok(Sample { iteration_ns: median(&blocks), count: total })
+}
+
 /// One connection per iteration. The client resets it, so that no TIME_WAIT uses up the ports.
-pub fn tcp(port: u16, time: Duration) -> anyhow::Result<f64> {
+fn tcp(port: u16, time: Duration) -> anyhow::Result<Sample> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("port {port} is needed for the benchmark"))?;
     timed(time, || tcp_once(&listener))
@@ -73,7 +118,7 @@ pub fn tcp_once(listener: &TcpListener) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn fork_exec(time: Duration) -> anyhow::Result<f64> {
+fn fork_exec(time: Duration) -> anyhow::Result<Sample> {
     timed(time, || {
         let status = Command::new("/bin/true").status()?;
         anyhow::ensure!(status.success(), "/bin/true failed");
@@ -81,23 +126,23 @@ fn fork_exec(time: Duration) -> anyhow::Result<f64> {
     })
 }
 
-fn open_close(time: Duration) -> anyhow::Result<f64> {
-    timed_in_blocks(time, || {
+fn open_close(time: Duration) -> anyhow::Result<Sample> {
+    timed_many(time, || {
         File::open("/dev/null")?;
         Ok(())
     })
 }
 
-fn getppid(time: Duration) -> anyhow::Result<f64> {
-    timed_in_blocks(time, || {
+fn getppid(time: Duration) -> anyhow::Result<Sample> {
+    timed_many(time, || {
         std::hint::black_box(rustix::process::getppid());
         Ok(())
     })
 }
 
 /// For iterations so short that reading the clock around each would hide them.
-fn timed_in_blocks(time: Duration, mut iteration: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
-    const BLOCK: u32 = 1_000;
-    let per_block = timed(time, || (0..BLOCK).try_for_each(|_| iteration()))?;
-    Ok(per_block / f64::from(BLOCK))
+fn timed_many(time: Duration, mut iteration: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Sample> {
+    const MANY: u32 = 1_000;
+    let sample = timed(time, || (0..MANY).try_for_each(|_| iteration()))?;
+    Ok(Sample { iteration_ns: sample.iteration_ns / f64::from(MANY), count: sample.count * u64::from(MANY) })
 }

@@ -139,13 +139,7 @@ impl Sensor {
 
     /// Processor time used so far, user and system.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let after_name = stat.rsplit_once(')').context("no process name in /proc/<pid>/stat")?.1;
-        let mut fields = after_name.split_whitespace().skip(11);
-        let mut ticks =
-            || -> anyhow::Result<u64> { Ok(fields.next().context("short /proc/<pid>/stat")?.parse()?) };
-        let ticks = ticks()? + ticks()?;
-        Ok(Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()))
+        cpu_of(self.child.id())
     }
 
     /// Stops the sensor and returns its last line.
@@ -171,4 +165,16 @@ impl Drop for Sensor {
             eprintln!("stopping the sensor: {error:#}");
         }
     }
+}
+
+/// Processor time a process has used so far, user and system.
+pub fn cpu_of(pid: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = std::fs::read_to_string(&path)?;
+    let after_name = stat.rsplit_once(')').with_context(|| format!("no process name in {path}"))?.1;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let mut ticks =
+        || -> anyhow::Result<u64> { Ok(fields.next().with_context(|| format!("{path} is short"))?.parse()?) };
+    let ticks = ticks()? + ticks()?;
+    Ok(Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()))
 }
