@@ -8,6 +8,9 @@ pub mod port_flags {
     pub const LATERAL: u8 = 1 << 1;
     /// The port was watched at some time of this run: connections accepted on it may still be open. Set by the loader.
     pub const TRACKED: u8 = 1 << 2;
+    /// The agent connects to itself on this port, to see whether it sees itself: connects towards it are reported whoever
+    /// makes them.
+    pub const CANARY: u8 = 1 << 3;
 }
 
 /// The value of the `PORTS` map: [`port_flags`] indexed by port.

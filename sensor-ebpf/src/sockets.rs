@@ -136,7 +136,9 @@ fn connecting(sock: Sock<Direct>) -> Result<(), Event> {
 #[inline(always)]
 fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Event> {
     let cgroup = task.cgroup_id();
-    if class_of(&cgroup) == cgroup_class::HOST && RUNTIME_PROCESSES.get_ptr(task.tgid()).is_none() {
+    let is_ordinary =
+        class_of(&cgroup) == cgroup_class::HOST && RUNTIME_PROCESSES.get_ptr(task.tgid()).is_none();
+    if is_ordinary && flags_of(sock.peer_port()) & port_flags::CANARY == 0 {
         return Ok(());
     }
     let at = now();

@@ -2,10 +2,10 @@
 //!
 //! Everything that decides lives in `sensor_core`; this crate gives it bytes and time and writes what it says.
 
+pub mod canary;
 pub mod cli;
 pub mod commands;
 pub mod config;
-pub mod coverage;
 pub mod exit;
 pub mod kernel;
 pub mod lookups;

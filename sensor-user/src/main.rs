@@ -3,9 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use quaywatch::{cli::Cli, commands, config::Invalid, exit, telemetry};
+use quaywatch::{canary, cli::Cli, commands, config::Invalid, exit, telemetry};
 
 fn main() -> ExitCode {
+    if canary::is_this_process() {
+        return ExitCode::SUCCESS;
+    }
     let cli = Cli::parse();
     telemetry::start(cli.log_level, cli.log_format);
     let exit = commands::dispatch(cli.command).unwrap_or_else(|error| {

@@ -10,11 +10,11 @@ use sensor_core::engine::{Engine, Request};
 use sensor_core::health::ShellLosses;
 use sensor_core::time::{ClockMap, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
-use crate::coverage::Standing;
+use crate::canary::Canaries;
+use crate::kernel::Probes;
 use crate::kernel::hooks::WALK_LISTENERS;
-use crate::kernel::{KernelError, Probes};
 use crate::lookups::{Roots, addresses, clock};
 use crate::output::OutputQueue;
 use crate::sources::container_state::{Answer, ContainerState};
@@ -49,8 +49,8 @@ pub struct Pipeline {
     pub rings: RingSource,
     /// Answers about containers.
     pub containers: ContainerState,
-    /// What the hooks in place cover.
-    pub standing: Standing,
+    /// The sensor's own acts, by which it sees whether it sees.
+    pub canaries: Canaries,
     /// Encoded lines on their way out.
     pub output: OutputQueue,
     /// Where the host's file systems are.
@@ -85,6 +85,7 @@ impl Pipeline {
                     ticks = ticks.wrapping_add(1);
                     self.look_around(ticks)?;
                 }
+                Some((now, notice)) = self.canaries.notice() => self.engine.handle_canary(now, notice),
                 Some(answer) = self.containers.answer() => self.answered(answer),
                 batch = self.rings.recv() => match batch {
                     Some(batch) => self.take(&batch),
@@ -102,8 +103,16 @@ impl Pipeline {
     }
 
     fn take(&mut self, batch: &Batch) {
+        // What is announced is announced before it is done, so that it is known before its records are looked at.
+        self.hear_canaries();
         for (ring, bytes) in batch.records() {
             self.engine.handle_record(ring, bytes);
+        }
+    }
+
+    fn hear_canaries(&mut self) {
+        while let Some((now, notice)) = self.canaries.try_notice() {
+            self.engine.handle_canary(now, notice);
         }
     }
 
@@ -120,8 +129,12 @@ impl Pipeline {
     }
 
     fn look_around(&mut self, ticks: u32) -> anyhow::Result<()> {
+        self.hear_canaries();
         let now = clock::now();
         self.engine.handle_clock(ClockMap::from_sample(now));
+        for (program, _) in self.probes.attached_state().into_iter().filter(|(_, attached)| !attached) {
+            self.engine.handle_detached(now, program);
+        }
         let counters = self.probes.counters().context("reading the probes' counters")?;
         self.engine.handle_shell_losses(self.shell_losses());
         self.engine.handle_counters(now, &counters);
@@ -171,28 +184,34 @@ impl Pipeline {
             }
             Request::ForgetCgroup(cgroup) => self.probes.forget_cgroup(cgroup),
             Request::RefreshListeners => walk.wanted = true,
+            Request::RunCanaries => self.canaries.run(),
+            Request::Reattach(program) => self.reattach(program),
         }
+    }
+
+    /// Attaches a program anew and says how the hooks stand now.
+    fn reattach(&mut self, program: &str) {
+        match self.probes.reattach(program) {
+            Ok(()) => warn!(program, "a hook did not report what it should and was attached again"),
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                error!(program, error = format!("{error:#}"), "a hook cannot be attached again");
+            }
+        }
+        self.engine.handle_hooks(clock::now(), self.probes.hooks());
     }
 
     fn walk_listeners(&mut self, now: Timestamp, walk: &mut ListenerWalk) {
         let started = Instant::now();
         match self.probes.listeners() {
             Ok(items) => self.engine.handle_listeners(now, &items),
-            Err(error) => self.report_failed_walk(now, &error),
+            Err(error) => {
+                warn!(%error, "the listener iterator failed; the known holders stay");
+                self.engine.handle_failed_hook(now, WALK_LISTENERS, &error.to_string());
+            }
         }
         walk.wanted = false;
         walk.not_before = Some(Instant::now() + started.elapsed() * LISTENER_PAUSE);
-    }
-
-    /// Tells once that the holders of listening sockets are no longer refreshed.
-    fn report_failed_walk(&mut self, now: Timestamp, error: &KernelError) {
-        if !self.standing.is_in_place(WALK_LISTENERS) {
-            return;
-        }
-        warn!(%error, "the listener iterator failed; the known holders stay");
-        self.standing.mark_failed(WALK_LISTENERS, &error.to_string());
-        let coverage = self.standing.coverage(now);
-        self.engine.handle_hooks(now, self.standing.hooks.clone(), coverage);
     }
 
     fn shell_losses(&self) -> ShellLosses {
@@ -207,6 +226,7 @@ impl Pipeline {
     }
 
     fn shut_down(mut self) -> anyhow::Result<()> {
+        self.canaries.stop();
         self.probes.detach();
         self.output.begin_finish();
         for batch in self.rings.stop() {

@@ -81,6 +81,7 @@ fn engine() -> Engine {
         policy: Config::default().policy,
         merge_window_ns: 5_000_000,
         hold_ns: 50_000_000,
+        canary_interval_ns: None,
     });
     engine.handle_clock(ClockMap { offset_ns: 1 << 60 });
     engine.handle_cgroups(vec![SeedCgroup {
@@ -114,7 +115,7 @@ fn engine() -> Engine {
             ends: listener,
         }],
     );
-    engine.handle_ready(now, Vec::new(), Vec::new());
+    engine.handle_ready(now);
     engine
 }
 

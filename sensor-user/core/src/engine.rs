@@ -7,14 +7,15 @@
 //!
 //! ```text
 //! handle_record -> decode -> Merge -> poll -> apply --+-- tasks       fork, exec, exit
-//!                                                     +-- sockets     listener, accept, connect, close
-//!                                                     +-- lifecycle   cgroup made/removed, container steps
-//!                                          subject: process + container of each -> Outbox -> next_output
+//!                    |                                +-- sockets     listener, accept, connect, close
+//!                    +-- proving                      +-- lifecycle   cgroup made/removed, container steps
+//!                        our own canaries      subject: process + container of each -> Outbox -> next_output
 //! ```
 
 mod cgroups;
 mod lifecycle;
 mod listening;
+mod proving;
 mod replay;
 mod report;
 mod seeds;
@@ -29,7 +30,9 @@ use sensor_common::record::Ring;
 use crate::allow_list::AllowList;
 use crate::bounded::Bounded;
 use crate::calls::{CALLS_MAX, Calls};
+use crate::canary::Canaries;
 use crate::containers::{CONTAINERS_MAX, Containers};
+use crate::coverage::CoverageLedger;
 use crate::decode;
 use crate::event::Event;
 pub use crate::exchange::{
@@ -75,6 +78,8 @@ pub struct Engine {
     holds: Holds,
     loss: LossLedger,
     condition: Condition,
+    coverage: CoverageLedger,
+    canaries: Canaries,
     replay: Replay,
     outbox: Outbox,
 }
@@ -83,7 +88,7 @@ impl Engine {
     /// An engine that knows nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let Settings { run, node, policy, merge_window_ns, hold_ns } = settings;
+        let Settings { run, node, policy, merge_window_ns, hold_ns, canary_interval_ns } = settings;
         let mut engine = Self {
             clock: ClockMap::default(),
             merge_window_ns,
@@ -103,6 +108,8 @@ impl Engine {
             holds: Holds::default(),
             loss: LossLedger::default(),
             condition: Condition::default(),
+            coverage: CoverageLedger::default(),
+            canaries: Canaries::new(canary_interval_ns),
             replay: Replay::new(node.clone()),
             outbox: Outbox::new(run, node),
         };
@@ -113,8 +120,11 @@ impl Engine {
 
     /// Takes a record from a ring. Bad bytes are counted and change nothing else.
     pub fn handle_record(&mut self, ring: Ring, bytes: &[u8]) {
-        self.loss.count_received(ring, decode::kind_of(bytes));
+        let kind = decode::kind_of(bytes);
+        self.loss.count_received(ring, kind);
         match decode::decode(bytes) {
+            // The sensor's own acts are told apart before they wait for anything or reach any table.
+            Ok((boot_ns, event)) if self.is_canary(boot_ns, &event) => self.loss.count_canary(ring, kind),
             Ok((boot_ns, event)) => self.merge.push(ring, boot_ns, event),
             Err(_) => self.loss.count_undecodable(),
         }

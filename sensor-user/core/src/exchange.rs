@@ -26,6 +26,8 @@ pub struct Settings {
     pub merge_window_ns: u64,
     /// How long a container record waits for its metadata, nanoseconds.
     pub hold_ns: u64,
+    /// Distance between two rounds of canaries, nanoseconds; `None`: there are none, and hooks are taken at their word.
+    pub canary_interval_ns: Option<u64>,
 }
 
 /// The part of the configuration that a reload replaces.
@@ -112,6 +114,11 @@ pub enum Request {
     ForgetCgroup(CgroupKey),
     /// Run the listener iterator; answered by [`crate::engine::Engine::handle_listeners`].
     RefreshListeners,
+    /// Do a round of canaries; answered by [`crate::engine::Engine::handle_canary`].
+    RunCanaries,
+    /// This program does not report what it should: attach it anew; answered by
+    /// [`crate::engine::Engine::handle_hooks`].
+    Reattach(&'static str),
 }
 
 /// One line of output.

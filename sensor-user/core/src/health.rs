@@ -23,8 +23,8 @@ pub enum HealthState {
     Stopping,
 }
 
-/// How well a capability is covered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How well a capability is covered, from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CoverageState {
     /// Everything is seen.
     Live,
@@ -74,10 +74,21 @@ pub struct Coverage {
     pub capability: Capability,
     /// How well.
     pub state: CoverageState,
-    /// Why, unless it is live.
+    /// Why it is not live, or which part of it no canary has tested.
     pub reason: Option<Arc<str>>,
-    /// Since when.
+    /// Since when it is in this state. Where a canary told: the last moment at which its sign was seen.
     pub since: Timestamp,
+}
+
+/// A time in which nothing was seen of a capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blind {
+    /// Which.
+    pub capability: Capability,
+    /// Its beginning, or the last moment at which it is proved to have been seen.
+    pub from: Timestamp,
+    /// Its end.
+    pub to: Timestamp,
 }
 
 /// Whether a hook is in place.
@@ -177,6 +188,8 @@ pub struct Balance {
     pub produced: u64,
     /// What the agent took from the ring.
     pub received: u64,
+    /// Of these, what the sensor made itself to see whether it sees; not shown.
+    pub canaries: u64,
     /// What found no room.
     pub lost: u64,
     /// What flood control withheld.
@@ -194,6 +207,8 @@ pub struct Health {
     pub loss: Vec<Loss>,
     /// All capabilities, on `Ready` and whenever one changed; else empty.
     pub coverage: Vec<Coverage>,
+    /// A time of blindness that has come to its end.
+    pub blind: Option<Blind>,
     /// The node's own addresses, on `Ready` and whenever they changed; replay judges with them.
     pub addresses: Vec<IpAddr>,
     /// On `Stopping`: the balance of the run, entries with something produced only.
@@ -213,6 +228,7 @@ impl Health {
             hooks: Vec::new(),
             loss: Vec::new(),
             coverage: Vec::new(),
+            blind: None,
             addresses: Vec::new(),
             balance: Vec::new(),
             emitted: None,

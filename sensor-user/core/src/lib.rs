@@ -7,8 +7,10 @@
 pub mod allow_list;
 mod bounded;
 mod calls;
+pub mod canary;
 pub mod cgroup_path;
 mod containers;
+pub mod coverage;
 pub mod decode;
 pub mod engine;
 pub mod event;

@@ -22,6 +22,8 @@ pub(crate) const RELEASED_EARLY: &str = "released-early";
 #[derive(Debug, Default)]
 pub(crate) struct LossLedger {
     received: [[u64; RecordKind::COUNT]; Ring::COUNT],
+    /// Of these, the sensor's own canaries.
+    canaries: [[u64; RecordKind::COUNT]; Ring::COUNT],
     undecodable: u64,
     undecodable_reported: u64,
     kernel: KernelCounters,
@@ -41,9 +43,21 @@ impl LossLedger {
         }
     }
 
+    /// A record that was received is of the sensor's own making.
+    pub(crate) fn count_canary(&mut self, ring: Ring, kind: Option<RecordKind>) {
+        if let Some(kind) = kind {
+            self.canaries[ring as usize][kind as usize] += 1;
+        }
+    }
+
     /// A record could not be decoded.
     pub(crate) fn count_undecodable(&mut self) {
         self.undecodable += 1;
+    }
+
+    /// The kernel's counters as of the last comparison.
+    pub(crate) const fn counters(&self) -> &KernelCounters {
+        &self.kernel
     }
 
     /// The shell tells what it could not do since the start.
@@ -101,7 +115,9 @@ impl LossLedger {
                 let fates = kernel.records[ring as usize][kind as usize];
                 let [submitted, lost, suppressed] = Fate::ALL.map(|fate| fates[fate as usize]);
                 let received = self.received[ring as usize][kind as usize];
-                Balance { ring, kind, produced: submitted + lost + suppressed, received, lost, suppressed }
+                let canaries = self.canaries[ring as usize][kind as usize];
+                let produced = submitted + lost + suppressed;
+                Balance { ring, kind, produced, received, canaries, lost, suppressed }
             })
             .filter(|balance| balance.produced > 0 || balance.received > 0)
             .collect()

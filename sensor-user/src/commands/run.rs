@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use sensor_common::settings::port_flags;
+use sensor_core::coverage::Gap;
 use sensor_core::engine::{Engine, Settings as EngineSettings};
 use sensor_core::fact::Node;
 use sensor_core::health::Capability;
@@ -14,9 +16,9 @@ use sensor_core::time::ClockMap;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
+use crate::canary::{Canaries, Loopback};
 use crate::cli::RunArgs;
 use crate::config::Settings;
-use crate::coverage::{Gap, Standing};
 use crate::exit::Unsupported;
 use crate::kernel::hooks::{WALK_LISTENERS, WALK_TASKS};
 use crate::kernel::{self, KernelError, Probes};
@@ -30,6 +32,11 @@ use crate::sinks::Overflow;
 use crate::sources::container_state::ContainerState;
 use crate::sources::ring_buffer::RingSource;
 use crate::telemetry::LogLevel;
+
+/// How long the start waits for the first canaries.
+const PROOF_LIMIT: Duration = Duration::from_millis(500);
+/// How often it looks for them.
+const PROOF_STEP: Duration = Duration::from_millis(1);
 
 /// Watches this machine until SIGINT or SIGTERM.
 ///
@@ -49,20 +56,24 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     }
 
     let mut probes = load(&args, &settings, &hierarchies)?;
-    let rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
+    let watched: Vec<u16> = settings.policy.ports.iter().map(|(port, _)| *port).collect();
+    let loopback = Loopback::reserve(&roots, &watched);
+    set_ports(&mut probes, &settings, loopback.as_ref().ok())?;
+    let mut canaries = Canaries::start(&roots, &hierarchies, loopback)?;
+    let mut rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
     // Attached before anything is listed: what changes meanwhile waits in the rings.
     probes.attach().map_err(kernel_error)?;
+    engine.handle_hooks(clock::now(), probes.hooks());
+    prove(&mut engine, &mut canaries, &mut rings).await;
 
     let containers = Containers::new(roots.clone(), hierarchies.clone());
     let tools = &settings.policy.tools;
-    let mut standing = Standing { hooks: probes.hooks(), gaps: Vec::new() };
-    seed(&mut engine, &mut probes, &mut standing, &roots, &hierarchies, &containers, tools);
-    let now = clock::now();
-    engine.handle_ready(now, standing.hooks.clone(), standing.coverage(now));
+    seed(&mut engine, &mut probes, &roots, &hierarchies, &containers, tools);
+    engine.handle_ready(clock::now());
     info!("ready");
 
     let containers = ContainerState::start(containers)?;
-    let pipeline = Pipeline { engine, probes, rings, containers, standing, output, roots };
+    let pipeline = Pipeline { engine, probes, rings, containers, canaries, output, roots };
     let end = pipeline
         .run(async {
             tokio::select! {
@@ -88,10 +99,11 @@ fn engine_settings(roots: &Roots, settings: &Settings) -> anyhow::Result<EngineS
         policy: settings.policy.clone(),
         merge_window_ns: nanoseconds(settings.rings.merge_window),
         hold_ns: nanoseconds(settings.hold),
+        canary_interval_ns: Some(nanoseconds(settings.canary_interval)),
     })
 }
 
-fn nanoseconds(duration: std::time::Duration) -> u64 {
+fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -104,12 +116,39 @@ fn load(args: &RunArgs, settings: &Settings, hierarchies: &Hierarchies) -> anyho
         ..kernel::Options::default()
     };
     let mut probes = Probes::load(&options).map_err(kernel_error)?;
-    let watched = settings.policy.ports.iter().map(|(port, _)| (*port, port_flags::WATCHED));
-    let lateral = settings.lateral_ports.iter().map(|port| (*port, port_flags::LATERAL));
-    probes.set_ports(watched.chain(lateral))?;
     let configured = settings.policy.tools.iter().map(|name| &**name);
     probes.set_tools(role::BUILT_IN.iter().copied().chain(configured))?;
     Ok(probes)
+}
+
+/// Tells the probes which ports matter; that of the canaries counts as watched.
+fn set_ports(
+    probes: &mut Probes,
+    settings: &Settings,
+    loopback: Option<&Loopback>,
+) -> Result<(), KernelError> {
+    let watched = settings.policy.ports.iter().map(|(port, _)| (*port, port_flags::WATCHED));
+    let lateral = settings.lateral_ports.iter().map(|port| (*port, port_flags::LATERAL));
+    let canary = loopback.map(|own| (own.port(), port_flags::WATCHED | port_flags::CANARY));
+    probes.set_ports(watched.chain(lateral).chain(canary))
+}
+
+/// Lets the first canaries come back, so that the ready record says what is proved; if they do not in time, the sensor
+/// starts all the same and says that.
+async fn prove(engine: &mut Engine, canaries: &mut Canaries, rings: &mut RingSource) {
+    canaries.run();
+    let deadline = Instant::now() + PROOF_LIMIT;
+    while !engine.is_proved() && Instant::now() < deadline {
+        tokio::time::sleep(PROOF_STEP).await;
+        // What is here now was there before the notices that are taken next; so it is announced by them.
+        let batches: Vec<_> = std::iter::from_fn(|| rings.try_recv()).collect();
+        while let Some((now, notice)) = canaries.try_notice() {
+            engine.handle_canary(now, notice);
+        }
+        for batch in &batches {
+            batch.records().for_each(|(ring, bytes)| engine.handle_record(ring, bytes));
+        }
+    }
 }
 
 /// Keeps apart what this system cannot do and what went wrong.
@@ -121,11 +160,10 @@ fn kernel_error(error: KernelError) -> anyhow::Error {
     }
 }
 
-/// Tells the engine what was there before the sensor. What could not be listed is marked in `hooks` or returned.
+/// Tells the engine what was there before the sensor, and what of that could not be listed.
 fn seed(
     engine: &mut Engine,
     probes: &mut Probes,
-    standing: &mut Standing,
     roots: &Roots,
     hierarchies: &Hierarchies,
     containers: &Containers,
@@ -138,14 +176,14 @@ fn seed(
         Err(error) => {
             let reason = "the node's own addresses are unknown, so that the allow-list does not imply them";
             warn!(%error, "{reason}");
-            standing.gaps.push(Gap { capability: Capability::Accepts, reason });
+            engine.handle_gap(now, Gap { capability: Capability::Accepts, reason });
         }
     }
     let walk = hierarchies.walk();
     if walk.truncated {
         let reason = "more cgroups than can be listed; the rest is learned as it is used";
         warn!(cgroups = walk.cgroups.len(), "{reason}");
-        standing.gaps.push(Gap { capability: Capability::Containers, reason });
+        engine.handle_gap(now, Gap { capability: Capability::Containers, reason });
     }
     for metadata in containers.existing() {
         engine.handle_container_metadata(now, metadata);
@@ -154,7 +192,7 @@ fn seed(
     let processes = Processes::new(roots);
     let mut unmarked = 0_u32;
     // Without an iterator the sensor runs on and its coverage says so.
-    for item in listed(probes.tasks(), standing, WALK_TASKS).unwrap_or_default() {
+    for item in listed(probes.tasks(), engine, WALK_TASKS).unwrap_or_default() {
         let process = processes.seed(item);
         let arg0 = process.args.as_deref().and_then(|args| args.first()).map(|arg| &**arg);
         // The name alone would let whoever is in a container choose the ring of his children's execs.
@@ -169,20 +207,20 @@ fn seed(
     if unmarked > 0 {
         let reason = "more runtime processes than the probes can mark; connects of some are not reported";
         warn!(unmarked, "{reason}");
-        standing.gaps.push(Gap { capability: Capability::Connects, reason });
+        engine.handle_gap(now, Gap { capability: Capability::Connects, reason });
     }
     // An empty answer would say that nobody listens, and what a later walk finds would count as new.
-    if let Some(listeners) = listed(probes.listeners(), standing, WALK_LISTENERS) {
+    if let Some(listeners) = listed(probes.listeners(), engine, WALK_LISTENERS) {
         engine.handle_listeners(clock::now(), &listeners);
     }
 }
 
 /// What an iterator listed; when it failed, its hook says so from now on.
-fn listed<T>(walk: Result<Vec<T>, KernelError>, standing: &mut Standing, program: &str) -> Option<Vec<T>> {
+fn listed<T>(walk: Result<Vec<T>, KernelError>, engine: &mut Engine, program: &str) -> Option<Vec<T>> {
     walk.map_err(|error| {
         let reason = format!("{:#}", anyhow::Error::new(error));
         warn!(program, reason, "what was there before the start is not listed");
-        standing.mark_failed(program, &reason);
+        engine.handle_failed_hook(clock::now(), program, &reason);
     })
     .ok()
 }
@@ -190,8 +228,9 @@ fn listed<T>(walk: Result<Vec<T>, KernelError>, standing: &mut Standing, program
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sensor_core::engine::Output;
+    use sensor_core::fact::Node;
     use sensor_core::health::{CoverageState, Hook, HookState};
-    use sensor_core::time::Timestamp;
 
     #[test]
     fn an_iterator_that_fails_is_no_empty_answer_and_degrades_the_coverage() {
@@ -202,17 +241,28 @@ mod tests {
             state: HookState::Attached,
             reason: None,
         };
-        let mut standing = Standing { hooks: vec![hook], gaps: Vec::new() };
-        assert_eq!(listed(Ok(vec![1]), &mut standing, program), Some(vec![1]));
-        assert!(standing.is_in_place(program));
+        let mut engine = Engine::new(EngineSettings {
+            run: sensor_core::ids::RunId(1),
+            node: Arc::new(Node { name: "n".into(), boot_id: "b".into(), cluster: None }),
+            policy: sensor_core::engine::Policy::default(),
+            merge_window_ns: 0,
+            hold_ns: 0,
+            canary_interval_ns: None,
+        });
+        engine.handle_hooks(clock::now(), vec![hook]);
+        assert_eq!(listed(Ok(vec![1]), &mut engine, program), Some(vec![1]));
         let failure =
             KernelError::Read { what: "iter/task_file".to_owned(), source: io::ErrorKind::Other.into() };
-        assert_eq!(listed::<u32>(Err(failure), &mut standing, program), None);
-        assert_eq!(standing.hooks[0].state, HookState::Unavailable);
-        assert!(standing.hooks[0].reason.as_deref().is_some_and(|reason| reason.contains("iter/task_file")));
-        let coverage = standing.coverage(Timestamp::default());
-        let listeners =
-            coverage.iter().find(|entry| entry.capability == Capability::Listeners).expect("it is there");
+        assert_eq!(listed::<u32>(Err(failure), &mut engine, program), None);
+        engine.handle_ready(clock::now());
+        let Some(Output::Health { health, .. }) = engine.next_output() else { panic!("the ready record") };
+        assert_eq!(health.hooks[0].state, HookState::Unavailable);
+        assert!(health.hooks[0].reason.as_deref().is_some_and(|reason| reason.contains("iter/task_file")));
+        let listeners = health
+            .coverage
+            .iter()
+            .find(|entry| entry.capability == Capability::Listeners)
+            .expect("it is there");
         assert_ne!(listeners.state, CoverageState::Live);
     }
 }

@@ -15,7 +15,7 @@ pub struct Variable {
 }
 
 /// Every variable. Lists and mappings can be set in the file only.
-pub const VARIABLES: [Variable; 8] = [
+pub const VARIABLES: [Variable; 9] = [
     Variable {
         name: "QUAYWATCH_NODE_NAME",
         key: "node.name",
@@ -62,6 +62,11 @@ pub const VARIABLES: [Variable; 8] = [
         key: "enrich.hold",
         set: |file, text| value(&mut file.enrich.hold, text),
     },
+    Variable {
+        name: "QUAYWATCH_COVERAGE_INTERVAL",
+        key: "coverage.interval",
+        set: |file, text| value(&mut file.coverage.interval, text),
+    },
 ];
 
 fn value<T: std::str::FromStr<Err = ValueError>>(slot: &mut At<T>, text: &str) -> Result<(), ValueError> {
@@ -84,11 +89,12 @@ pub fn name(slot: &mut Option<String>, text: &str) -> Result<(), ValueError> {
 /// A variable of ours that is not known is a warning only: Kubernetes puts variables of that form into every container
 /// of a namespace with a service called quaywatch.
 pub fn apply(file: &mut ConfigFile, environment: impl Iterator<Item = (String, String)>) -> Vec<Problem> {
-    const SECTIONS: [&str; 5] = [
+    const SECTIONS: [&str; 6] = [
         "QUAYWATCH_NODE_",
         "QUAYWATCH_IMPLIED_",
         "QUAYWATCH_RINGS_",
         "QUAYWATCH_ENRICH_",
+        "QUAYWATCH_COVERAGE_",
         "QUAYWATCH_DETECT_",
     ];
     let mut problems = Vec::new();

@@ -39,6 +39,9 @@ pub struct ConfigFile {
     /// How records are completed.
     #[garde(skip)]
     pub enrich: EnrichSection,
+    /// How the sensor proves that it sees.
+    #[garde(skip)]
+    pub coverage: CoverageSection,
     /// Settings of the analytics.
     #[garde(dive)]
     pub detect: DetectSection,
@@ -57,6 +60,7 @@ impl Default for ConfigFile {
             implied_local: true,
             rings: RingsSection::default(),
             enrich: EnrichSection::default(),
+            coverage: CoverageSection::default(),
             detect: DetectSection::default(),
             output: vec![OutputSection::default()],
         }
@@ -345,6 +349,20 @@ pub struct EnrichSection {
 impl Default for EnrichSection {
     fn default() -> Self {
         Self { hold: Period::from_millis(50).into() }
+    }
+}
+
+/// How the sensor proves that it sees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoverageSection {
+    /// How often the sensor connects to itself, runs a program and makes a cgroup to see whether it sees that: 1s to 1h.
+    pub interval: At<Period>,
+}
+
+impl Default for CoverageSection {
+    fn default() -> Self {
+        Self { interval: Period::from_millis(10_000).into() }
     }
 }
 

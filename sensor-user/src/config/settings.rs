@@ -26,6 +26,8 @@ pub struct Settings {
     pub rings: RingSettings,
     /// How long a container record waits for its metadata.
     pub hold: Duration,
+    /// Distance between two rounds of canaries.
+    pub canary_interval: Duration,
     /// Where records go; never empty.
     pub outputs: Vec<OutputSettings>,
 }
@@ -72,6 +74,7 @@ impl Settings {
                 merge_window: file.rings.merge_window.value.0,
             },
             hold: file.enrich.hold.value.0,
+            canary_interval: file.coverage.interval.value.0,
             outputs: file.output.iter().map(output).collect(),
         }
     }

@@ -288,6 +288,7 @@ fn the_environment_overrides_the_file() {
         ("QUAYWATCH_RINGS_POLL", "7ms"),
         ("QUAYWATCH_RINGS_MERGE_WINDOW", "8ms"),
         ("QUAYWATCH_ENRICH_HOLD", "9ms"),
+        ("QUAYWATCH_COVERAGE_INTERVAL", "10s"),
     ];
     assert_eq!(environment.map(|(name, _)| name), VARIABLES.each_ref().map(|variable| variable.name));
     let loaded = load_env("node: {name: from-file}\nrings: {poll: 1ms}", &environment).expect("valid");

@@ -35,7 +35,7 @@ struct Checker {
 #[must_use]
 pub fn validate(file: &ConfigFile) -> Vec<Finding> {
     let mut checker = Checker { findings: Vec::new() };
-    checker.rings(file);
+    checker.ranges(file);
     checker.networks(file);
     checker.allow(file);
     checker.output(file);
@@ -56,13 +56,15 @@ impl Checker {
         self.report(Severity::Warning, key, at, message);
     }
 
-    fn rings(&mut self, file: &ConfigFile) {
+    fn ranges(&mut self, file: &ConfigFile) {
         self.ring_size("rings.management", &file.rings.management);
         self.ring_size("rings.bulk", &file.rings.bulk);
         let second = Duration::from_secs(1);
         self.period("rings.poll", &file.rings.poll, Duration::from_millis(1)..=second);
         self.period("rings.merge_window", &file.rings.merge_window, Duration::ZERO..=second);
         self.period("enrich.hold", &file.enrich.hold, Duration::ZERO..=Duration::from_secs(10));
+        let hour = Duration::from_secs(3600);
+        self.period("coverage.interval", &file.coverage.interval, Duration::from_secs(1)..=hour);
     }
 
     fn ring_size(&mut self, key: &'static str, size: &At<Size>) {

@@ -45,9 +45,17 @@ pub fn boot_id(roots: &Roots) -> Result<Arc<str>, NodeError> {
 /// # Errors
 /// When the kernel's random numbers cannot be read.
 pub fn draw_run_id() -> io::Result<RunId> {
+    draw_token().map(|token| RunId(token >> 16))
+}
+
+/// Draws a number that nobody can guess.
+///
+/// # Errors
+/// When the kernel's random numbers cannot be read.
+pub fn draw_token() -> io::Result<u64> {
     let mut bytes = [0; 8];
-    File::open("/dev/urandom")?.read_exact(&mut bytes[..6])?;
-    Ok(RunId(u64::from_le_bytes(bytes)))
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 fn kernel_string(proc: &Path, name: &'static str) -> Result<Arc<str>, NodeError> {

@@ -139,6 +139,7 @@ impl<A: Audience> Replay<A> {
                 // What is recorded has been merged and held already.
                 merge_window_ns: 0,
                 hold_ns: 0,
+                canary_interval_ns: None,
             })
         })
     }

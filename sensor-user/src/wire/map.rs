@@ -12,8 +12,8 @@ use sensor_core::time::Timestamp;
 use super::DecodeError;
 use super::kind::Kind;
 use super::record::{
-    Ancestor, Balance, Conn, Connect, Container, Coverage, End, Exec, Exit, Health, Hook, K8s, Listener,
-    Loss, Net, Node, Origin, Process, Proto, Quality, Record, SchemaVersion, Text, Verdict,
+    Ancestor, Balance, Blind, Conn, Connect, Container, Coverage, End, Exec, Exit, Health, Hook, K8s,
+    Listener, Loss, Net, Node, Origin, Process, Proto, Quality, Record, SchemaVersion, Text, Verdict,
 };
 use super::seq::List;
 use super::time::UtcTime;
@@ -205,6 +205,7 @@ impl<'a> From<&'a health::Health> for Health<'a> {
             kind: balance.kind.into(),
             produced: balance.produced,
             received: balance.received,
+            canaries: balance.canaries,
             lost: balance.lost,
             suppressed: balance.suppressed,
         };
@@ -213,6 +214,11 @@ impl<'a> From<&'a health::Health> for Health<'a> {
             hooks: health.hooks.iter().map(hook).collect(),
             loss: health.loss.iter().map(loss).collect(),
             coverage: health.coverage.iter().map(coverage).collect(),
+            blind: health.blind.map(|blind| Blind {
+                capability: blind.capability.into(),
+                from: UtcTime(blind.from.unix_ns),
+                to: UtcTime(blind.to.unix_ns),
+            }),
             addresses: health.addresses.iter().map(std::net::IpAddr::to_canonical).collect(),
             balance: health.balance.iter().map(balance).collect(),
             emitted: health.emitted,

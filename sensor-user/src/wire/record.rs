@@ -375,6 +375,9 @@ pub struct Health<'a> {
     /// All capabilities, on `ready` and whenever one changed.
     #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
     pub coverage: BTreeMap<Capability, Coverage<'a>>,
+    /// A time in which nothing was seen of a capability, when it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blind: Option<Blind>,
     /// The node's own addresses, on `ready` and whenever they changed; replay judges with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
@@ -428,11 +431,22 @@ pub struct Loss<'a> {
 pub struct Coverage<'a> {
     /// How well.
     pub state: CoverageState,
-    /// Why, unless it is live.
+    /// Why it is not live, or what of it no canary has tested.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Text<'a>>,
-    /// Since when.
+    /// Since when; where a canary told, the last moment at which it was seen.
     pub since: UtcTime,
+}
+
+/// A time of blindness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Blind {
+    /// For what.
+    pub capability: Capability,
+    /// Its beginning: the last moment at which the capability is proved to have been served.
+    pub from: UtcTime,
+    /// Its end.
+    pub to: UtcTime,
 }
 
 /// What became of the kernel records of one ring and kind.
@@ -446,6 +460,9 @@ pub struct Balance {
     pub produced: u64,
     /// Taken from the ring.
     pub received: u64,
+    /// Of these, made by the sensor itself to see whether it sees, and not shown; absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub canaries: u64,
     /// No room in the ring.
     pub lost: u64,
     /// Withheld by flood control.

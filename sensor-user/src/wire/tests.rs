@@ -11,7 +11,7 @@ use sensor_core::fact::{
     FactKind, K8s, ListenerState, Net, OriginClass, Process, Quality, Runtime, Scope, Service, Tls, Verdict,
 };
 use sensor_core::health::{
-    Balance, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
+    Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
 };
 use sensor_core::ids::{ConnId, RecordId};
 use sensor_core::time::Timestamp;
@@ -254,12 +254,14 @@ fn health() -> Output {
                 coverage(Capability::Execs, CoverageState::Blind, Some("no hook")),
                 coverage(Capability::Accepts, CoverageState::Live, None),
             ],
+            blind: Some(Blind { capability: Capability::Listeners, from: Timestamp::default(), to: at }),
             addresses: vec![ip("10.0.0.1"), ip("::ffff:10.0.0.2"), ip("fe80::1")],
             balance: vec![Balance {
                 ring: Ring::Management,
                 kind: RecordKind::CgroupMkdir,
                 produced: 6,
                 received: 3,
+                canaries: 1,
                 lost: 2,
                 suppressed: 1,
             }],
@@ -275,7 +277,8 @@ fn health_says_what_is_missing() {
         r#""health":{"state":"stopping","hooks":[{"name":"tp_btf/x","program":"x","state":"attached"},{"name":"iter/y","program":"y","state":"unavailable","reason":"no BTF"}],"#,
         r#""loss":[{"ring":"bulk","kind":"exit","lost":2,"suppressed":0,"evicted":0},{"kind":"processes","lost":0,"suppressed":0,"evicted":1}],"#,
         r#""coverage":{"accepts":{"state":"live","since":"2026-11-22T10:39:00.123456789Z"},"execs":{"state":"blind","reason":"no hook","since":"2026-11-22T10:39:00.123456789Z"}},"#,
-        r#""addresses":["10.0.0.1","10.0.0.2","fe80::1"],"balance":[{"ring":"management","kind":"cgroup-mkdir","produced":6,"received":3,"lost":2,"suppressed":1}],"emitted":32,"undecodable":0}}"#,
+        r#""blind":{"capability":"listeners","from":"1970-01-01T00:00:00.000000000Z","to":"2026-11-22T10:39:00.123456789Z"},"#,
+        r#""addresses":["10.0.0.1","10.0.0.2","fe80::1"],"balance":[{"ring":"management","kind":"cgroup-mkdir","produced":6,"received":3,"canaries":1,"lost":2,"suppressed":1}],"emitted":32,"undecodable":0}}"#,
     );
     let line = line(&health());
     assert_eq!(own(&line, "health"), expected);
@@ -289,6 +292,7 @@ fn quiet_health_still_says_that_nothing_was_lost() {
     health.hooks.clear();
     health.loss.clear();
     health.coverage.clear();
+    health.blind = None;
     health.addresses.clear();
     health.balance.clear();
     health.emitted = None;

@@ -33,6 +33,9 @@ impl Engine {
         self.refresh = Refresh { answered_ns: Some(now.boot_ns), asked_ns: None, waiting: false };
         let mut found: Vec<(u64, Listener)> = Vec::new();
         let mut index = Index::default();
+        // The canaries' listener is nobody's endpoint, however briefly it is there.
+        let own = |item: &&ListenerItem| self.canaries.identity().is_own_listener(&Ends::from(item.ends));
+        let items: Vec<&ListenerItem> = items.iter().filter(|item| !own(item)).collect();
         for item in items {
             let holder = Holder { task: item.task.into(), cgroup: item.task_cgroup.into() };
             self.processes.ensure(&holder.task);

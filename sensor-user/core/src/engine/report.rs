@@ -1,7 +1,7 @@
 //! What the sensor says of itself: ready, loss, and the balance at the end.
 
 use crate::engine::Engine;
-use crate::health::{Coverage, CoverageState, Health, HealthState, Hook, KernelCounters, Loss, ShellLosses};
+use crate::health::{Health, HealthState, KernelCounters, Loss, ShellLosses};
 use crate::loss::{RELEASED_EARLY, Tally};
 use crate::time::Timestamp;
 
@@ -13,19 +13,6 @@ const RECOVERY_NS: u64 = 10_000_000_000;
 pub(super) struct Condition {
     /// When loss was last reported, while the sensor is not in order again.
     degraded_ns: Option<u64>,
-    /// Some capability is not live.
-    uncovered: bool,
-}
-
-impl Condition {
-    fn set_coverage(&mut self, coverage: &[Coverage]) {
-        self.uncovered = coverage.iter().any(|entry| entry.state != CoverageState::Live);
-    }
-
-    /// The state while nothing is lost.
-    fn covered_state(&self) -> HealthState {
-        if self.uncovered { HealthState::Degraded } else { HealthState::Running }
-    }
 }
 
 /// Sizes and counts for the metrics of the shell.
@@ -52,23 +39,19 @@ pub struct Statistics {
 }
 
 impl Engine {
-    /// Sends the ready record, then the facts that waited for it. Seeds are to be handed in before.
-    pub fn handle_ready(&mut self, now: Timestamp, hooks: Vec<Hook>, coverage: Vec<Coverage>) {
+    /// Sends the ready record, then the facts that waited for it. Seeds and hooks are to be handed in before.
+    pub fn handle_ready(&mut self, now: Timestamp) {
         self.settle_seeds();
-        self.condition.set_coverage(&coverage);
+        // Nothing was reported before, so nothing can have ended.
+        let _ = self.coverage.update(now, &self.canaries);
+        let (hooks, coverage) = (self.coverage.hooks().to_vec(), self.coverage.entries().to_vec());
         let addresses = self.allow.local.clone();
         self.outbox.open(now, Health { hooks, coverage, addresses, ..Health::new(HealthState::Ready) });
     }
 
-    /// Takes hooks and coverage that changed after the ready record and reports them; all of them, not the changed ones
-    /// only. Before the ready record there is nothing to do: it bears the state of its moment.
-    pub fn handle_hooks(&mut self, now: Timestamp, hooks: Vec<Hook>, coverage: Vec<Coverage>) {
-        if self.outbox.is_early() {
-            return;
-        }
-        self.condition.set_coverage(&coverage);
-        let state = self.condition.covered_state();
-        self.outbox.send_health(now, Health { hooks, coverage, ..Health::new(state) });
+    /// The state while nothing is lost.
+    pub(super) fn covered_state(&self) -> HealthState {
+        if self.coverage.is_complete() { HealthState::Running } else { HealthState::Degraded }
     }
 
     /// Compares the kernel's counters with those of the last time and reports what was lost since.
@@ -77,6 +60,7 @@ impl Engine {
             // Reported with the next comparison, after the ready record.
             return;
         }
+        self.judge_canaries(now, counters);
         let tallies = self.tallies();
         let (loss, undecodable) = self.loss.compare(now, counters, tallies);
         let is_dropped = |entry: &Loss| entry.lost > 0 || (entry.evicted > 0 && entry.kind != RELEASED_EARLY);
@@ -86,10 +70,10 @@ impl Engine {
             HealthState::Degraded
         } else if !loss.is_empty() {
             // Flood control at work, of which a summary tells, or records out of order: nothing is missing.
-            self.condition.covered_state()
+            self.covered_state()
         } else if self.condition.degraded_ns.is_some_and(|since| now.boot_ns >= since + RECOVERY_NS) {
             self.condition.degraded_ns = None;
-            self.condition.covered_state()
+            self.covered_state()
         } else {
             return;
         };
@@ -107,6 +91,7 @@ impl Engine {
             self.release_next();
         }
         self.expire_holds(Timestamp { boot_ns: u64::MAX, ..now });
+        self.report_still_blind(now);
         let (loss, undecodable) = self.loss.totals(counters, &self.tallies());
         let balance = self.loss.balance(counters);
         let emitted = Some(0);

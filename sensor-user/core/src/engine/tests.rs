@@ -5,6 +5,7 @@ mod connects;
 mod containers;
 mod execs;
 mod health;
+mod proving;
 mod recorded;
 
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl Sensor {
     /// Seeded and ready; what start-up sends is already read.
     fn ready() -> Self {
         let mut sensor = Self::seeded();
-        sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+        sensor.engine.handle_ready(at(1000));
         sensor.outputs();
         sensor.requests();
         sensor
@@ -159,6 +160,7 @@ fn settings() -> Settings {
         },
         merge_window_ns: WINDOW_NS,
         hold_ns: HOLD_NS,
+        canary_interval_ns: None,
     }
 }
 

@@ -32,8 +32,9 @@ fn ready_engine() -> Engine {
         policy: Policy { ports: vec![(2375, Service::Docker)], ..Policy::default() },
         merge_window_ns: WINDOW_NS,
         hold_ns: HOLD_NS,
+        canary_interval_ns: None,
     });
-    engine.handle_ready(at(0), Vec::new(), Vec::new());
+    engine.handle_ready(at(0));
     while engine.next_output().is_some() {}
     engine
 }

@@ -62,6 +62,11 @@ pub fn bound(ip: &str, port: u16) -> Endpoints {
     Endpoints { peer_addr: Ipv6Addr::UNSPECIFIED.octets(), ..ends((ip, port), ("::", 0)) }
 }
 
+/// The same ends in another network namespace.
+pub fn netns(ends: Endpoints, netns: u32) -> Endpoints {
+    Endpoints { netns, ..ends }
+}
+
 fn header(kind: RecordKind, boot_ns: u64, len: usize) -> RecordHeader {
     RecordHeader { kind: kind as u16, version: ABI_VERSION, len: len as u32, boot_ns }
 }

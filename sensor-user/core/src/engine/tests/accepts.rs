@@ -121,7 +121,7 @@ fn listeners_that_were_there_come_out_as_snapshot_after_the_ready_record() {
     let items = [listener_item(SOCK, DOCKERD, v2(HOST), bound("127.0.0.1", 2375))];
     sensor.engine.handle_listeners(at(900), &items);
     assert!(sensor.outputs().is_empty());
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     let outputs = sensor.outputs();
     let [Output::Health { seq: 0, health, .. }, Output::Fact { seq: 1, fact, .. }] = &outputs[..] else {
         panic!("ready and a listener, not {outputs:?}")
@@ -140,7 +140,7 @@ fn listener_seen_by_iterator_and_record_is_told_once() {
     let ends = bound("0.0.0.0", 2375);
     sensor.record(Ring::Management, &listener(800, true, SOCK, DOCKERD, v2(HOST), ends));
     sensor.engine.handle_listeners(at(900), &[listener_item(SOCK, DOCKERD, v2(HOST), ends)]);
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     let facts = sensor.facts();
     assert_eq!(listener_states(&facts), [ListenerState::Snapshot]);
 }
@@ -150,7 +150,7 @@ fn activated_socket_belongs_to_the_daemon_it_was_passed_to() {
     let mut sensor = Sensor::seeded();
     let ends_of = bound("0.0.0.0", 2375);
     sensor.engine.handle_listeners(at(900), &[listener_item(SOCK, INIT, v2(HOST), ends_of)]);
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     assert_eq!(sensor.facts().iter().map(comm).collect::<Vec<_>>(), [Some("systemd")]);
 
     let items =
@@ -172,7 +172,7 @@ fn opener_is_named_before_workers_that_run_its_program() {
     let (master, worker) = (P(400, "nginx"), P(401, "nginx"));
     let ends_of = bound("0.0.0.0", 2375);
     sensor.engine.handle_listeners(at(900), &[]);
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     sensor.see(|now| listener(now, true, SOCK, master, v2(HOST), ends_of));
     sensor.see(|now| fork(now, master, worker));
     sensor.facts();
@@ -190,7 +190,7 @@ fn stale_holders_are_looked_at_again_before_an_accept_goes_out() {
     let ends_of = bound("0.0.0.0", 2375);
     let items = [listener_item(SOCK, INIT, v2(HOST), ends_of)];
     sensor.engine.handle_listeners(at(900), &items);
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     sensor.facts();
     sensor.requests();
 
@@ -209,7 +209,7 @@ fn stale_holders_are_looked_at_again_before_an_accept_goes_out() {
 fn accept_waits_one_poll_at_most_for_an_answer_that_does_not_come() {
     let mut sensor = Sensor::seeded();
     sensor.engine.handle_listeners(at(900), &[]);
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     sensor.facts();
     sensor.requests();
     sensor.pass(300_000_000);
@@ -237,7 +237,7 @@ fn exit_of_the_holder_leaves_the_others() {
     let items =
         [listener_item(SOCK, INIT, v2(HOST), ends_of), listener_item(SOCK, DOCKERD, v2(HOST), ends_of)];
     sensor.engine.handle_listeners(at(900), &items);
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     sensor.facts();
     sensor.requests();
     sensor.see(|now| exit(now, DOCKERD, v2(HOST), 0));

@@ -342,7 +342,7 @@ fn state_file_names_the_cgroup_of_a_container_that_was_there_before() {
             ..ContainerMetadata::default()
         },
     );
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     sensor.facts();
     let classes: Vec<_> = sensor
         .requests()
@@ -364,7 +364,7 @@ fn containers_that_were_there_before_are_asked_for_and_not_told_as_created() {
     let id = long_id("ab");
     let key = CgroupKey { hierarchy: 0, id: 50 };
     sensor.engine.handle_cgroups(vec![SeedCgroup { key, path: format!("/docker/{id}").into() }]);
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     let requests = sensor.requests();
     assert_eq!(queries(&requests).len(), 1);
     assert!(requests.contains(&Request::ClassifyCgroup(key, cgroup_class::CONTAINER)));

@@ -2,7 +2,7 @@ use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{RecordKind, Ring};
 
 use super::*;
-use crate::health::{Balance, Capability, Coverage, CoverageState, Hook, HookState, KernelCounters, Loss};
+use crate::health::{Balance, KernelCounters, Loss};
 use crate::records::{accept, bound, ends, exit, listener, v2};
 
 fn counters(changes: &[(Ring, RecordKind, Fate, u64)]) -> KernelCounters {
@@ -23,7 +23,7 @@ fn ready_is_the_first_record_whatever_was_seen_before() {
     sensor.engine.poll(at(100_000_000));
     sensor.engine.handle_addresses(at(950), vec!["10.0.0.1".parse().expect("address")]);
     assert!(sensor.outputs().is_empty());
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
+    sensor.engine.handle_ready(at(1000));
     sensor.engine.poll(at(100_000_000));
     let outputs = sensor.outputs();
     let Output::Health { seq: 0, id, health, .. } = &outputs[0] else { panic!("health first: {outputs:?}") };
@@ -124,6 +124,7 @@ fn last_record_balances_produced_with_received_lost_and_suppressed() {
             kind: RecordKind::Accept,
             produced: 11,
             received: 5,
+            canaries: 0,
             lost: 2,
             suppressed: 4
         }]
@@ -174,37 +175,6 @@ fn records_released_early_are_reported_and_no_degradation() {
     let healths = healths(sensor.outputs());
     let early = Loss { ring: None, kind: "released-early", lost: 0, suppressed: 0, evicted: 3 };
     assert_eq!((healths[0].state, &*healths[0].loss), (HealthState::Running, &[early][..]));
-}
-
-#[test]
-fn hooks_that_change_later_are_reported_with_all_coverage() {
-    let hook = |state| Hook { name: "fentry/x".into(), program: "x".into(), state, reason: None };
-    let coverage = |state| Coverage { capability: Capability::Execs, state, reason: None, since: at(1) };
-    let mut sensor = Sensor::seeded();
-    sensor.engine.handle_hooks(at(900), vec![hook(HookState::Attached)], Vec::new());
-    assert!(sensor.outputs().is_empty(), "the ready record is the first");
-    sensor.engine.handle_ready(at(1000), Vec::new(), Vec::new());
-    sensor.outputs();
-    for (now, hook_state, coverage_state, expected) in [
-        (2000, HookState::Unavailable, CoverageState::Blind, HealthState::Degraded),
-        (3000, HookState::Attached, CoverageState::Live, HealthState::Running),
-    ] {
-        let (hooks, coverage) = (vec![hook(hook_state)], vec![coverage(coverage_state)]);
-        sensor.engine.handle_hooks(at(now), hooks.clone(), coverage.clone());
-        let health = healths(sensor.outputs()).pop().expect("a record");
-        assert_eq!((health.state, health.hooks, health.coverage), (expected, hooks, coverage));
-    }
-}
-
-#[test]
-fn sensor_that_is_blind_is_not_in_order_again_when_nothing_is_lost() {
-    let mut sensor = Sensor::ready();
-    let coverage =
-        Coverage { capability: Capability::Execs, state: CoverageState::Blind, reason: None, since: at(1) };
-    sensor.engine.handle_hooks(at(1500), Vec::new(), vec![coverage]);
-    sensor.engine.handle_counters(at(2000), &counters(&[LOST]));
-    sensor.engine.handle_counters(at(12_000_000_000), &counters(&[LOST]));
-    assert_eq!(states(sensor.outputs()), [HealthState::Degraded; 3]);
 }
 
 #[test]
