@@ -58,6 +58,14 @@ pub enum KernelError {
         /// What the kernel said.
         source: ProgramError,
     },
+    /// The kernel refuses programs that read its memory.
+    #[error(
+        "the kernel is locked down (confidentiality) and refuses the program on {hook}: boot with lockdown=integrity or without lockdown"
+    )]
+    LockedDown {
+        /// On which hook.
+        hook: &'static str,
+    },
     /// The kernel refused a program.
     #[error("the kernel refused the program on {hook}")]
     Refused {
@@ -117,6 +125,7 @@ impl KernelError {
                 | Self::NoMember { .. }
                 | Self::NoPermission { .. }
                 | Self::NoHook { .. }
+                | Self::LockedDown { .. }
         )
     }
 

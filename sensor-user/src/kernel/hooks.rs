@@ -74,11 +74,13 @@ pub const TABLE: &[HookSpec] = &[
     tracepoint("tp_btf/sched_process_exit", "sched_process_exit"),
     tracepoint("tp_btf/cgroup_mkdir", "cgroup_mkdir"),
     tracepoint("tp_btf/cgroup_rmdir", "cgroup_rmdir"),
-    tracepoint("tp_btf/inet_sock_set_state", "inet_sock_set_state"),
+    tracepoint("tp_btf/inet_sock_set_state", SOCKETS),
     iterator("iter/task", WALK_TASKS, "task"),
     iterator("iter/task_file", WALK_LISTENERS, "task_file"),
 ];
 
+/// Program without which the sensor has no purpose.
+pub const SOCKETS: &str = "inet_sock_set_state";
 /// Program that walks all processes.
 pub const WALK_TASKS: &str = "walk_tasks";
 /// Program that walks all holders of watched listeners.

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes as _;
 use super::btf::{self, Btf};
 use super::constants::complete;
 use super::programs::{Programs, Surroundings};
-use super::{KernelError, TaskHierarchy, security_modules};
+use super::{KernelError, TaskHierarchy, lockdown, security_modules};
 
 /// The probes, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-probes"));
@@ -53,6 +53,8 @@ pub struct Options {
     pub proc: PathBuf,
     /// The kernel's list of active security modules.
     pub security_modules: PathBuf,
+    /// Where the level of the kernel's lockdown is told.
+    pub lockdown: PathBuf,
     /// Where the root of the version 2 cgroups is mounted, if it is.
     pub cgroups: Option<PathBuf>,
 }
@@ -67,6 +69,7 @@ impl Default for Options {
             btf: PathBuf::from(btf::PATH),
             proc: PathBuf::from("/proc"),
             security_modules: PathBuf::from(security_modules::PATH),
+            lockdown: PathBuf::from(lockdown::PATH),
             cgroups: None,
         }
     }
@@ -101,6 +104,7 @@ impl KernelTypes {
             btf: &btf,
             parameters: &|function| types.resolve(&format!("args:{function}")),
             security_modules: &options.security_modules,
+            confidential: lockdown::is_confidential(&options.lockdown),
             cgroups: options.cgroups.clone(),
         };
         Programs::load(ebpf, around)

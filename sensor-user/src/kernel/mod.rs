@@ -12,6 +12,7 @@ pub mod hierarchy;
 pub mod hooks;
 mod link;
 mod load;
+pub mod lockdown;
 mod probes;
 mod programs;
 pub mod security_modules;

@@ -12,7 +12,7 @@ use aya::sys::SyscallError;
 use aya::{Btf as AyaBtf, Ebpf};
 use sensor_core::health::{Hook, HookState};
 
-use super::hooks::{Attach, HookSpec, Need, TABLE};
+use super::hooks::{Attach, HookSpec, Need, SOCKETS, TABLE};
 use super::link::Link;
 use super::{KernelError, security_modules};
 
@@ -24,6 +24,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) parameters: &'a dyn Fn(&str) -> Option<u32>,
     /// The list of active security modules.
     pub(super) security_modules: &'a Path,
+    /// The kernel refuses programs that read its memory through a helper.
+    pub(super) confidential: bool,
     /// Where the root of the version 2 cgroups is mounted.
     pub(super) cgroups: Option<PathBuf>,
 }
@@ -55,12 +57,19 @@ impl Programs {
     /// Loads every program that the kernel takes.
     ///
     /// # Errors
-    /// When it does not take a required one.
+    /// When it does not take a required one; in a kernel that is locked down only the one for sockets is.
     pub(super) fn load(mut ebpf: Ebpf, around: Surroundings<'_>) -> Result<Self, KernelError> {
         let mut entries = Vec::with_capacity(TABLE.len());
         for spec in TABLE {
             let state = match load(&mut ebpf, spec, &around) {
                 Ok(()) => State::Loaded,
+                // What follows typed pointers only is left: enough to see who connects to whom.
+                Err(Refusal::Error(_)) if around.confidential && spec.program != SOCKETS => {
+                    State::Unusable(KernelError::LockedDown { hook: spec.name }.to_string().into())
+                }
+                Err(Refusal::Error(_)) if around.confidential => {
+                    return Err(KernelError::LockedDown { hook: spec.name });
+                }
                 Err(Refusal::Error(error)) if spec.need == Need::Required => return Err(error),
                 Err(Refusal::Error(error)) => State::Unusable(in_words(error)),
                 Err(Refusal::Reason(reason)) => State::Unusable(reason),
