@@ -1,8 +1,9 @@
 //! The sensor under test: started with a configuration, its output read line by line, stopped and checked.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -92,10 +93,19 @@ impl Sensor {
     /// # Errors
     /// When it does not become ready; with what it said.
     pub fn start(configuration: &str) -> Result<Self> {
+        Self::start_by(command()?, configuration)
+    }
+
+    /// As [`Sensor::start`], by a command that is the sensor's or executes the arguments that are added to it.
+    ///
+    /// # Errors
+    /// When it does not become ready; with what it said.
+    pub fn start_by(mut run: Command, configuration: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("quaywatch-sensor-").tempdir()?;
+        // The sensor may run as another user.
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
         let config = directory.path().join("quaywatch.yaml");
         std::fs::write(&config, configuration)?;
-        let mut run = command()?;
         run.arg("run").arg("--config").arg(&config);
         run.stdout(Stdio::piped()).stderr(File::create(directory.path().join("log"))?);
         let mut process = Process::start(&mut run)?;
