@@ -24,6 +24,7 @@ mod system;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm_test;
 
 /// Development commands of quaywatch.
 #[derive(Parser)]
@@ -43,6 +44,7 @@ enum Command {
     Bench(bench::Options),
     Bless(bless::Options),
     Schema(schema::Options),
+    VmTest(vm_test::Options),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Bless(options) => bless::run(&options),
         Command::Schema(options) => schema::run(&options),
+        Command::VmTest(options) => vm_test::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

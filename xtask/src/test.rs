@@ -8,7 +8,7 @@ use clap::Args;
 use crate::command::{self, say};
 use crate::exit::Reported;
 use crate::summary::Tally;
-use crate::{lint, run, setup, system, tidy};
+use crate::{lint, run, setup, system, tidy, vm_test};
 
 /// Installs what is missing, then builds, lints and runs every test, end-to-end tests included; needs root.
 #[derive(Args)]
@@ -50,8 +50,11 @@ const SUITES: &[Suite] = &[
     Suite { name: "e2e", arguments: &["--package=sensor-tests", "--test=e2e"], binary: true },
 ];
 
+/// Name of the suite that is no `cargo test`: the oldest, a middle and the newest kernel of `cargo xtask vm-test`.
+const KERNELS: &str = "kernels";
+
 fn suite_names() -> clap::builder::PossibleValuesParser {
-    clap::builder::PossibleValuesParser::new(SUITES.iter().map(|suite| suite.name))
+    clap::builder::PossibleValuesParser::new(SUITES.iter().map(|suite| suite.name).chain([KERNELS]))
 }
 
 /// Runs the subcommand. The last line it prints is the sum of all suites.
@@ -67,14 +70,21 @@ pub fn run(options: &Options) -> Result<()> {
     let binary = run::build_release();
     let built = binary.as_ref().map(drop).map_err(|error| anyhow!("{error:#}"));
     report.step("release build", built);
-    for suite in SUITES {
-        if !options.suite.is_empty() && !options.suite.iter().any(|name| name == suite.name) {
-            continue;
-        }
+    let is_wanted = |suite: &str| options.suite.is_empty() || options.suite.iter().any(|name| name == suite);
+    for suite in SUITES.iter().filter(|suite| is_wanted(suite.name)) {
         match (suite.binary, &binary) {
             (true, Err(_)) => report.step(suite.name, Err(anyhow!("not run: the release build failed"))),
             (true, Ok(binary)) => report.suite(suite, Some(binary)),
             (false, _) => report.suite(suite, None),
+        }
+    }
+    if is_wanted(KERNELS) {
+        match &binary {
+            Err(_) => report.step(KERNELS, Err(anyhow!("not run: the release build failed"))),
+            Ok(binary) => {
+                say(format!("suite {KERNELS}"));
+                report.counted(KERNELS, vm_test::test(binary));
+            }
         }
     }
     report.finish()
@@ -127,6 +137,18 @@ impl Report {
             self.step(suite.name, Err(anyhow!(problem)));
         } else if tally.failed > 0 {
             self.failed_steps += 1;
+        }
+    }
+
+    /// Enters a suite that counted its verdicts itself.
+    fn counted(&mut self, name: &str, result: Result<Tally>) {
+        match result {
+            Err(error) => self.step(name, Err(error)),
+            Ok(tally) => {
+                self.total += tally;
+                self.failed_steps += usize::from(tally.failed > 0);
+                self.lines.push(format!("{name}: {tally}"));
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{command, source_tree};
+use crate::{command, source_tree, vm_test};
 
 /// Checks file lengths, links between documents, and that nothing is left to do or switched off.
 #[derive(Args)]
@@ -45,6 +45,7 @@ pub fn run(_: &Options) -> Result<()> {
             }
         }
     }
+    problems.extend(vm_test::check_documents().err().map(|error| format!("{error:#}")));
     if !problems.is_empty() {
         bail!("{} problems:\n{}", problems.len(), problems.join("\n"));
     }

@@ -94,7 +94,8 @@ fn locked_down() -> Result<Outcome> {
     let exec = ready.list("health.hooks").iter().find(|hook| hook["program"] == "sched_process_exec");
     let reason = exec.and_then(|hook| hook["reason"].as_str()).unwrap_or_default();
     ensure!(reason.contains("locked down (confidentiality)"), "another reason: {ready}");
-    ensure!(ready.is("health", &[("health.coverage.accepts.state", "live")]), "{ready}");
+    // Who holds a socket now is told by an iterator that has to read such memory; who opened it is known all the same.
+    ensure!(ready.is("health", &[("health.coverage.accepts.state", "degraded")]), "{ready}");
     super::sockets::accept(&sensor)?;
     sensor.stop()?;
     Ok(Outcome::SeenBy("sockets".to_owned()))

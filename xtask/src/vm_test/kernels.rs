@@ -1,0 +1,251 @@
+//! Kernels of Debian's archive: found, fetched, checked and unpacked without installing them.
+//!
+//! apt does the fetching with a configuration and directories of its own: it checks the signature of each suite against
+//! the keyring of this system, and the checksum of each package against the suite. Nothing of this system's package
+//! lists is read or changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::matrix::Kernel;
+use crate::command::{self, say};
+use crate::detection;
+
+/// Suites of the archive that have the kernels of the matrix.
+const SUITES: &[&str] = &[
+    "http://deb.debian.org/debian bullseye",
+    "http://deb.debian.org/debian-security bullseye-security",
+    "http://deb.debian.org/debian bookworm",
+    "http://deb.debian.org/debian-security bookworm-security",
+    "http://deb.debian.org/debian bookworm-backports",
+    "http://deb.debian.org/debian trixie-backports",
+];
+/// Keys of the archive, from the Debian package `debian-archive-keyring`.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Packages are looked up again when the lists are older than this.
+const LISTS_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Ends the names of the packages in question.
+const FLAVOUR: &str = "-cloud-amd64";
+
+/// A kernel that can be booted.
+pub struct Image {
+    /// As `uname -r` says.
+    pub release: String,
+    /// The compressed kernel.
+    pub vmlinuz: PathBuf,
+}
+
+/// The cache: apt's files in `apt`, one directory per kernel release beside it.
+pub struct Archive {
+    cache: PathBuf,
+    /// Whether the lists of packages are there.
+    listed: bool,
+}
+
+impl Archive {
+    /// Opens the cache and brings the lists of packages up to date.
+    ///
+    /// # Errors
+    /// When there is no place for the cache. Lists that cannot be fetched are said, not fatal: what is cached will do.
+    pub fn open() -> Result<Self> {
+        let cache = detection::cache_dir()
+            .context("neither XDG_CACHE_HOME nor HOME is an absolute path: no place to keep kernels")?
+            .join("quaywatch/kernels");
+        let mut archive = Self { cache, listed: false };
+        archive.write_configuration()?;
+        archive.listed = archive.update();
+        Ok(archive)
+    }
+
+    /// The newest kernel of a series, fetched if it is not in the cache.
+    ///
+    /// # Errors
+    /// When the archive has no such kernel, it cannot be fetched or is not what the archive says, and none is cached.
+    pub fn newest(&self, kernel: &Kernel) -> Result<Image> {
+        let release = if self.listed { self.newest_release(kernel)? } else { None };
+        if let Some(release) = release {
+            return self.image(release);
+        }
+        let cached = self.cached_release(kernel)?.with_context(|| {
+            format!(
+                "no kernel {}: the archive lists none and none is in {}",
+                kernel.name,
+                self.cache.display()
+            )
+        })?;
+        say(format!("the archive lists no kernel {}: using {cached}, fetched before", kernel.name));
+        self.image(cached)
+    }
+
+    fn write_configuration(&self) -> Result<()> {
+        let apt = self.cache.join("apt");
+        for directory in ["lists/partial", "cache/archives/partial"] {
+            let directory = apt.join(directory);
+            fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        let sources: Vec<String> = SUITES
+            .iter()
+            .map(|suite| format!("deb [arch=amd64 signed-by={KEYRING}] {suite} main\n"))
+            .collect();
+        fs::write(apt.join("sources.list"), sources.concat())?;
+        fs::write(apt.join("status"), "")?;
+        let at = apt.display();
+        let configuration = format!(
+            "Dir::State \"{at}\";\n\
+             Dir::State::lists \"{at}/lists\";\n\
+             Dir::State::status \"{at}/status\";\n\
+             Dir::Cache \"{at}/cache\";\n\
+             Dir::Etc::sourcelist \"{at}/sources.list\";\n\
+             Dir::Etc::sourceparts \"-\";\n\
+             Acquire::Languages \"none\";\n\
+             Acquire::Retries \"3\";\n\
+             Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
+             APT::Architecture \"amd64\";\n\
+             APT::Sandbox::User \"root\";\n"
+        );
+        fs::write(apt.join("apt.conf"), configuration)?;
+        Ok(())
+    }
+
+    /// Fetches the lists unless they are recent, and tells whether there are any.
+    fn update(&self) -> bool {
+        let stamp = self.cache.join("apt/updated");
+        let age =
+            |path: &Path| SystemTime::now().duration_since(fs::metadata(path).ok()?.modified().ok()?).ok();
+        if age(&stamp).is_some_and(|age| age < LISTS_AGE) {
+            return true;
+        }
+        let updated = command::check(self.apt("apt-get").args(["update", "--quiet", "--error-on=any"]));
+        match updated.and_then(|()| Ok(fs::write(&stamp, "")?)) {
+            Ok(()) => true,
+            Err(error) => {
+                say(format!("the lists of kernels cannot be fetched: {error:#}"));
+                stamp.exists()
+            }
+        }
+    }
+
+    /// Release of the newest kernel of a series that can be fetched.
+    fn newest_release(&self, kernel: &Kernel) -> Result<Option<String>> {
+        let prefix = format!("linux-image-{}", kernel.series);
+        let names = command::output(self.apt("apt-cache").args(["pkgnames", &prefix]))
+            .context("`apt-cache pkgnames` failed")?;
+        let mut releases: Vec<&str> = names
+            .lines()
+            .filter(|name| name.ends_with(FLAVOUR))
+            .filter_map(|name| name.strip_prefix("linux-image-"))
+            .collect();
+        releases.sort_by_key(|release| numbers(release));
+        // A name may be known only because another package mentions it.
+        let found = releases.into_iter().rev().find(|release| self.package_of(release).is_some());
+        Ok(found.map(str::to_owned))
+    }
+
+    /// The package that has the kernel itself. From 6.19 on it is not the one called `linux-image`.
+    fn package_of(&self, release: &str) -> Option<String> {
+        [format!("linux-binary-{release}"), format!("linux-image-{release}")].into_iter().find(|package| {
+            let shown = command::output(self.apt("apt-cache").args(["show", "--no-all-versions", package]));
+            shown.is_some_and(|text| text.lines().any(|line| line.starts_with("SHA256:")))
+        })
+    }
+
+    /// Release of the newest kernel of a series in the cache.
+    fn cached_release(&self, kernel: &Kernel) -> Result<Option<String>> {
+        let mut releases = Vec::new();
+        for entry in fs::read_dir(&self.cache)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(kernel.series) && name.ends_with(FLAVOUR) {
+                releases.push(name);
+            }
+        }
+        releases.sort_by_key(|release| numbers(release));
+        Ok(releases.pop())
+    }
+
+    /// The kernel of a release, from the cache or the archive.
+    fn image(&self, release: String) -> Result<Image> {
+        let directory = self.cache.join(&release);
+        let vmlinuz = directory.join("vmlinuz");
+        if !vmlinuz.exists() {
+            let partial = self.cache.join(format!("partial-{release}"));
+            if partial.exists() {
+                fs::remove_dir_all(&partial)?;
+            }
+            fs::create_dir_all(&partial)?;
+            self.fetch(&release, &partial)?;
+            // In one step, so that nothing that is half done looks finished.
+            fs::create_dir_all(&directory)?;
+            fs::rename(partial.join("vmlinuz"), &vmlinuz)?;
+            fs::remove_dir_all(&partial)?;
+        }
+        Ok(Image { release, vmlinuz })
+    }
+
+    /// Puts `vmlinuz` into a directory.
+    fn fetch(&self, release: &str, into: &Path) -> Result<()> {
+        let package =
+            self.package_of(release).with_context(|| format!("the archive has no kernel {release}"))?;
+        // Fails when the size or checksum is not the one in the suite's signed list.
+        command::check(self.apt("apt-get").args(["download", "--quiet", &package]).current_dir(into))?;
+        let deb = find(into, |name| name.ends_with(".deb"))?;
+        command::check(command::program("dpkg-deb").arg("--extract").arg(&deb).arg(into.join("root")))?;
+        let places =
+            ["boot".to_owned(), format!("usr/lib/modules/{release}"), format!("lib/modules/{release}")];
+        for place in places.iter().map(|place| into.join("root").join(place)).filter(|place| place.is_dir()) {
+            if let Ok(vmlinuz) = find(&place, |name| name.starts_with("vmlinuz")) {
+                fs::rename(vmlinuz, into.join("vmlinuz"))?;
+                return Ok(());
+            }
+        }
+        bail!("package {package} has no vmlinuz")
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = command::program(program);
+        command.env("APT_CONFIG", self.cache.join("apt/apt.conf"));
+        command
+    }
+}
+
+/// The only file of a directory with such a name.
+fn find(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&wanted) {
+            found.push(entry.path());
+        }
+    }
+    ensure!(found.len() == 1, "{} has {} such files, not one", directory.display(), found.len());
+    Ok(found.remove(0))
+}
+
+/// The numbers of a release, which order releases of one series as Debian does.
+fn numbers(release: &str) -> Vec<u64> {
+    let version = release.trim_end_matches(FLAVOUR);
+    version.split(|char: char| !char.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_ordered_by_their_numbers() {
+        let mut releases = [
+            "6.12.9+deb12-cloud-amd64",
+            "6.12.90+deb12.1-cloud-amd64",
+            "6.12.90+deb12-cloud-amd64",
+            "6.12.88+deb12-cloud-amd64",
+        ];
+        releases.sort_by_key(|release| numbers(release));
+        assert_eq!(releases[3], "6.12.90+deb12.1-cloud-amd64");
+        assert_eq!(releases[0], "6.12.9+deb12-cloud-amd64");
+        // Of two builds for one version the one for the suite itself is meant, not the one for an older suite.
+        assert!(numbers("6.1.0-50-cloud-amd64") > numbers("6.1.0-0.deb11.52-cloud-amd64"));
+    }
+}

@@ -1,0 +1,120 @@
+//! One virtual machine: QEMU's software emulation, two serial ports, a time limit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::kernels::Image;
+use super::matrix::Machine;
+use super::report::Report;
+use crate::command;
+
+/// The emulator.
+const QEMU: &str = "qemu-system-x86_64";
+/// Without these two the emulated instructions crash some kernels now and then, or slow them down.
+const CPU: &str = "max,-cx16,-la57";
+const MEMORY: &str = "768M";
+/// A boot and all stages take a sixth of this on an idle machine.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+/// A machine that hangs or panics is given another try; one that gives a verdict is believed.
+const ATTEMPTS: u32 = 2;
+const POLL: Duration = Duration::from_millis(50);
+
+/// Boots a machine, waits until it is off, and reads what it reported. Console and report stay in `directory`.
+///
+/// # Errors
+/// When QEMU cannot be started, or no attempt came to the end of its stages; with the end of the last console.
+pub fn run(machine: &Machine, image: &Image, initramfs: &Path, directory: &Path) -> Result<Report> {
+    let mut last = None;
+    for attempt in 1..=ATTEMPTS {
+        let files = Files::new(directory, machine, attempt);
+        match boot(machine, image, initramfs, &files) {
+            Ok(report) => return Ok(report),
+            Err(error) => {
+                command::say(format!("{machine}, attempt {attempt}: {error:#}"));
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.expect("invariant: there is at least one attempt"))
+}
+
+/// Where the serial ports of a machine end.
+struct Files {
+    console: PathBuf,
+    report: PathBuf,
+}
+
+impl Files {
+    fn new(directory: &Path, machine: &Machine, attempt: u32) -> Self {
+        let file = |what: &str| directory.join(format!("{}-{attempt}.{what}", machine.slug()));
+        Self { console: file("console"), report: file("report") }
+    }
+}
+
+fn boot(machine: &Machine, image: &Image, initramfs: &Path, files: &Files) -> Result<Report> {
+    let mut command = Command::new(QEMU);
+    command
+        .args(["-accel", "tcg", "-cpu", CPU, "-m", MEMORY, "-smp", "1"])
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+        .arg("-serial")
+        .arg(format!("file:{}", files.console.display()))
+        .arg("-serial")
+        .arg(format!("file:{}", files.report.display()))
+        .arg("-kernel")
+        .arg(&image.vmlinuz)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", &command_line(machine)])
+        .stdin(Stdio::null());
+    let started = Instant::now();
+    let child = command.spawn().with_context(|| format!("cannot start {QEMU}"))?;
+    let outcome = wait(child, started);
+    let text = fs::read(&files.report).unwrap_or_default();
+    let report = Report::parse(&String::from_utf8_lossy(&text), started.elapsed())?;
+    if !report.complete {
+        let why =
+            outcome.err().map_or_else(|| "it ended before its stages did".to_owned(), |e| format!("{e:#}"));
+        bail!("{why}; its console ends with:\n{}", end_of(&files.console));
+    }
+    outcome?;
+    Ok(report)
+}
+
+/// The kernel command line; the last two are for the guest.
+fn command_line(machine: &Machine) -> String {
+    format!(
+        "console=ttyS0 panic=-1 quiet vm_guest.cgroups={} vm_guest.stages={}",
+        machine.cgroups.name(),
+        machine.stages.join(",")
+    )
+}
+
+/// Waits until the machine is off; ends it when it takes too long.
+fn wait(mut child: Child, started: Instant) -> Result<()> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            if !status.success() {
+                bail!("{QEMU}: {status}");
+            }
+            return Ok(());
+        }
+        if started.elapsed() > TIME_LIMIT {
+            child.kill()?;
+            child.wait()?;
+            bail!("it was not done within {TIME_LIMIT:?}");
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn end_of(console: &Path) -> String {
+    const LINES: usize = 25;
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}

@@ -1,0 +1,208 @@
+//! The matrix: kernels, machines, rows, and what each kernel owes. The only place that says so; the table in
+//! `docs/kernel-hooks.md` is written from it after a run in which every row kept its promise.
+
+use std::fmt;
+
+/// A series of kernels, of which the newest is taken.
+pub struct Kernel {
+    /// Name on the command line and in the tables.
+    pub name: &'static str,
+    /// How its releases begin.
+    pub series: &'static str,
+}
+
+/// Oldest first.
+pub const KERNELS: &[Kernel] = &[
+    Kernel { name: "5.10", series: "5.10." },
+    Kernel { name: "6.1", series: "6.1." },
+    Kernel { name: "6.12", series: "6.12." },
+    Kernel { name: "6.18", series: "6.18." },
+    Kernel { name: "7.x", series: "7." },
+];
+
+/// The oldest, one in the middle and the newest: what `cargo xtask test` runs, on version 2 cgroups.
+pub const TESTED: &[&str] = &["5.10", "6.1", "7.x"];
+
+/// How the cgroup hierarchies are mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cgroups {
+    /// Version 2 only.
+    V2,
+    /// Version 1 controllers and an empty version 2 hierarchy.
+    Hybrid,
+    /// Version 1 only.
+    V1,
+}
+
+impl Cgroups {
+    /// Name, as the guest has it too.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V2 => "v2",
+            Self::Hybrid => "hybrid",
+            Self::V1 => "v1",
+        }
+    }
+}
+
+/// What one boot does.
+pub struct Machine {
+    /// Name of its kernel.
+    pub kernel: &'static str,
+    /// How cgroups are mounted.
+    pub cgroups: Cgroups,
+    /// What is tried, in the order of the guest's own table.
+    pub stages: &'static [&'static str],
+}
+
+const ALL: &[&str] = &["kinds", "runc", "crun", "loss", "rights", "no-btf", "lockdown"];
+const RECORDS: &[&str] = &["kinds", "runc", "crun", "loss"];
+/// crun refuses a host whose version 2 hierarchy has controllers beside version 1 ones, as it must have where the kernel
+/// does not offer all of them as version 1 any more.
+const WITHOUT_CRUN: &[&str] = &["kinds", "runc", "loss"];
+
+const fn machine(kernel: &'static str, cgroups: Cgroups, stages: &'static [&'static str]) -> Machine {
+    Machine { kernel, cgroups, stages }
+}
+
+/// Every machine, the longest first.
+pub const MACHINES: &[Machine] = &[
+    machine("5.10", Cgroups::V2, ALL),
+    machine("7.x", Cgroups::V2, ALL),
+    machine("6.1", Cgroups::V2, ALL),
+    machine("6.12", Cgroups::V2, ALL),
+    machine("6.18", Cgroups::V2, ALL),
+    machine("5.10", Cgroups::Hybrid, RECORDS),
+    machine("7.x", Cgroups::Hybrid, WITHOUT_CRUN),
+    machine("5.10", Cgroups::V1, RECORDS),
+    machine("7.x", Cgroups::V1, RECORDS),
+];
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kernel, self.cgroups.name())
+    }
+}
+
+impl Machine {
+    /// Name for files.
+    pub fn slug(&self) -> String {
+        format!("{}-{}", self.kernel, self.cgroups.name())
+    }
+}
+
+/// What a row owes on a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    /// It is seen, by the only way there is.
+    Seen,
+    /// It is seen in this one of several ways.
+    SeenBy(&'static str),
+}
+
+/// A row: one thing that is provoked in a machine and found in the sensor's output, or an honest refusal.
+pub struct Row {
+    /// Name, as the guest has it too.
+    pub name: &'static str,
+    /// Stage of the guest that tries it.
+    pub stage: &'static str,
+    /// What is provoked and demanded, for the table.
+    pub promise: &'static str,
+    /// What is owed on kernels where it is not [`Owed::Seen`], by the name of the kernel.
+    pub but: &'static [(&'static str, Owed)],
+}
+
+const fn row(stage: &'static str, name: &'static str, promise: &'static str) -> Row {
+    Row { name, stage, promise, but: &[] }
+}
+
+impl Row {
+    const fn but(mut self, but: &'static [(&'static str, Owed)]) -> Self {
+        self.but = but;
+        self
+    }
+}
+
+/// Every row. Each is owed by every machine that has its stage.
+pub const ROWS: &[Row] = &[
+    row("kinds", "start", "the sensor is ready, with neither tracefs nor bpffs mounted"),
+    row("kinds", "listener", "opened and closed, with process, scope and network namespace"),
+    row("kinds", "listener-snapshot", "one from before the start, with its holder"),
+    row("kinds", "accept", "both ends, holder with start time, listed and unlisted"),
+    row("kinds", "accept-ipv6", "IPv6"),
+    row("kinds", "accept-mapped", "an IPv4 peer of an IPv6 listener"),
+    row("kinds", "accept-container", "a listener inside a container is the container's"),
+    row("kinds", "close", "exact bytes in and out, duration"),
+    row("kinds", "connect", "established from a container, both ends, and its close"),
+    row("kinds", "connect-ipv6", "IPv6"),
+    row("kinds", "connect-lateral", "attempted, towards a management port"),
+    row("kinds", "refused", "nobody listens there"),
+    row("kinds", "exec", "in a container: arguments, parents, cgroup"),
+    row("kinds", "exec-runtime", "`runc` called on the host"),
+    row("kinds", "exit", "code and signal"),
+    row("kinds", "container", "created, started and stopped, from its cgroup"),
+    row("kinds", "stop", "exit code 0, no gap in the sequence, every balance even"),
+    row("runc", "runc", "a container of real `runc`: created, started, stopped, its exec"),
+    row("crun", "crun", "the same of `crun`"),
+    row("loss", "loss", "tiny rings: what is lost is counted and reported"),
+    row("rights", "capabilities", "works as another user with BPF, PERFMON and NET_ADMIN alone"),
+    row("rights", "no-capabilities", "refuses in one sentence, exit code 3"),
+    row("rights", "no-perfmon", "the same with BPF and NET_ADMIN only"),
+    row("rights", "no-bpf", "the same with PERFMON only"),
+    row("no-btf", "no-btf", "refuses in one sentence, exit code 3"),
+    row("lockdown", "lockdown-integrity", "works"),
+    row(
+        "lockdown",
+        "lockdown-confidentiality",
+        "says what is lost; sockets are seen, or it refuses with exit code 3",
+    )
+    .but(&[
+        ("5.10", Owed::SeenBy("refusal")),
+        ("6.1", Owed::SeenBy("sockets")),
+        ("6.12", Owed::SeenBy("sockets")),
+        ("6.18", Owed::SeenBy("sockets")),
+        ("7.x", Owed::SeenBy("sockets")),
+    ]),
+];
+
+/// What a machine owes for a row; `None` when it does not try it.
+pub fn owed(machine: &Machine, row: &Row) -> Option<Owed> {
+    let but = row.but.iter().find(|(kernel, _)| *kernel == machine.kernel);
+    machine.stages.contains(&row.stage).then(|| but.map_or(Owed::Seen, |(_, owed)| *owed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_and_tested_kernels_name_kernels() {
+        let is_kernel = |name: &str| KERNELS.iter().any(|kernel| kernel.name == name);
+        assert!(MACHINES.iter().all(|machine| is_kernel(machine.kernel)));
+        assert!(TESTED.iter().all(|name| is_kernel(name)));
+        assert!(ROWS.iter().flat_map(|row| row.but).all(|(name, _)| is_kernel(name)));
+    }
+
+    #[test]
+    fn every_stage_has_a_row_and_every_row_a_machine() {
+        for machine in MACHINES {
+            for stage in machine.stages {
+                assert!(ROWS.iter().any(|row| row.stage == *stage), "{stage}");
+            }
+        }
+        for row in ROWS {
+            assert!(MACHINES.iter().any(|machine| owed(machine, row).is_some()), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn every_kernel_runs_on_version_2_and_each_other_layout_is_run() {
+        let has = |wanted: &dyn Fn(&Machine) -> bool| MACHINES.iter().any(wanted);
+        for kernel in KERNELS {
+            assert!(has(&|machine| machine.kernel == kernel.name && machine.cgroups == Cgroups::V2));
+        }
+        for cgroups in [Cgroups::Hybrid, Cgroups::V1] {
+            assert!(has(&|machine| machine.cgroups == cgroups));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! `cargo xtask vm-test`: the sensor on the kernels people run, in virtual machines.
+//!
+//! Each machine boots a kernel of Debian's archive with the released binary and a guest program as its whole user space
+//! (`tests/vm-guest`). The guest provokes what the rows of the matrix promise, compares the sensor's records with what
+//! really happened, and reports a verdict per row.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+
+use crate::command::{self, say};
+use crate::exit::Reported;
+use crate::summary::Tally;
+use crate::{packages, run, system};
+
+mod initramfs;
+mod kernels;
+mod machine;
+mod matrix;
+mod report;
+mod table;
+mod verdict;
+mod verifier;
+
+use initramfs::Initramfs;
+use kernels::{Archive, Image};
+use matrix::{KERNELS, MACHINES, Machine, TESTED};
+use report::Report;
+
+/// What the machines are made of: an emulator, a shell for containers, real runtimes.
+const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "runc", "crun", "debian-archive-keyring"];
+/// Machines at a time, one per core of a small builder.
+const AT_A_TIME: usize = 2;
+/// Programs of the guest that are busybox's.
+const APPLETS: &[&str] = &["cp", "echo", "sh"];
+
+/// Boots Debian kernels in QEMU and checks on each that the sensor does what it promises; needs no root.
+#[derive(Args)]
+pub struct Options {
+    /// Only machines with this kernel (may be repeated).
+    #[arg(long, value_name = "NAME", value_parser = kernel_names())]
+    kernel: Vec<String>,
+    /// Test this binary instead of building one, such as one from a package.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Print the machines and what they try, and do nothing.
+    #[arg(long)]
+    list: bool,
+    /// Record what was seen: the matrix in docs/kernel-hooks.md and the counts in docs/verifier.md. Needs the whole
+    /// matrix, and writes nothing unless every row kept its promise.
+    #[arg(long, conflicts_with_all = ["kernel", "binary", "list"])]
+    write_docs: bool,
+}
+
+fn kernel_names() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(KERNELS.iter().map(|kernel| kernel.name))
+}
+
+/// Runs the subcommand.
+pub fn run(options: &Options) -> Result<()> {
+    if options.list {
+        for machine in MACHINES {
+            println!("{machine}: {}", machine.stages.join(", "));
+        }
+        return Ok(());
+    }
+    let wanted = |machine: &&Machine| {
+        options.kernel.is_empty() || options.kernel.iter().any(|name| name == machine.kernel)
+    };
+    let machines: Vec<&Machine> = MACHINES.iter().filter(wanted).collect();
+    let binary = options.binary.clone().map_or_else(run::build_release, Ok)?;
+    let results = boot_all(&machines, &binary)?;
+    let tally = judge(&results, options.write_docs)?;
+    if options.write_docs && tally.failed == 0 {
+        table::write(&results)?;
+        verifier::write(&results)?;
+    }
+    println!("{tally}");
+    if tally.failed > 0 { Err(Reported.into()) } else { Ok(()) }
+}
+
+/// What `cargo xtask test` runs of the matrix.
+///
+/// # Errors
+/// When the machines cannot be prepared; what they find is in the tally.
+pub fn test(binary: &Path) -> Result<Tally> {
+    let wanted =
+        |machine: &&Machine| machine.cgroups == matrix::Cgroups::V2 && TESTED.contains(&machine.kernel);
+    let machines: Vec<&Machine> = MACHINES.iter().filter(wanted).collect();
+    judge(&boot_all(&machines, binary)?, false)
+}
+
+/// Demands that the documents have the tables of the matrix as it is.
+///
+/// # Errors
+/// When one of them is out of date.
+pub fn check_documents() -> Result<()> {
+    table::check()?;
+    verifier::Budgets::read().map(drop)
+}
+
+/// A machine and what became of it.
+pub struct Finished {
+    machine: &'static Machine,
+    result: Result<Report>,
+}
+
+/// Prepares all that the machines need and boots them, [`AT_A_TIME`].
+fn boot_all(machines: &[&'static Machine], binary: &Path) -> Result<Vec<Finished>> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the machines are emulated x86-64 ones and run this system's programs"
+    );
+    system::require_apt("a kernel to boot")?;
+    packages::ensure(PACKAGES)?;
+    let images = fetch_kernels(machines)?;
+    let directory = run::target_directory().join("vm-test");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let initramfs = directory.join("initramfs");
+    pack(&initramfs, binary, &build_guest()?)?;
+
+    let started = Instant::now();
+    say(format!("{} machines; their consoles are in {}", machines.len(), directory.display()));
+    let waiting = Mutex::new(machines.iter().zip(images).collect::<Vec<_>>().into_iter());
+    let finished = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().expect("invariant: no thread panics with it").next();
+                    let Some((&machine, image)) = next else { break };
+                    let result = machine::run(machine, &image, &initramfs, &directory);
+                    finished
+                        .lock()
+                        .expect("invariant: no thread panics with it")
+                        .push(Finished { machine, result });
+                }
+            });
+        }
+    });
+    say(format!("all machines are off after {:.0} s", started.elapsed().as_secs_f32()));
+    let mut finished = finished.into_inner().expect("invariant: no thread panics with it");
+    finished
+        .sort_by_key(|finished| MACHINES.iter().position(|machine| std::ptr::eq(machine, finished.machine)));
+    Ok(finished)
+}
+
+/// The kernel of each machine.
+fn fetch_kernels(machines: &[&Machine]) -> Result<Vec<std::sync::Arc<Image>>> {
+    let archive = Archive::open()?;
+    let mut images: Vec<(&str, std::sync::Arc<Image>)> = Vec::new();
+    for kernel in KERNELS.iter().filter(|kernel| machines.iter().any(|machine| machine.kernel == kernel.name))
+    {
+        let image = archive.newest(kernel)?;
+        say(format!("kernel {} is {}", kernel.name, image.release));
+        images.push((kernel.name, image.into()));
+    }
+    machines
+        .iter()
+        .map(|machine| {
+            let (_, image) = images
+                .iter()
+                .find(|(name, _)| *name == machine.kernel)
+                .with_context(|| format!("no kernel {}", machine.kernel))?;
+            Ok(std::sync::Arc::clone(image))
+        })
+        .collect()
+}
+
+fn build_guest() -> Result<PathBuf> {
+    command::check(command::cargo().args(["build", "--locked", "--release", "--package", "vm-guest"]))?;
+    Ok(run::target_directory().join("release/vm-guest"))
+}
+
+/// Packs the root file system that all machines share.
+fn pack(path: &Path, binary: &Path, guest: &Path) -> Result<()> {
+    let mut archive = Initramfs::create(path)?;
+    archive.console()?;
+    for directory in ["etc", "proc", "sys", "run", "tmp", "root"] {
+        archive.directory(directory)?;
+    }
+    archive.program("bin/quaywatch", binary)?;
+    archive.program("bin/vm-guest", guest)?;
+    archive.symlink("init", "bin/vm-guest")?;
+    for (name, at) in [("busybox", "bin/busybox"), ("runc", "usr/sbin/runc"), ("crun", "usr/bin/crun")] {
+        let found = system::find_program(name).with_context(|| format!("{name} is not installed"))?;
+        archive.program(at, &found)?;
+    }
+    for applet in APPLETS {
+        archive.symlink(&format!("bin/{applet}"), "busybox")?;
+    }
+    archive.finish()?;
+    Ok(())
+}
+
+/// Prints a verdict per machine and row and adds them up.
+fn judge(results: &[Finished], renew: bool) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let budgets = if renew { None } else { Some(verifier::Budgets::read()?) };
+    for Finished { machine, result } in results {
+        let report = match result {
+            Ok(report) => report,
+            Err(error) => {
+                println!("{machine}: FAILED: {error:#}");
+                tally.failed += 1;
+                continue;
+            }
+        };
+        println!("{machine}: {} after {:.0} s", report.release, report.duration.as_secs_f32());
+        let mut verdicts = verdict::of_rows(machine, report);
+        if let Some(budgets) = &budgets {
+            verdicts.extend(budgets.judge(machine.kernel, &report.programs));
+        }
+        for verdict in verdicts {
+            println!("{machine} {verdict}");
+            match verdict.problem {
+                None => tally.passed += 1,
+                Some(_) => tally.failed += 1,
+            }
+        }
+    }
+    if results.is_empty() {
+        bail!("no machine was run");
+    }
+    Ok(tally)
+}
