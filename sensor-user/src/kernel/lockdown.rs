@@ -21,7 +21,7 @@ mod tests {
     fn the_level_in_brackets_is_in_force() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("lockdown");
-        let mut in_force = |levels: &str| {
+        let in_force = |levels: &str| {
             std::fs::write(&path, levels).expect("writable");
             is_confidential(&path)
         };

@@ -38,11 +38,13 @@ fn loss() -> Result<Outcome> {
     let accepts = last.list("health.balance").iter().find(|entry| entry["kind"] == "accept");
     let accepts = accepts.with_context(|| format!("no balance of accepts: {last}"))?;
     let count = |fate: &str| accepts[fate].as_u64().with_context(|| format!("no {fate}: {accepts}"));
-    ensure!(count("produced")? == CONNECTIONS, "there were {CONNECTIONS} connections: {accepts}");
+    // The sensor connects to itself now and then; that is counted and not written.
+    ensure!(count("produced")? >= CONNECTIONS, "there were {CONNECTIONS} connections: {accepts}");
     ensure!(count("lost")? > 0, "{accepts}");
-    let seen = recording.of_kind("accept").count() as u64;
-    ensure!(count("received")? == seen, "{seen} accepts were written: {accepts}");
-    ensure!(seen + count("lost")? + count("suppressed")? == CONNECTIONS, "{accepts}");
+    let written = recording.of_kind("accept").count() as u64;
+    let unwritten = CONNECTIONS - written;
+    ensure!(count("received")? >= written, "{written} accepts were written: {accepts}");
+    ensure!(count("lost")? + count("suppressed")? >= unwritten, "{unwritten} are unaccounted for: {accepts}");
     Ok(Outcome::Seen)
 }
 
