@@ -84,6 +84,34 @@ fn the_version_tells_what_belongs_to_it() {
 }
 
 #[test]
+fn doctor_answers_whatever_the_host_and_the_user() {
+    let (code, stdout, _) = run(&["doctor", "--json"]);
+    let report: Value = serde_json::from_str(&stdout).expect("one document");
+    assert_eq!(report["schema"], "quaywatch-doctor/1");
+    let verdict = report["verdict"].as_str().expect("a word");
+    let expected = match verdict {
+        "ready" => 0,
+        "limited" => 4,
+        "cannot-run" => 3,
+        other => panic!("{other} is no verdict"),
+    };
+    assert_eq!(code, expected, "{stdout}");
+    assert_eq!(report["problem"].is_string(), verdict == "cannot-run", "{stdout}");
+    let checks = report["checks"].as_array().expect("a list");
+    for name in ["kernel", "type information", "CAP_BPF", "cgroups"] {
+        assert!(checks.iter().any(|check| check["name"] == name), "{name} was not looked at: {stdout}");
+    }
+    assert!(
+        checks.iter().all(|check| check["state"] != "missing" || check["remedy"].is_string()),
+        "everything that is missing has a remedy: {stdout}"
+    );
+
+    let (code, stdout, _) = run(&["doctor"]);
+    assert_eq!(code, expected);
+    assert!(stdout.contains("\nRuntimes\n") && stdout.contains("\nManagement listeners\n"), "{stdout}");
+}
+
+#[test]
 fn check_says_valid_or_where_it_is_not() {
     let valid = fixture("valid.yaml");
     assert_eq!(run(&["check", &valid]), (0, format!("{valid}: valid\n"), String::new()));

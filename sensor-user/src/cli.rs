@@ -32,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch this machine and write records until SIGINT or SIGTERM.
     Run(RunArgs),
+    /// Say what this host lets the sensor see, and what to do about the rest.
+    Doctor(DoctorArgs),
     /// Check a configuration file without touching the kernel.
     Check(CheckArgs),
     /// Print the configuration in effect: defaults, file, environment and flags together.
@@ -68,6 +70,17 @@ pub struct RunArgs {
     /// Log of the probes themselves, for development; costs time in the kernel.
     #[arg(long, value_name = "LEVEL", default_value = "off")]
     pub probe_log: LogLevel,
+}
+
+/// Arguments of `doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `check`.
@@ -119,6 +132,8 @@ pub enum SchemaOf {
     Event,
     /// The configuration file.
     Config,
+    /// The answer of `doctor`.
+    Doctor,
 }
 
 /// Arguments of `completions`.

@@ -12,7 +12,8 @@ Exit codes:
   1  failure at run time
   2  wrong usage or invalid configuration
   3  this system cannot run it; the message says what is missing
-  4  `check` found something: the configuration can be used, but has warnings";
+  4  `check` found something: the configuration can be used, but has warnings; or `doctor` did: the sensor runs here,
+     but something would not be seen";
 
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

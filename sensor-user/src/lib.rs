@@ -6,6 +6,7 @@ pub mod canary;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod doctor;
 pub mod exit;
 pub mod kernel;
 pub mod lookups;

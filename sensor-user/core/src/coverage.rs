@@ -68,6 +68,14 @@ const NEEDS: &[Need] = &[
     sign(Sign::CgroupRemoved, Containers, Degraded, "the end of a container may be missed"),
 ];
 
+/// The programs that a capability needs.
+pub fn programs_of(capability: Capability) -> impl Iterator<Item = &'static str> {
+    NEEDS.iter().filter_map(move |need| match need.what {
+        What::Hook(program) if need.capability == capability => Some(program),
+        What::Hook(_) | What::Sign(_) => None,
+    })
+}
+
 /// Added to a cost where it is a canary that tells.
 const SILENT: &str = "the hook is in place and does not report the sensor's own canary";
 

@@ -229,6 +229,19 @@ pub enum Scope {
     Any,
 }
 
+impl Scope {
+    /// The reach of a socket bound to this address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        let private = match ip {
+            ip if ip.is_loopback() => return Self::Loopback,
+            IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+        };
+        if private { Self::Private } else { Self::Any }
+    }
+}
+
 /// What happened to a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListenerState {

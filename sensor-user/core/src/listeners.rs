@@ -211,13 +211,7 @@ fn is_copy_of_a_holder(key: ProcessKey, holders: &[Holder], processes: &Processe
 
 /// Reach of a bind address.
 pub(crate) fn scope_of(local: End) -> Scope {
-    use std::net::IpAddr;
-    let private = match local.ip {
-        ip if ip.is_loopback() => return Scope::Loopback,
-        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
-    };
-    if private { Scope::Private } else { Scope::Any }
+    Scope::of(local.ip)
 }
 
 #[cfg(test)]

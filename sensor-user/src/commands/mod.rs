@@ -1,4 +1,4 @@
-//! One subcommand each. `run` alone touches the kernel.
+//! One subcommand each. `run` and `doctor` alone touch the kernel.
 
 use std::io::{self, Write};
 
@@ -8,6 +8,7 @@ use crate::exit::Exit;
 
 pub mod check;
 pub mod completions;
+pub mod doctor;
 pub mod man;
 pub mod replay;
 pub mod run;
@@ -25,6 +26,11 @@ pub fn dispatch(command: Command) -> anyhow::Result<Exit> {
             let settings = load(&args.config)?.settings;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(run::run(args, settings)).map(|()| Exit::Done)
+        }
+        Command::Doctor(args) => {
+            let settings = load(&args.config)?.settings;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(doctor::doctor(&args, &settings))
         }
         Command::Check(args) => check::check(&args),
         Command::ShowConfig(args) => show_config::show_config(&args),

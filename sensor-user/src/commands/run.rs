@@ -49,22 +49,14 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
 
     let roots = Roots::default();
     let hierarchies = Hierarchies::find(&roots).context("finding the cgroup hierarchies")?;
-    let mut engine = Engine::new(engine_settings(&roots, &settings)?);
     let mut output = OutputQueue::default();
     for destination in &settings.outputs {
         output.add(io::stdout(), destination.kinds, Overflow::Shed)?;
     }
 
-    let mut probes = load(&args, &settings, &hierarchies)?;
-    let watched: Vec<u16> = settings.policy.ports.iter().map(|(port, _)| *port).collect();
-    let loopback = Loopback::reserve(&roots, &watched);
-    set_ports(&mut probes, &settings, loopback.as_ref().ok())?;
-    let mut canaries = Canaries::start(&roots, &hierarchies, loopback)?;
-    let mut rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
-    // Attached before anything is listed: what changes meanwhile waits in the rings.
-    probes.attach().map_err(kernel_error)?;
-    engine.handle_hooks(clock::now(), probes.hooks());
-    prove(&mut engine, &mut canaries, &mut rings).await;
+    let debug = args.probe_log != LogLevel::Off;
+    let Started { mut engine, mut probes, rings, canaries } =
+        attach(&roots, &hierarchies, &settings, debug).await?;
 
     let containers = Containers::new(roots.clone(), hierarchies.clone());
     let tools = &settings.policy.tools;
@@ -88,6 +80,35 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     }
 }
 
+/// The sensor with its probes attached and proved as far as that went, before it has looked at what was there before.
+pub(super) struct Started {
+    pub(super) engine: Engine,
+    pub(super) probes: Probes,
+    rings: RingSource,
+    pub(super) canaries: Canaries,
+}
+
+/// Loads and attaches the probes and lets the first canaries come back.
+pub(super) async fn attach(
+    roots: &Roots,
+    hierarchies: &Hierarchies,
+    settings: &Settings,
+    debug: bool,
+) -> anyhow::Result<Started> {
+    let mut engine = Engine::new(engine_settings(roots, settings)?);
+    let mut probes = load(settings, hierarchies, debug)?;
+    let watched: Vec<u16> = settings.policy.ports.iter().map(|(port, _)| *port).collect();
+    let loopback = Loopback::reserve(roots, &watched);
+    set_ports(&mut probes, settings, loopback.as_ref().ok())?;
+    let mut canaries = Canaries::start(roots, hierarchies, loopback)?;
+    let mut rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
+    // Attached before anything is listed: what changes meanwhile waits in the rings.
+    probes.attach().map_err(kernel_error)?;
+    engine.handle_hooks(clock::now(), probes.hooks());
+    prove(&mut engine, &mut canaries, &mut rings).await;
+    Ok(Started { engine, probes, rings, canaries })
+}
+
 fn engine_settings(roots: &Roots, settings: &Settings) -> anyhow::Result<EngineSettings> {
     let name = match &settings.node_name {
         Some(name) => Arc::clone(name),
@@ -107,11 +128,11 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn load(args: &RunArgs, settings: &Settings, hierarchies: &Hierarchies) -> anyhow::Result<Probes> {
+fn load(settings: &Settings, hierarchies: &Hierarchies, debug: bool) -> anyhow::Result<Probes> {
     let options = kernel::Options {
         management_bytes: settings.rings.management_bytes,
         bulk_bytes: settings.rings.bulk_bytes,
-        debug: args.probe_log != LogLevel::Off,
+        debug,
         cgroups: hierarchies.unified.as_ref().map(|unified| unified.mount_point.clone()),
         ..kernel::Options::default()
     };

@@ -13,5 +13,6 @@ pub fn schema(args: &SchemaArgs) -> anyhow::Result<Exit> {
     print(&match args.of {
         SchemaOf::Event => wire::record_schema(),
         SchemaOf::Config => wire::config_schema(),
+        SchemaOf::Doctor => wire::doctor_schema(),
     })
 }

@@ -18,7 +18,7 @@ use super::{KernelError, TaskHierarchy, lockdown, security_modules};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-probes"));
 
 /// First kernel with the BPF ring buffer.
-const FIRST_KERNEL: (u32, u32) = (5, 8);
+pub const FIRST_KERNEL: (u32, u32) = (5, 8);
 /// First kernel that does not run a program of our kind on a CPU where it is running already.
 const FIRST_WITHOUT_NESTING: (u32, u32) = (6, 1);
 /// Smallest ring buffer: a page.

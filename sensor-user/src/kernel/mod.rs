@@ -20,5 +20,5 @@ pub mod security_modules;
 pub use error::KernelError;
 pub use hierarchy::TaskHierarchy;
 pub use hooks::{WALK_LISTENERS, WALK_TASKS};
-pub use load::Options;
+pub use load::{FIRST_KERNEL, Options};
 pub use probes::{Probes, Rings};

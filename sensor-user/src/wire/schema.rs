@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::kind::Kind;
 use super::record::Record;
 use crate::config::ConfigFile;
+use crate::doctor::Report;
 
 /// What records of a kind must have beyond the envelope.
 const fn objects(kind: Kind) -> &'static [&'static str] {
@@ -75,6 +76,12 @@ pub fn record_schema() -> String {
 #[must_use]
 pub fn config_schema() -> String {
     text::<ConfigFile>(SchemaSettings::draft2020_12())
+}
+
+/// The schema of the answer of `quaywatch doctor`.
+#[must_use]
+pub fn doctor_schema() -> String {
+    text::<Report>(SchemaSettings::draft2020_12().for_serialize().with_transform(ForbidNull))
 }
 
 fn text<T: JsonSchema>(settings: SchemaSettings) -> String {

@@ -395,6 +395,7 @@ fn check_committed(name: &str, current: &str) {
 fn the_committed_schemas_are_current() {
     check_committed("quaywatch-event.schema.json", &record_schema());
     check_committed("quaywatch-config.schema.json", &config_schema());
+    check_committed("quaywatch-doctor.schema.json", &doctor_schema());
 }
 
 /// Checks a value against the part of JSON Schema that our schemas use; returns what does not fit.

@@ -1,0 +1,61 @@
+//! `quaywatch doctor`: would it work here?
+
+use sensor_core::engine::Output;
+use sensor_core::fact::Service;
+use sensor_core::health::Health;
+use tracing::debug;
+
+use super::{print, run};
+use crate::cli::DoctorArgs;
+use crate::config::Settings;
+use crate::doctor::{Listener, Report, Trial, Verdict, host, listeners, runtimes};
+use crate::exit::Exit;
+use crate::lookups::cgroupfs::Hierarchies;
+use crate::lookups::{Roots, clock};
+
+/// Room for the canaries and whatever else happens within half a second.
+const RING_BYTES: u32 = 1 << 20;
+
+/// Looks at this host and prints what the sensor would see.
+///
+/// # Errors
+/// When the answer cannot be printed. What is wrong with the host is the answer.
+pub async fn doctor(args: &DoctorArgs, settings: &Settings) -> anyhow::Result<Exit> {
+    let roots = Roots::default();
+    let ports = &settings.policy.ports;
+    let (trial, found) = match attempt(&roots, settings).await {
+        Ok((ready, found)) => (Trial::Ran(ready), found),
+        Err(error) => (Trial::Refused(format!("{error:#}")), None),
+    };
+    let listeners = found.unwrap_or_else(|| listeners::of_procfs(&roots, ports));
+    let report = Report::new(host::checks(&roots), &trial, runtimes::find(&roots), listeners);
+    if args.json {
+        print(&(serde_json::to_string(&report)? + "\n"))?;
+    } else {
+        print(&report.text())?;
+    }
+    Ok(match report.verdict {
+        Verdict::Ready => Exit::Done,
+        Verdict::Limited => Exit::Found,
+        Verdict::CannotRun => Exit::Unsupported,
+    })
+}
+
+/// Starts as `run` does, up to the ready record, and detaches again; at most half a second lies between.
+async fn attempt(roots: &Roots, settings: &Settings) -> anyhow::Result<(Health, Option<Vec<Listener>>)> {
+    let mut settings = settings.clone();
+    settings.rings.management_bytes = settings.rings.management_bytes.min(RING_BYTES);
+    settings.rings.bulk_bytes = settings.rings.bulk_bytes.min(RING_BYTES);
+    let hierarchies = Hierarchies::find(roots)?;
+    let mut started = run::attach(roots, &hierarchies, &settings, false).await?;
+    let found = started.probes.listeners();
+    started.canaries.stop();
+    started.probes.detach();
+    started.engine.handle_ready(clock::now());
+    let ports: &[(u16, Service)] = &settings.policy.ports;
+    let found = found.inspect_err(|error| debug!(%error, "the listener iterator failed")).ok();
+    let Some(Output::Health { health, .. }) = started.engine.next_output() else {
+        anyhow::bail!("no ready record was made");
+    };
+    Ok((health, found.map(|items| listeners::of_items(&items, ports))))
+}
