@@ -8,7 +8,7 @@ use sensor_core::engine::Output;
 use sensor_core::fact::{Direction, Enrichment, ExecRole, Fact, FactKind};
 use tracing::warn;
 
-use crate::sinks::{FINISH_LIMIT, Overflow, QUEUE_BYTES, Sink, SinkError};
+use crate::sinks::{FINISH_LIMIT, LineFile, Out, Overflow, QUEUE_BYTES, Sink, SinkError, Stream};
 use crate::wire::{self, Kind, KindFilter};
 
 /// A chunk is handed over when it has grown to this size, or at the end of a turn.
@@ -53,7 +53,7 @@ impl Destination {
         }
     }
 
-    const fn shed(&self) -> u64 {
+    fn shed(&self) -> u64 {
         self.sink.shed() + self.refused
     }
 }
@@ -94,12 +94,20 @@ impl OutputQueue {
         kinds: KindFilter,
         overflow: Overflow,
     ) -> Result<(), SinkError> {
-        self.add_with(out, kinds, overflow, QUEUE_BYTES)
+        self.add_with(Stream(out), kinds, overflow, QUEUE_BYTES)
+    }
+
+    /// Adds a file that sheds.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub fn add_file(&mut self, file: LineFile, kinds: KindFilter) -> Result<(), SinkError> {
+        self.add_with(file, kinds, Overflow::Shed, QUEUE_BYTES)
     }
 
     fn add_with(
         &mut self,
-        out: impl Write + Send + 'static,
+        out: impl Out,
         kinds: KindFilter,
         overflow: Overflow,
         queue_bytes: usize,

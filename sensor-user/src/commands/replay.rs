@@ -13,7 +13,7 @@ use tracing::info;
 use super::load;
 use crate::cli::ReplayArgs;
 use crate::exit::Exit;
-use crate::sinks::{Overflow, QUEUE_BYTES, Sink};
+use crate::sinks::{Overflow, QUEUE_BYTES, Sink, Stream};
 use crate::sources::replay::{Audience, Malformed, Replay};
 use crate::wire::{self, Kind, KindFilter};
 
@@ -65,7 +65,7 @@ impl Audience for Printer {
 pub fn replay(args: &ReplayArgs) -> anyhow::Result<Exit> {
     let settings = load(&args.config)?.settings;
     let kinds = settings.outputs.first().map_or(KindFilter::ANY, |output| output.kinds);
-    let sink = Sink::start(io::stdout(), Overflow::Block, QUEUE_BYTES)?;
+    let sink = Sink::start(Stream(io::stdout()), Overflow::Block, QUEUE_BYTES)?;
     let mut replay = Replay::new(settings.policy, Printer { sink, kinds, chunk: Vec::new(), malformed: 0 });
     let mut unreadable = None;
     for path in &args.files {

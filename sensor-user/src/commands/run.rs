@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::canary::{Canaries, Loopback};
 use crate::cli::RunArgs;
-use crate::config::Settings;
+use crate::config::{OutputPlace, Settings};
 use crate::exit::Unsupported;
 use crate::kernel::hooks::{WALK_LISTENERS, WALK_TASKS};
 use crate::kernel::{self, KernelError, Probes};
@@ -28,7 +28,7 @@ use crate::lookups::runtime::Containers;
 use crate::lookups::{Roots, addresses, clock, node};
 use crate::output::OutputQueue;
 use crate::pipeline::{End, Pipeline};
-use crate::sinks::Overflow;
+use crate::sinks::{LineFile, Overflow, Reopen};
 use crate::sources::container_state::ContainerState;
 use crate::sources::ring_buffer::RingSource;
 use crate::telemetry::LogLevel;
@@ -46,12 +46,22 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     // Registered first: a signal during the start must end the program in order, too.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
 
     let roots = Roots::default();
     let hierarchies = Hierarchies::find(&roots).context("finding the cgroup hierarchies")?;
     let mut output = OutputQueue::default();
+    let reopen = Reopen::default();
     for destination in &settings.outputs {
-        output.add(io::stdout(), destination.kinds, Overflow::Shed)?;
+        match &destination.place {
+            OutputPlace::Stdout => output.add(io::stdout(), destination.kinds, Overflow::Shed)?,
+            OutputPlace::File(path) => {
+                let file = LineFile::open(path.clone(), reopen.clone());
+                let file =
+                    file.with_context(|| format!("cannot write the output file {}", path.display()))?;
+                output.add_file(file, destination.kinds)?;
+            }
+        }
     }
 
     let debug = args.probe_log != LogLevel::Off;
@@ -68,9 +78,15 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     let pipeline = Pipeline { engine, probes, rings, containers, canaries, output, roots };
     let end = pipeline
         .run(async {
-            tokio::select! {
-                _ = interrupt.recv() => info!("SIGINT"),
-                _ = terminate.recv() => info!("SIGTERM"),
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => break info!("SIGINT"),
+                    _ = terminate.recv() => break info!("SIGTERM"),
+                    _ = hangup.recv() => {
+                        info!("SIGHUP: output files are opened anew");
+                        reopen.ask();
+                    }
+                }
             }
         })
         .await?;

@@ -46,7 +46,7 @@ pub struct ConfigFile {
     #[garde(dive)]
     pub detect: DetectSection,
     /// Where records go.
-    #[garde(length(min = 1, max = 1), dive)]
+    #[garde(length(min = 1, max = 8), dive)]
     pub output: Vec<OutputSection>,
 }
 
@@ -397,7 +397,11 @@ pub struct OutputSection {
     /// What kind of place.
     #[garde(skip)]
     #[serde(rename = "type")]
-    pub output_type: OutputType,
+    pub output_type: At<OutputType>,
+    /// Path of the file; for `file` only, and needed there.
+    #[garde(inner(length(min = 1, max = 4095)))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Kinds of records that go there, or `any`.
     #[garde(length(min = 1, max = 64))]
     #[serde(default = "any_kind")]
@@ -406,7 +410,7 @@ pub struct OutputSection {
 
 impl Default for OutputSection {
     fn default() -> Self {
-        Self { output_type: OutputType::Stdout, kinds: any_kind() }
+        Self { output_type: OutputType::Stdout.into(), path: None, kinds: any_kind() }
     }
 }
 
@@ -421,4 +425,6 @@ fn any_kind() -> Vec<At<KindMatch>> {
 pub enum OutputType {
     /// Standard output, one JSON object per line.
     Stdout,
+    /// A file, likewise; opened anew when it was moved away, and on SIGHUP.
+    File,
 }

@@ -21,7 +21,7 @@ mod tests;
 pub use environment::{VARIABLES, Variable};
 pub use file::{ConfigFile, OutputType};
 pub use problem::{Invalid, Place, Problem, ProblemJson, Severity};
-pub use settings::{OutputSettings, RingSettings, Settings};
+pub use settings::{OutputPlace, OutputSettings, RingSettings, Settings};
 
 /// Read when no file is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/quaywatch/quaywatch.yaml";

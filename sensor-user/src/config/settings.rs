@@ -1,5 +1,6 @@
 //! Settings: the configuration as the rest of the program uses it. What is here is valid.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,10 +49,19 @@ pub struct RingSettings {
 /// One place where records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputSettings {
-    /// What kind of place.
-    pub output_type: OutputType,
+    /// Where.
+    pub place: OutputPlace,
     /// Which records.
     pub kinds: KindFilter,
+}
+
+/// Where records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputPlace {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(PathBuf),
 }
 
 impl Settings {
@@ -143,5 +153,10 @@ fn output(section: &OutputSection) -> OutputSettings {
             AnyOr::One(kind) => kinds.add(kind),
         }
     }
-    OutputSettings { output_type: section.output_type, kinds }
+    let place = match (section.output_type.value, &section.path) {
+        (OutputType::File, Some(path)) => OutputPlace::File(PathBuf::from(path)),
+        (OutputType::File, None) => unreachable!("validation asks for the path of a file"),
+        (OutputType::Stdout, _) => OutputPlace::Stdout,
+    };
+    OutputSettings { place, kinds }
 }

@@ -75,6 +75,20 @@ fn errors_name_place_and_remedy() {
         ("enrich: {hold: 1m}", "1:16: error: 1m is out of range; write 0s to 10s"),
         ("implied_local: maybe", "1:16: error: a yes or no belongs here; write true or false"),
         ("output: []", "1:9: error: output is too short; write at least 1"),
+        ("coverage: {interval: 1ms}", "1:22: error: 1ms is out of range; write 1s to 1h"),
+        ("output: [{type: file}]", "1:17: error: a file needs a path; add `path: /var/log/quaywatch.ndjson`"),
+        (
+            "output: [{type: file, path: events.ndjson}]",
+            "1:17: error: the path of a file is absolute; begin it with a slash",
+        ),
+        (
+            "output: [{type: stdout, path: /x}]",
+            "1:17: error: standard output has no path; drop it, or write `type: file`",
+        ),
+        (
+            "output: [{type: stdout}, {type: file, path: /x}, {type: file, path: /x}]",
+            "1:57: error: two outputs go to the same place; drop one",
+        ),
         ("output: [{type: stdot}]", "1:17: error: unknown value \"stdot\"; did you mean \"stdout\"?"),
         (
             "output: [{type: stdout, kinds: [acept]}]",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sensor_core::allow_list::IMPLIED_LOCAL;
 use sensor_core::fact::Service;
 
-use super::file::{AllowSection, ConfigFile};
+use super::file::{AllowSection, ConfigFile, OutputType};
 use super::nearest::did_you_mean;
 use super::problem::Severity;
 use super::values::{AnyOr, At, Network, Period, Size};
@@ -209,7 +209,28 @@ impl Checker {
         }
     }
 
+    /// A place is a file with an absolute path, or standard output; two writers to one place would tear each other's lines.
+    fn output_places(&mut self, file: &ConfigFile) {
+        const KEY: &str = "output";
+        let mut seen = BTreeSet::new();
+        for output in &file.output {
+            let problem = match (output.output_type.value, &output.path) {
+                (OutputType::File, None) => "a file needs a path; add `path: /var/log/quaywatch.ndjson`",
+                (OutputType::File, Some(path)) if !path.starts_with('/') => {
+                    "the path of a file is absolute; begin it with a slash"
+                }
+                (OutputType::Stdout, Some(_)) => {
+                    "standard output has no path; drop it, or write `type: file`"
+                }
+                _ if !seen.insert(&output.path) => "two outputs go to the same place; drop one",
+                _ => continue,
+            };
+            self.error(KEY, &output.output_type, problem.to_owned());
+        }
+    }
+
     fn output(&mut self, file: &ConfigFile) {
+        self.output_places(file);
         for kinds in file.output.iter().map(|output| &output.kinds) {
             let has = |kind| kinds.iter().any(|item| item.value == kind);
             let Some(first) = kinds.first() else { continue };

@@ -44,7 +44,7 @@ fn held_queue() -> (OutputQueue, Reader) {
     let (go, wait) = mpsc::channel();
     let mut queue = OutputQueue::default();
     let out = Held { lines: sender, go: wait, waited: false };
-    queue.add_with(out, KindFilter::ANY, Overflow::Shed, QUEUE).expect("a thread");
+    queue.add_with(Stream(out), KindFilter::ANY, Overflow::Shed, QUEUE).expect("a thread");
     (queue, Reader { lines, go })
 }
 

@@ -1,14 +1,15 @@
-//! A sink with a thread of its own that writes to a stream: standard output, or whatever a test gives it.
+//! A sink with a thread of its own, and the stream it writes to: standard output, or whatever a test gives it.
 
 use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Overflow;
 use super::queue::Queue;
+use super::{Out, Overflow, Put};
 
 /// Bytes of lines that wait for a slow reader before any is shed.
 pub const QUEUE_BYTES: usize = 16 << 20;
@@ -60,6 +61,8 @@ pub struct Sink {
     given: u64,
     /// Of these, lines that were not queued.
     shed: u64,
+    /// Lines that were queued and could not be written, while the output goes on.
+    unwritten: Arc<AtomicU64>,
     outcome: Arc<Mutex<Outcome>>,
 }
 
@@ -75,19 +78,17 @@ impl Sink {
     ///
     /// # Errors
     /// When the system has no thread for it.
-    pub fn start(
-        out: impl Write + Send + 'static,
-        overflow: Overflow,
-        queue_bytes: usize,
-    ) -> Result<Self, SinkError> {
+    pub fn start(out: impl Out, overflow: Overflow, queue_bytes: usize) -> Result<Self, SinkError> {
         let queue = Arc::new(Queue::new(queue_bytes));
         let outcome = Arc::new(Mutex::new(Outcome::default()));
+        let unwritten = Arc::new(AtomicU64::new(0));
         let (their_queue, their_outcome) = (Arc::clone(&queue), Arc::clone(&outcome));
+        let their_unwritten = Arc::clone(&unwritten);
         thread::Builder::new()
             .name("sink".to_owned())
-            .spawn(move || drain(&their_queue, &their_outcome, out))
+            .spawn(move || drain(&their_queue, &their_unwritten, &their_outcome, out))
             .map_err(SinkError::Thread)?;
-        Ok(Self { queue, overflow, given: 0, shed: 0, outcome })
+        Ok(Self { queue, overflow, given: 0, shed: 0, unwritten, outcome })
     }
 
     /// Hands over a chunk of whole lines.
@@ -123,10 +124,10 @@ impl Sink {
         self.overflow = overflow;
     }
 
-    /// Lines that were not queued since the start, for want of room or of a reader.
+    /// Lines that did not reach their place since the start: not queued for want of room or of a reader, or not written.
     #[must_use]
-    pub const fn shed(&self) -> u64 {
-        self.shed
+    pub fn shed(&self) -> u64 {
+        self.shed + self.unwritten.load(Ordering::Relaxed)
     }
 
     /// Whether the stream can no longer be written: the other end was closed, or an error occurred.
@@ -158,27 +159,43 @@ fn lines(chunk: &[u8]) -> u64 {
     chunk.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// The thread: writes until the queue is closed and empty, or the stream fails.
-fn drain(queue: &Queue, outcome: &Mutex<Outcome>, mut out: impl Write) {
+/// The thread: writes until the queue is closed and empty, or the output comes to an end.
+fn drain(queue: &Queue, unwritten: &AtomicU64, outcome: &Mutex<Outcome>, mut out: impl Out) {
     let outcome = || outcome.lock().unwrap_or_else(PoisonError::into_inner);
     let mut result = Ok(());
     while let Some(chunk) = queue.pop() {
-        let written;
-        (written, result) = write_all(&mut out, &chunk);
-        outcome().written += lines(&chunk[..written]);
-        if result.is_err() {
+        let put = out.put(&chunk);
+        outcome().written += lines(&chunk[..put.written]);
+        if let Some(error) = put.end {
+            result = Err(error);
             break;
         }
+        unwritten.fetch_add(lines(&chunk[put.written..]), Ordering::Relaxed);
     }
-    if let Err(error) = result.and_then(|()| flush(&mut out)) {
+    if let Err(error) = result.and_then(|()| out.finish()) {
         outcome().error = Some(error.into());
     }
     // Last, because it is what `finish` waits for.
     queue.abandon();
 }
 
+/// A stream: what it refuses once, it refuses for ever.
+#[derive(Debug)]
+pub struct Stream<W>(pub W);
+
+impl<W: Write + Send + 'static> Out for Stream<W> {
+    fn put(&mut self, chunk: &[u8]) -> Put {
+        let (written, result) = write_all(&mut self.0, chunk);
+        Put { written, end: result.err() }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        flush(&mut self.0)
+    }
+}
+
 /// Writes a chunk; returns how many bytes went out before the error, if there was one.
-fn write_all(out: &mut impl Write, chunk: &[u8]) -> (usize, io::Result<()>) {
+pub(super) fn write_all(out: &mut impl Write, chunk: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < chunk.len() {
         match out.write(&chunk[written..]) {
@@ -228,7 +245,7 @@ mod tests {
     #[test]
     fn lines_arrive_in_order_and_are_counted() {
         let (sender, receiver) = mpsc::sync_channel(100);
-        let mut sink = Sink::start(Channel(sender), Overflow::Shed, 1000).expect("a thread");
+        let mut sink = Sink::start(Stream(Channel(sender)), Overflow::Shed, 1000).expect("a thread");
         sink.write(Bytes::from_static(b"1\n2\n"));
         sink.write(Bytes::from_static(b"3\n"));
         let totals = sink.finish(FINISH_LIMIT);
@@ -240,7 +257,7 @@ mod tests {
     #[test]
     fn a_slow_reader_sheds_and_never_blocks() {
         let (sender, receiver) = mpsc::sync_channel(0);
-        let mut sink = Sink::start(Channel(sender), Overflow::Shed, 700).expect("a thread");
+        let mut sink = Sink::start(Stream(Channel(sender)), Overflow::Shed, 700).expect("a thread");
         for _ in 0..100 {
             sink.write(line());
         }
@@ -256,7 +273,7 @@ mod tests {
     #[test]
     fn only_a_writer_that_sheds_keeps_a_reserve() {
         let (sender, _receiver) = mpsc::sync_channel(0);
-        let mut sink = Sink::start(Channel(sender), Overflow::Shed, 1000).expect("a thread");
+        let mut sink = Sink::start(Stream(Channel(sender)), Overflow::Shed, 1000).expect("a thread");
         assert!(sink.bulk_room() < 500, "{}", sink.bulk_room());
         sink.set_overflow(Overflow::BlockUntil(Instant::now()));
         assert_eq!(sink.bulk_room(), usize::MAX);
@@ -267,7 +284,8 @@ mod tests {
         let (sender, receiver) = mpsc::sync_channel(0);
         let started = Instant::now();
         let deadline = started + Duration::from_millis(20);
-        let mut sink = Sink::start(Channel(sender), Overflow::BlockUntil(deadline), 1).expect("a thread");
+        let mut sink =
+            Sink::start(Stream(Channel(sender)), Overflow::BlockUntil(deadline), 1).expect("a thread");
         for _ in 0..10 {
             sink.write(line());
         }
@@ -283,7 +301,7 @@ mod tests {
     fn a_blocking_writer_loses_nothing() {
         let (sender, receiver) = mpsc::sync_channel(0);
         let reader = thread::spawn(move || receiver.iter().count());
-        let mut sink = Sink::start(Channel(sender), Overflow::Block, 1).expect("a thread");
+        let mut sink = Sink::start(Stream(Channel(sender)), Overflow::Block, 1).expect("a thread");
         for _ in 0..1000 {
             sink.write(line());
         }
@@ -296,7 +314,7 @@ mod tests {
     fn a_closed_pipe_ends_the_sink_and_is_told_apart() {
         let (sender, receiver) = mpsc::sync_channel(0);
         drop(receiver);
-        let mut sink = Sink::start(Channel(sender), Overflow::Block, 1000).expect("a thread");
+        let mut sink = Sink::start(Stream(Channel(sender)), Overflow::Block, 1000).expect("a thread");
         sink.write(line());
         while !sink.is_closed() {
             thread::yield_now();
@@ -310,7 +328,7 @@ mod tests {
     #[test]
     fn a_stuck_reader_does_not_hold_up_the_end() {
         let (sender, receiver) = mpsc::sync_channel(0);
-        let mut sink = Sink::start(Channel(sender), Overflow::Shed, 1000).expect("a thread");
+        let mut sink = Sink::start(Stream(Channel(sender)), Overflow::Shed, 1000).expect("a thread");
         sink.write(line());
         sink.write(line());
         let totals = sink.finish(Duration::from_millis(20));
@@ -336,7 +354,7 @@ mod tests {
             }
         }
         let (sender, receiver) = mpsc::channel();
-        let mut sink = Sink::start(Hesitant(sender, 0), Overflow::Block, 1000).expect("a thread");
+        let mut sink = Sink::start(Stream(Hesitant(sender, 0)), Overflow::Block, 1000).expect("a thread");
         sink.write(Bytes::from_static(b"abc\ndef\n"));
         assert_eq!(sink.finish(FINISH_LIMIT).written, 2);
         assert_eq!(receiver.iter().collect::<Vec<_>>(), b"abc\ndef\n");
