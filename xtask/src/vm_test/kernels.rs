@@ -207,6 +207,9 @@ impl Archive {
     fn apt(&self, program: &str) -> Command {
         let mut command = command::program(program);
         command.env("APT_CONFIG", self.cache.join("apt/apt.conf"));
+        // Images of containers switch these off in a file that is read after ours; without them each call parses all lists.
+        command.args(["--option", "Dir::Cache::pkgcache=pkgcache.bin"]);
+        command.args(["--option", "Dir::Cache::srcpkgcache=srcpkgcache.bin"]);
         command
     }
 }

@@ -6,14 +6,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::command::{self, say};
-use crate::exit::Reported;
+use crate::exit::{Reported, unsupported};
 use crate::summary::Tally;
 use crate::{packages, run, system};
 
@@ -111,10 +111,11 @@ pub struct Finished {
 
 /// Prepares all that the machines need and boots them, [`AT_A_TIME`].
 fn boot_all(machines: &[&'static Machine], binary: &Path) -> Result<Vec<Finished>> {
-    ensure!(
-        cfg!(target_arch = "x86_64"),
-        "the machines are emulated x86-64 ones and run this system's programs"
-    );
+    if !cfg!(target_arch = "x86_64") {
+        return Err(unsupported(
+            "the machines are x86-64 ones and run this system's programs: use an x86-64 system",
+        ));
+    }
     system::require_apt("a kernel to boot")?;
     packages::ensure(PACKAGES)?;
     let images = fetch_kernels(machines)?;
@@ -150,9 +151,9 @@ fn boot_all(machines: &[&'static Machine], binary: &Path) -> Result<Vec<Finished
 }
 
 /// The kernel of each machine.
-fn fetch_kernels(machines: &[&Machine]) -> Result<Vec<std::sync::Arc<Image>>> {
+fn fetch_kernels(machines: &[&Machine]) -> Result<Vec<Arc<Image>>> {
     let archive = Archive::open()?;
-    let mut images: Vec<(&str, std::sync::Arc<Image>)> = Vec::new();
+    let mut images: Vec<(&str, Arc<Image>)> = Vec::new();
     for kernel in KERNELS.iter().filter(|kernel| machines.iter().any(|machine| machine.kernel == kernel.name))
     {
         let image = archive.newest(kernel)?;
@@ -166,7 +167,7 @@ fn fetch_kernels(machines: &[&Machine]) -> Result<Vec<std::sync::Arc<Image>>> {
                 .iter()
                 .find(|(name, _)| *name == machine.kernel)
                 .with_context(|| format!("no kernel {}", machine.kernel))?;
-            Ok(std::sync::Arc::clone(image))
+            Ok(Arc::clone(image))
         })
         .collect()
 }

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 
 use super::Finished;
-use super::matrix::{MACHINES, Owed, ROWS, owed};
+use super::matrix::{KERNELS, MACHINES, Owed, ROWS, owed};
 use crate::command;
 
 const DOCUMENT: &str = "docs/kernel-hooks.md";
@@ -14,20 +14,11 @@ const SECTION: &str = "matrix";
 /// Writes the table after a run of the whole matrix in which every row kept its promise.
 pub fn write(results: &[Finished]) -> Result<()> {
     ensure!(results.len() == MACHINES.len(), "the table needs the whole matrix");
-    let releases = results.iter().map(|finished| {
-        let release = finished.result.as_ref().map_or("", |report| report.release.as_str());
-        (finished.machine.kernel, release.trim_end_matches("-cloud-amd64"))
-    });
-    let mut seen = String::from("Last run in full on");
-    let mut last = "";
-    for (kernel, release) in releases {
-        if kernel != last && !seen.contains(release) {
-            seen += if last.is_empty() { " " } else { ", " };
-            seen += release;
-        }
-        last = kernel;
-    }
-    write_section(DOCUMENT, SECTION, &format!("{}\n{seen}.\n", rows()))
+    let reports = results.iter().filter_map(|finished| finished.result.as_ref().ok());
+    let mut releases: Vec<&str> = reports.map(|report| report.release.as_str()).collect();
+    // In the order of the machines, of which the first ones have a kernel each.
+    releases.truncate(KERNELS.len());
+    write_section(DOCUMENT, SECTION, &format!("{}\nLast run in full on {}.\n", rows(), releases.join(", ")))
 }
 
 /// Demands that the table in the document is that of the matrix as it is.

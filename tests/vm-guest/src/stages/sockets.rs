@@ -92,22 +92,22 @@ fn listener(sensor: &Sensor) -> Result<Outcome> {
         (LISTED[0].parse()?, DOCKER, "docker", "private"),
     ];
     for (ip, port, service, scope) in cases {
-        let socket = TcpListener::bind((ip, port))?;
-        for (state, socket) in [("opened", Some(socket)), ("closed", None)] {
-            let (ip, port) = (ip.to_string(), port.to_string());
+        let netns = network_namespace()?.to_string();
+        let check = |state| {
             let fields = [
                 ("listener.state", state),
                 ("listener.service", service),
                 ("listener.scope", scope),
-                ("listener.netns", &*network_namespace()?.to_string()),
-                ("net.local.ip", &ip),
-                ("net.local.port", &port),
+                ("listener.netns", &*netns),
+                ("net.local.ip", &*ip.to_string()),
+                ("net.local.port", &*port.to_string()),
             ];
-            // `closed` is waited for after the socket is gone.
-            let record = sensor.wait_is("listener", &fields)?;
-            Truth::of_self()?.check(&record)?;
-            drop(socket);
-        }
+            Truth::of_self()?.check(&sensor.wait_is("listener", &fields)?)
+        };
+        let socket = TcpListener::bind((ip, port))?;
+        check("opened")?;
+        drop(socket);
+        check("closed")?;
     }
     Ok(Outcome::Seen)
 }
