@@ -34,14 +34,25 @@ pub enum Event {
     /// A runtime process could not be entered in the table of runtime processes: records of its children may travel on
     /// the bulk ring and its connects may not be reported.
     UntrackedProcess = 3,
+    /// An accept that was withheld, and counted as [`Fate::Suppressed`], was put on the ring after all. Counted apart,
+    /// because it is another program's work: the agent moves it from the one fate to the other.
+    Resumed = 4,
+    /// Likewise, but there was no room on the ring.
+    ResumedLost = 5,
 }
 
 impl Event {
     /// Number of events.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 6;
     /// Every event, in index order.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::UntrackedConnection, Self::UnknownClose, Self::ReadFailed, Self::UntrackedProcess];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::UntrackedConnection,
+        Self::UnknownClose,
+        Self::ReadFailed,
+        Self::UntrackedProcess,
+        Self::Resumed,
+        Self::ResumedLost,
+    ];
 }
 
 /// Numbers in the one value of the `COUNTERS` map, a per-CPU array of `[u64; COUNTERS_LEN]`: one lookup for the probes,

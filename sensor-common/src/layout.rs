@@ -1,5 +1,6 @@
 //! Compile-time proof that the layouts are what the other side expects.
 
+use crate::flood::{Counts, Peer, Port, PortKey};
 use crate::record::{
     AcceptRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord, ConnectRecord, Endpoints, ExecRecord,
     ExitRecord, ForkRecord, ListenerItem, ListenerRecord, RecordHeader, TaskId, TaskItem,
@@ -25,4 +26,8 @@ assert_size! {
     CgroupRecord = 16 + 16 + 32 + 8,
     ListenerItem = 8 + 16 + 32 + 16 + 40,
     TaskItem = 32 + 16 + 16,
+    PortKey = 8,
+    Counts = 4 * 8,
+    Peer = 16 + 8 + 3 * 8 + 32,
+    Port = 16 + 2 * 8 + 32 + 8,
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod counters;
+pub mod flood;
 pub mod layout;
 pub mod offsets;
 pub mod placeholder;

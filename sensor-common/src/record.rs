@@ -96,6 +96,8 @@ macro_rules! abi {
     };
 }
 
+pub(crate) use abi;
+
 abi! {
 /// First bytes of every ring record.
 pub struct RecordHeader {

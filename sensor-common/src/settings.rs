@@ -54,6 +54,12 @@ pub struct Settings {
     /// Not zero where the kernel lets a program interrupt itself on a CPU, before 6.1: the probes then count with atomic
     /// instructions, which wait for every store before them.
     pub programs_nest: u32,
+    /// Accepts in a row that are reported of one peer at one port, see [`crate::flood`].
+    pub flood_burst: u32,
+    /// Nanoseconds after which one more is reported.
+    pub flood_interval_ns: u32,
+    /// Drawn for each run, so that nobody can choose which places in the tables of flood control he gets.
+    pub flood_salt: u32,
 }
 
 impl Settings {
@@ -63,12 +69,31 @@ impl Settings {
         task_hierarchy_id: 0,
         args_max: crate::record::ARGS_MAX as u32,
         programs_nest: 1,
+        flood_burst: 64,
+        flood_interval_ns: 1_000_000_000 / 32,
+        flood_salt: 0,
     };
 
     /// The settings as [`crate::placeholder`] numbers them.
     #[must_use]
     pub const fn words(&self) -> [u32; crate::placeholder::SETTINGS_LEN] {
-        let Self { task_hierarchy, task_hierarchy_id, args_max, programs_nest } = *self;
-        [task_hierarchy, task_hierarchy_id, args_max, programs_nest]
+        let Self {
+            task_hierarchy,
+            task_hierarchy_id,
+            args_max,
+            programs_nest,
+            flood_burst,
+            flood_interval_ns,
+            flood_salt,
+        } = *self;
+        [
+            task_hierarchy,
+            task_hierarchy_id,
+            args_max,
+            programs_nest,
+            flood_burst,
+            flood_interval_ns,
+            flood_salt,
+        ]
     }
 }

@@ -8,10 +8,11 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
 use sensor_common::counters::Event;
-use sensor_common::record::{CGROUP_PATH_MAX, CgroupId, CgroupRecord, RecordKind, Ring};
+use sensor_common::record::{CGROUP_PATH_MAX, CgroupId, CgroupRecord, RecordKind};
 
 use crate::constants::setting;
 use crate::emit::{count_event, now, output};
+use crate::flood::ring_for;
 use crate::kernel::{Cgroup, Direct, copy_string, with_current};
 use crate::maps::CGROUP_SCRATCH;
 
@@ -54,12 +55,15 @@ fn changed(ctx: &BtfTracePointContext, kind: RecordKind) -> Result<(), Event> {
     let (record, tail) = unsafe { (&mut (*scratch).record, (&raw mut (*scratch).tail).cast::<u8>()) };
     record.cgroup = CgroupId { id: cgroup.id(), hierarchy, reserved: 0 };
     record.reserved = 0;
-    with_current!(|task| task.identify(&raw mut record.task));
+    let ring = with_current!(|task| {
+        task.identify(&raw mut record.task);
+        ring_for(&task.cgroup_id(), at)
+    });
     // SAFETY: the tail has room for the path and its NUL.
     let path = unsafe { copy_string(tail, CGROUP_PATH_MAX as u32 + 1, ctx.arg(1)) };
     let path_len = path.unwrap_or(0) & PATH_MASK;
     record.path_len = path_len as u32;
     let len = size_of::<CgroupRecord>() as u64 + path_len;
-    output(Ring::Management, kind, at, scratch.cast::<CgroupRecord>(), len);
+    output(ring, kind, at, scratch.cast::<CgroupRecord>(), len);
     if path.is_some() { Ok(()) } else { Err(Event::ReadFailed) }
 }

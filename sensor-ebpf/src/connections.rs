@@ -15,12 +15,13 @@ use sensor_common::record::{CgroupId, Direction, TaskId};
 
 use crate::kernel::{Direct, Sock};
 use crate::maps::{ACCEPTED, CONNECTION_IDS, OUTBOUND, OUTBOUND_PORTS, OUTBOUND_PORTS_LEN};
+use crate::withheld::Mark;
 
 /// An accepted connection, on kernels where it must be remembered.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Accepted {
-    /// Connection id.
+    /// Connection id; 0 where its accept was withheld.
     pub conn: u64,
     /// Boot clock of establishment; 0 where nobody has remembered it.
     pub opened_ns: u64,
@@ -49,7 +50,7 @@ pub fn inbound_id(sock: Sock<Direct>) -> u64 {
     sock.number_it().unwrap_or_else(|| new_id(Direction::Inbound))
 }
 
-/// Remembers an accepted connection.
+/// Remembers an accepted connection that was reported.
 #[inline(always)]
 pub fn begin_inbound(sock: Sock<Direct>, conn: u64, opened_ns: u64) -> Result<(), Event> {
     if Sock::has_number() {
@@ -58,18 +59,46 @@ pub fn begin_inbound(sock: Sock<Direct>, conn: u64, opened_ns: u64) -> Result<()
     ACCEPTED.insert(sock.key(), Accepted { conn, opened_ns }, 0).map_err(|_| Event::UntrackedConnection)
 }
 
-/// Forgets an accepted connection and returns what is known of it; `None` when it was never reported.
+/// Remembers an accepted connection that is not reported; says whether it could. One that cannot be remembered must be
+/// reported, because a request on it would go unseen.
 #[inline(always)]
-pub fn end_inbound(sock: Sock<Direct>) -> Option<Accepted> {
+pub fn withhold_inbound(sock: Sock<Direct>, opened_ns: u64) -> bool {
     if Sock::has_number() {
+        Mark::set(sock, opened_ns).is_some()
+    } else {
+        ACCEPTED.insert(sock.key(), Accepted { conn: WITHHELD, opened_ns }, 0).is_ok()
+    }
+}
+
+/// What is known of an accepted connection that ends.
+pub enum Ended {
+    /// Its accept was reported.
+    Reported(Accepted),
+    /// Its accept was withheld; established at this time.
+    Withheld(u64),
+    /// It is older than the sensor.
+    Unknown,
+}
+
+/// In place of a connection id: the accept was withheld.
+const WITHHELD: u64 = 0;
+
+/// Forgets an accepted connection and returns what is known of it.
+#[inline(always)]
+pub fn end_inbound(sock: Sock<Direct>) -> Ended {
+    if Sock::has_number() {
+        // Somebody else may have asked for the number of a socket that we have not reported.
+        if let Some(since_ns) = Mark::find(sock.address()).and_then(Mark::take) {
+            return Ended::Withheld(since_ns);
+        }
         let conn = sock.number();
-        return if conn == 0 { None } else { Some(Accepted { conn, opened_ns: 0 }) };
+        return if conn == 0 { Ended::Unknown } else { Ended::Reported(Accepted { conn, opened_ns: 0 }) };
     }
     // SAFETY: nobody but the owner of the socket touches its entry.
-    let accepted = unsafe { ACCEPTED.get(sock.key()) }.copied()?;
+    let Some(accepted) = unsafe { ACCEPTED.get(sock.key()) }.copied() else { return Ended::Unknown };
     // Fails only when somebody else has removed it, and nobody else removes.
     let _ = ACCEPTED.remove(sock.key());
-    Some(accepted)
+    if accepted.conn == WITHHELD { Ended::Withheld(accepted.opened_ns) } else { Ended::Reported(accepted) }
 }
 
 /// Returns a number that no other connection of this run has.

@@ -23,15 +23,29 @@ pub fn now() -> u64 {
 }
 
 /// Submits a record of fixed size, or counts its loss. `fill` writes everything behind the header.
+#[inline(always)]
+pub fn emit<R>(ring: Ring, kind: RecordKind, boot_ns: u64, fill: impl FnOnce(*mut R)) {
+    let fate = if submit(ring, kind, boot_ns, fill) { Fate::Submitted } else { Fate::Lost };
+    count(record_index(ring, kind, fate));
+}
+
+/// Counts a record that flood control withholds.
+#[inline(always)]
+pub fn count_suppressed(ring: Ring, kind: RecordKind) {
+    count(record_index(ring, kind, Fate::Suppressed));
+}
+
+/// Submits a record of fixed size and leaves it to the caller to count what became of it: says whether there was room.
+/// `fill` writes everything behind the header.
 ///
 /// `R` must begin with a [`RecordHeader`].
 #[inline(always)]
-pub fn emit<R>(ring: Ring, kind: RecordKind, boot_ns: u64, fill: impl FnOnce(*mut R)) {
+pub fn submit<R>(ring: Ring, kind: RecordKind, boot_ns: u64, fill: impl FnOnce(*mut R)) -> bool {
     const { assert!(align_of::<R>() == align_of::<RecordHeader>() && size_of::<R>() >= size_of::<RecordHeader>()) };
     // SAFETY: the map outlives the program; the size is a constant, as the verifier demands.
     let record = unsafe { bpf_ringbuf_reserve(map(ring), size_of::<R>() as u64, 0) };
     if record.is_null() {
-        return count(record_index(ring, kind, Fate::Lost));
+        return false;
     }
     let record: *mut R = record.cast();
     // SAFETY: `record` points to room for an `R`, which begins with a header.
@@ -39,7 +53,7 @@ pub fn emit<R>(ring: Ring, kind: RecordKind, boot_ns: u64, fill: impl FnOnce(*mu
     fill(record);
     // SAFETY: `record` was reserved above and is not used afterwards.
     unsafe { bpf_ringbuf_submit(record.cast(), BPF_RB_NO_WAKEUP) };
-    count(record_index(ring, kind, Fate::Submitted));
+    true
 }
 
 /// Copies a record of `len` bytes that was put together elsewhere, or counts its loss. Its header is filled in here.

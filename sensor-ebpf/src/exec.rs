@@ -15,6 +15,7 @@ use sensor_common::settings::{cgroup_class, runtime_process};
 
 use crate::constants::setting;
 use crate::emit::{count_event, now, output};
+use crate::flood::ring_for;
 use crate::kernel::{Direct, Program, Task, copy_from_user, copy_string, opaque};
 use crate::maps::{EXEC_SCRATCH, EXEC_TAIL, RUNTIME_PROCESSES, TOOLS, class_of};
 
@@ -72,7 +73,8 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     record.filename_len = file as u16;
     record.args_len = args as u16;
     let len = size_of::<ExecRecord>() as u64 + name + file + args;
-    output(place.ring(), RecordKind::Exec, at, scratch.cast::<ExecRecord>(), len);
+    let ring = if place.is_management() { ring_for(&record.cgroup, at) } else { Ring::Bulk };
+    output(ring, RecordKind::Exec, at, scratch.cast::<ExecRecord>(), len);
 
     if record.flags & exec_flags::ARGS_UNREADABLE != 0 {
         count_event(Event::ReadFailed);
@@ -188,9 +190,10 @@ impl Place {
         self.flags == 0
     }
 
+    /// Whether the record is one of the management plane.
     #[inline(always)]
-    fn ring(self) -> Ring {
-        if self.is_tool() || self.is_lineage() { Ring::Management } else { Ring::Bulk }
+    fn is_management(self) -> bool {
+        self.is_tool() || self.is_lineage()
     }
 
     /// Keeps `RUNTIME_PROCESSES`.

@@ -9,6 +9,7 @@ use sensor_common::record::{ExitRecord, RecordKind, Ring};
 
 use crate::constants::{ABSENT, offset};
 use crate::emit::{emit, now};
+use crate::flood::ring_for;
 use crate::kernel::{Direct, Task};
 use crate::maps::RUNTIME_PROCESSES;
 
@@ -41,8 +42,9 @@ fn exited(ctx: &BtfTracePointContext) {
         // Fails only when it is gone already.
         let _ = RUNTIME_PROCESSES.remove(tgid);
     }
-    let ring = if of_runtime { Ring::Management } else { Ring::Bulk };
-    emit::<ExitRecord>(ring, RecordKind::Exit, now(), |record| {
+    let at = now();
+    let ring = if of_runtime { ring_for(&task.cgroup_id(), at) } else { Ring::Bulk };
+    emit::<ExitRecord>(ring, RecordKind::Exit, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             task.leader().identify(&raw mut (*record).task);

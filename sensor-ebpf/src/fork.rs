@@ -11,6 +11,7 @@ use sensor_common::record::{ForkRecord, RecordKind, Ring};
 use sensor_common::settings::runtime_process;
 
 use crate::emit::{count_event, emit, now};
+use crate::flood::ring_for;
 use crate::kernel::{Direct, Task};
 use crate::maps::RUNTIME_PROCESSES;
 
@@ -39,8 +40,9 @@ fn forked(ctx: &BtfTracePointContext) -> Result<(), Event> {
     } else {
         Ok(())
     };
-    let ring = if of_runtime { Ring::Management } else { Ring::Bulk };
-    emit::<ForkRecord>(ring, RecordKind::Fork, now(), |record| {
+    let at = now();
+    let ring = if of_runtime { ring_for(&parent.cgroup_id(), at) } else { Ring::Bulk };
+    emit::<ForkRecord>(ring, RecordKind::Fork, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             child.identify(&raw mut (*record).child);

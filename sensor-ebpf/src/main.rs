@@ -10,11 +10,14 @@ mod constants;
 mod emit;
 mod exec;
 mod exit;
+mod flood;
 mod fork;
 mod kernel;
 mod maps;
+mod packets;
 mod sockets;
 mod walk;
+mod withheld;
 
 /// Several helpers are open to GPL-compatible programs only; `Dual MIT/GPL` is the kernel's word for code that is
 /// offered under the MIT licence (which this is) and may be used under the GPL.

@@ -3,6 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use sensor_common::counters::COUNTERS_LEN;
+use sensor_common::flood::{ATTEMPTS_LEN, PEERS_CHUNK, PEERS_LEN, PORTS_MAX, PeerChunk, Port, PortKey};
 use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord};
 use sensor_common::settings::{PORTS_LEN, ROOT_CGROUP, cgroup_class};
 
@@ -67,6 +68,29 @@ pub const OUTBOUND_PORTS_LEN: usize = 8;
 /// number that is too high, after a missed end, costs a lookup and nothing else.
 #[map]
 pub static OUTBOUND_PORTS: Array<[u64; OUTBOUND_PORTS_LEN]> = Array::with_max_entries(1, 0);
+
+/// Peers of watched ports, found by two hashes. Full: a peer takes the place of another one, see
+/// [`sensor_common::flood::Peer`].
+#[map]
+pub static FLOOD_PEERS: Array<PeerChunk> = Array::with_max_entries((PEERS_LEN / PEERS_CHUNK) as u32, 0);
+
+/// Watched ports, each in its network namespace; the agent removes those that are idle. Full: the port shares the entry of
+/// all that found no place.
+#[map]
+pub static FLOOD_PORTS: HashMap<PortKey, Port> = HashMap::with_max_entries(PORTS_MAX, 0);
+
+/// Attempts to connect, by their hash. Full: an attempt takes the place of another one, which counts twice if it is
+/// repeated after that.
+#[map]
+pub static FLOOD_ATTEMPTS: Array<u64> = Array::with_max_entries(ATTEMPTS_LEN as u32, 0);
+
+/// Places in [`FLOOD_TASKS`].
+pub const FLOOD_TASKS_LEN: u32 = 1024;
+
+/// Boot clock until which a cgroup has spent its budget on the management ring, by the cgroup's hash: cgroups that share a
+/// place share the budget.
+#[map]
+pub static FLOOD_TASKS: Array<u64> = Array::with_max_entries(FLOOD_TASKS_LEN, 0);
 
 /// Where records of variable length are put together. One place per kind is enough: the kernel does not start a
 /// program of this type on a CPU that is running it already.

@@ -21,12 +21,14 @@ use sensor_common::record::{
 use sensor_common::settings::{cgroup_class, port_flags};
 
 use crate::connections::{
-    Accepted, Outbound, begin_inbound, begin_outbound, end_inbound, end_outbound, find_outbound, inbound_id,
-    may_be_outbound, new_id,
+    Accepted, Ended, Outbound, begin_inbound, begin_outbound, end_inbound, end_outbound, find_outbound,
+    inbound_id, may_be_outbound, new_id, withhold_inbound,
 };
-use crate::emit::{count_event, emit, now};
+use crate::emit::{count_event, count_suppressed, emit, now};
+use crate::flood::{Account, Budget, Count, PeerKey, ring_for};
 use crate::kernel::{Access, Direct, Sock, Task, Tcp, with_current};
 use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of};
+use crate::withheld::resume;
 
 const ESTABLISHED: i32 = 1;
 const SYN_SENT: i32 = 2;
@@ -87,7 +89,9 @@ fn listener(sock: Sock<Direct>, kind: RecordKind) -> Result<(), Event> {
     if !sock.is_tcp() || flags_of(port) & port_flags::WATCHED == 0 {
         return Ok(());
     }
-    emit::<ListenerRecord>(Ring::Management, kind, now(), |record| {
+    let at = now();
+    let ring = with_current!(|task| ring_for(&task.cgroup_id(), at));
+    emit::<ListenerRecord>(ring, kind, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             (*record).sock = sock.key();
@@ -113,6 +117,10 @@ fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
         return Ok(());
     }
     let at = now();
+    if is_withheld(sock, at) {
+        count_suppressed(Ring::Management, RecordKind::Accept);
+        return Ok(());
+    }
     let conn = inbound_id(sock);
     emit::<AcceptRecord>(Ring::Management, RecordKind::Accept, at, |record| {
         // SAFETY: `record` points to room for the record.
@@ -123,6 +131,20 @@ fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
         }
     });
     begin_inbound(sock, conn, at)
+}
+
+/// Whether flood control withholds an accept; the connection is marked then.
+#[inline(always)]
+fn is_withheld(sock: Sock<Direct>, at: u64) -> bool {
+    let key = PeerKey::new(sock.peer_addr(), sock.netns(), sock.local_port());
+    let Some(account) = Account::of(&key, at) else { return false };
+    account.count(Count::Accept);
+    if account.charge(Budget::Accepts, at) || !withhold_inbound(sock, at) {
+        return false;
+    }
+    account.note_local(sock.local_addr());
+    account.count(Count::Withheld);
+    true
 }
 
 #[inline(always)]
@@ -213,15 +235,23 @@ fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
     if flags & port_flags::TRACKED == 0 || old == SYN_SENT || old == SYN_RECV {
         return Ok(());
     }
-    match end_inbound(sock) {
-        Some(opened) => {
-            let nobody = TaskId { pid: 0, uid: 0, start_ns: 0, comm: [0; 16] };
-            report_close(sock, &tcp, Direction::Inbound, opened, &nobody, sock.cgroup_id());
-            Ok(())
+    let opened = match end_inbound(sock) {
+        Ended::Reported(opened) => opened,
+        Ended::Unknown if flags & port_flags::WATCHED != 0 => return Err(Event::UnknownClose),
+        Ended::Unknown => return Ok(()),
+        Ended::Withheld(opened_ns) => {
+            let conn = inbound_id(sock);
+            // Whoever has sent a request is reported, at the latest now.
+            if tcp.bytes_in() == 0 || !resume(sock, tcp.local_port(), conn, opened_ns, now()) {
+                count_suppressed(Ring::Management, RecordKind::Close);
+                return Ok(());
+            }
+            Accepted { conn, opened_ns }
         }
-        None if flags & port_flags::WATCHED != 0 => Err(Event::UnknownClose),
-        None => Ok(()),
-    }
+    };
+    let nobody = TaskId { pid: 0, uid: 0, start_ns: 0, comm: [0; 16] };
+    report_close(sock, &tcp, Direction::Inbound, opened, &nobody, sock.cgroup_id());
+    Ok(())
 }
 
 #[inline(always)]

@@ -13,8 +13,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error, warn};
 
 use crate::canary::Canaries;
-use crate::kernel::Probes;
 use crate::kernel::hooks::WALK_LISTENERS;
+use crate::kernel::{KernelError, Probes};
 use crate::lookups::{Roots, addresses, clock};
 use crate::output::OutputQueue;
 use crate::sources::container_state::{Answer, ContainerState};
@@ -22,6 +22,8 @@ use crate::sources::ring_buffer::{Batch, RingSource};
 
 /// Distance between two looks at the kernel's counters: loss shows within a second.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(500);
+/// Looks at the counters per look at what flood control has counted: one summary a second.
+const FLOOD_EVERY: u32 = 2;
 /// Looks at the counters per look at the node's addresses.
 const ADDRESSES_EVERY: u32 = 10;
 /// A listener walk of this length is followed by a pause of `LISTENER_PAUSE` times as long: 5 % of one CPU at most.
@@ -138,6 +140,9 @@ impl Pipeline {
         let counters = self.probes.counters().context("reading the probes' counters")?;
         self.engine.handle_shell_losses(self.shell_losses());
         self.engine.handle_counters(now, &counters);
+        if ticks.is_multiple_of(FLOOD_EVERY) {
+            self.look_at_flood(false)?;
+        }
         if ticks.is_multiple_of(ADDRESSES_EVERY) {
             match addresses::local(&self.roots) {
                 Ok(addresses) => self.engine.handle_addresses(now, addresses),
@@ -145,6 +150,21 @@ impl Pipeline {
             }
         }
         self.probes.flush_log();
+        Ok(())
+    }
+
+    fn look_at_flood(&mut self, is_last: bool) -> anyhow::Result<()> {
+        let read = || -> Result<_, KernelError> {
+            // In this order: a port then has all that its peers have.
+            let ports = self.probes.flood_ports()?;
+            if !self.engine.wants_flood_peers(&ports) {
+                return Ok((ports, Vec::new()));
+            }
+            let peers = self.probes.flood_peers()?;
+            Ok((self.probes.flood_ports()?, peers))
+        };
+        let (ports, peers) = read().context("reading the tables of flood control")?;
+        self.engine.handle_flood(clock::now(), &ports, &peers, is_last);
         Ok(())
     }
 
@@ -183,6 +203,7 @@ impl Pipeline {
                 }
             }
             Request::ForgetCgroup(cgroup) => self.probes.forget_cgroup(cgroup),
+            Request::ForgetFloodPort(port) => self.probes.forget_flood_port(port),
             Request::RefreshListeners => walk.wanted = true,
             Request::RunCanaries => self.canaries.run(),
             Request::Reattach(program) => self.reattach(program),
@@ -236,6 +257,7 @@ impl Pipeline {
         while let Some(answer) = self.containers.try_answer() {
             self.answered(answer);
         }
+        self.look_at_flood(true)?;
         self.engine.handle_shell_losses(self.shell_losses());
         self.engine.finish(clock::now(), &counters);
         self.write();

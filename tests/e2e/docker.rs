@@ -83,7 +83,7 @@ fn run_from_unlisted_peer(lab: &Lab) -> Result<()> {
 }
 
 /// The shim and the runtime that made the container, each with where it came from.
-fn check_runtime_chain(lab: &Lab, sensor: &Sensor, id: &str) -> Result<()> {
+pub fn check_runtime_chain(lab: &Lab, sensor: &Sensor, id: &str) -> Result<()> {
     let runtime = sensor.wait("exec of runc create", |record| {
         record.is("exec", &[("exec.role", "runtime")])
             && record.program() == "runc"
@@ -112,7 +112,7 @@ fn check_runtime_chain(lab: &Lab, sensor: &Sensor, id: &str) -> Result<()> {
 }
 
 /// A container record says everything that Docker knows of the container.
-fn check_container(sensor: &Sensor, action: &str, id: &str, name: &str) -> Result<()> {
+pub fn check_container(sensor: &Sensor, action: &str, id: &str, name: &str) -> Result<()> {
     let record = sensor.wait_container(action, id)?;
     let fields = [("container.runtime", "docker"), ("container.name", name), ("container.image", IMAGE)];
     ensure!(record.is("container", &fields), "{record}\nhas not {fields:?}");

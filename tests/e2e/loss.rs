@@ -78,7 +78,9 @@ fn tiny_rings(lab: &Lab) -> Result<()> {
 fn slow_reader(lab: &Lab) -> Result<()> {
     /// Each gives two lines of several hundred bytes; the queue for a slow reader has 16 MiB.
     const CONNECTIONS: usize = 20_000;
-    let sensor = Sensor::start(CONFIGURATION)?;
+    // Each of them is to be reported.
+    let all = "flood: {burst: 100000, per_second: 100000}\n";
+    let sensor = Sensor::start(&format!("{CONFIGURATION}{all}"))?;
     sensor.pause_reading(true);
     connections(lab, CONNECTIONS)?;
     sensor.pause_reading(false);

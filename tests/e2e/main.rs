@@ -12,6 +12,7 @@ use sensor_tests::lab::Lab;
 
 mod container;
 mod docker;
+mod flood;
 mod lifecycle;
 mod loss;
 mod replay;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         runtimes::TESTS,
         lifecycle::TESTS,
         loss::TESTS,
+        flood::TESTS,
         replay::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {

@@ -13,3 +13,4 @@ pub mod process;
 pub mod record;
 pub mod require;
 pub mod sensor;
+pub mod traffic;

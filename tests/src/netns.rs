@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -134,6 +135,49 @@ impl Network {
         Ok(Self { node, client })
     }
 }
+
+/// More addresses of the client, in the range that is set aside for such tests.
+pub const CROWD: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 0);
+/// How many of them there are.
+pub const CROWD_LEN: u32 = 1 << 16;
+
+/// Makes [`CROWD`] addresses of the client, and one of them the source of what it sends to the node without a choice of its
+/// own; undone when dropped.
+#[derive(Debug)]
+pub struct Crowd<'a>(&'a Network);
+
+impl<'a> Crowd<'a> {
+    /// Sets the routes.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn gather(network: &'a Network, default: Ipv4Addr) -> Result<Self> {
+        let crowd = Self(network);
+        network.client.ip(&["route", "add", "local", CROWD_NETWORK, "dev", "lo"])?;
+        network.node.ip(&["route", "add", CROWD_NETWORK, "via", CLIENT_OUTSIDE])?;
+        let source = default.to_string();
+        network.client.ip(&["route", "add", NODE_OUTSIDE, "dev", "uplink", "src", &source])?;
+        Ok(crowd)
+    }
+
+    /// One of the addresses.
+    #[must_use]
+    pub fn address(number: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(CROWD) + number % CROWD_LEN)
+    }
+}
+
+impl Drop for Crowd<'_> {
+    fn drop(&mut self) {
+        let Network { node, client } = self.0;
+        // What was not set, because an earlier command failed, cannot be taken back.
+        let _ = client.ip(&["route", "delete", NODE_OUTSIDE, "dev", "uplink"]);
+        let _ = node.ip(&["route", "delete", CROWD_NETWORK]);
+        let _ = client.ip(&["route", "delete", "local", CROWD_NETWORK, "dev", "lo"]);
+    }
+}
+
+const CROWD_NETWORK: &str = "198.19.0.0/16";
 
 fn ip() -> Command {
     Command::new("ip")

@@ -1,7 +1,9 @@
 //! `struct sock`: who talks to whom.
 
+use core::ffi::c_void;
 use core::ptr;
 
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use sensor_common::record::{CgroupId, Endpoints};
 
@@ -84,17 +86,42 @@ impl<A: Access> Sock<A> {
         CgroupId { id, hierarchy: 0, reserved: 0 }
     }
 
+    /// Inode of its network namespace.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        self.0.follow(offset!(sk_net)).load(offset!(net_inum))
+    }
+
+    /// Remote address as two words in network order, IPv4 as an IPv4-mapped address.
+    #[inline(always)]
+    pub fn peer_addr(self) -> [u64; 2] {
+        if self.is_v6() { self.words(offset!(sk_v6_daddr)) } else { mapped(self.0.load(offset!(sk_daddr))) }
+    }
+
+    /// Local address, likewise.
+    #[inline(always)]
+    pub fn local_addr(self) -> [u64; 2] {
+        if self.is_v6() {
+            self.words(offset!(sk_v6_rcv_saddr))
+        } else {
+            mapped(self.0.load(offset!(sk_rcv_saddr)))
+        }
+    }
+
+    #[inline(always)]
+    fn is_v6(self) -> bool {
+        self.0.load::<u16>(offset!(sk_family)) == AF_INET6 && offset!(sk_v6_daddr) != ABSENT
+    }
+
+    #[inline(always)]
+    fn words(self, at: u64) -> [u64; 2] {
+        [self.0.load(at), self.0.load(at.wrapping_add(8))]
+    }
+
     /// Writes both ends, with `local_port` for the local one.
     #[inline(always)]
     pub fn ends(self, local_port: u16, to: *mut Endpoints) {
-        let family: u16 = self.0.load(offset!(sk_family));
-        let (local, peer) = if family == AF_INET6 && offset!(sk_v6_daddr) != ABSENT {
-            let words = |at: u64| [self.0.load::<u64>(at), self.0.load::<u64>(at.wrapping_add(8))];
-            (words(offset!(sk_v6_rcv_saddr)), words(offset!(sk_v6_daddr)))
-        } else {
-            (mapped(self.0.load(offset!(sk_rcv_saddr))), mapped(self.0.load(offset!(sk_daddr))))
-        };
-        let netns: u32 = self.0.follow(offset!(sk_net)).load(offset!(net_inum));
+        let (local, peer, netns) = (self.local_addr(), self.peer_addr(), self.netns());
         // SAFETY: `to` points to room for an `Endpoints`, whose addresses are aligned for u64.
         unsafe {
             ptr::write((&raw mut (*to).local_addr).cast(), local);
@@ -108,7 +135,7 @@ impl<A: Access> Sock<A> {
 
 /// The two words of an IPv4-mapped IPv6 address, from an IPv4 address in network order.
 #[inline(always)]
-fn mapped(address: u32) -> [u64; 2] {
+pub fn mapped(address: u32) -> [u64; 2] {
     let prefix = u32::to_be(0xffff);
     let low = if cfg!(target_endian = "little") {
         u64::from(address) << 32 | u64::from(prefix)
@@ -126,6 +153,20 @@ impl Sock<Direct> {
     #[inline(always)]
     pub fn has_number() -> bool {
         offset!(helper_socket_cookie) != ABSENT
+    }
+
+    /// The TCP socket a packet is for, with the type that the verifier needs; `None` for another kind of socket.
+    #[inline(always)]
+    pub fn of_packet(sock: *mut bpf_sock) -> Option<Self> {
+        // SAFETY: the pointer is a socket, and the helper checks of which kind.
+        let address = unsafe { bpf_skc_to_tcp_sock(sock.cast()) };
+        if address.is_null() { None } else { Some(Self::new(address.cast_const().cast())) }
+    }
+
+    /// The address as a pointer, for helpers.
+    #[inline(always)]
+    pub fn address(self) -> *const c_void {
+        self.0.address.cast()
     }
 
     /// Gives the socket its number, unless it has one, and returns it; `None` on kernels that cannot.

@@ -38,7 +38,7 @@ const fn sign(sign: Sign, capability: Capability, without: CoverageState, cost: 
     Need { what: What::Sign(sign), capability, without, cost }
 }
 
-use Capability::{Accepts, Connects, Containers, Execs, Listeners};
+use Capability::{Accepts, Connects, Containers, Execs, Listeners, Scans};
 use CoverageState::{Blind as IsBlind, Degraded};
 
 const NEEDS: &[Need] = &[
@@ -54,6 +54,13 @@ const NEEDS: &[Need] = &[
     hook("sched_process_exec", Containers, Degraded, "starts of containers are not seen"),
     hook("cgroup_mkdir", Containers, IsBlind, "new containers are not recognised"),
     hook("cgroup_rmdir", Containers, Degraded, "the end of a container may be missed"),
+    hook("inet_sock_set_state", Scans, IsBlind, "no flood is seen"),
+    hook(
+        "packets_in",
+        Scans,
+        Degraded,
+        "half-open attempts are not seen; a request on a connection whose accept was withheld is reported when it ends",
+    ),
     sign(Sign::ListenerOpened, Listeners, IsBlind, "no listener is seen"),
     sign(Sign::ListenerClosed, Listeners, Degraded, "the end of a listener is not seen"),
     sign(Sign::Accept, Accepts, IsBlind, "no accept is seen"),

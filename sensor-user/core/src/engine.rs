@@ -18,6 +18,7 @@ mod listening;
 mod proving;
 mod replay;
 mod report;
+mod scanning;
 mod seeds;
 mod sockets;
 mod subject;
@@ -47,6 +48,7 @@ use crate::loss::LossLedger;
 use crate::merge::Merge;
 use crate::outbox::Outbox;
 use crate::processes::{PROCESSES_MAX, Processes};
+use crate::scans::Scans;
 use crate::time::{ClockMap, Timestamp};
 use listening::Refresh;
 use replay::Replay;
@@ -76,6 +78,7 @@ pub struct Engine {
     refresh: Refresh,
     connections: Bounded<u64, Connection>,
     holds: Holds,
+    scans: Scans,
     loss: LossLedger,
     condition: Condition,
     coverage: CoverageLedger,
@@ -106,6 +109,7 @@ impl Engine {
             refresh: Refresh::default(),
             connections: Bounded::new(CONNECTIONS_MAX),
             holds: Holds::default(),
+            scans: Scans::default(),
             loss: LossLedger::default(),
             condition: Condition::default(),
             coverage: CoverageLedger::default(),

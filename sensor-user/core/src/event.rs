@@ -49,6 +49,14 @@ impl From<Endpoints> for Ends {
     }
 }
 
+/// An address as flood control keeps it: two words in network order, IPv4 as an IPv4-mapped address.
+pub(crate) fn ip_of(addr: [u64; 2]) -> IpAddr {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&addr[0].to_ne_bytes());
+    bytes[8..].copy_from_slice(&addr[1].to_ne_bytes());
+    IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
+}
+
 /// A listener was opened or closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerEvent {

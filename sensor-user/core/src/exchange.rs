@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use sensor_common::flood::PortKey;
 use sensor_common::record::TaskItem;
 
 use crate::allow_list::AllowList;
@@ -112,6 +113,8 @@ pub enum Request {
     ClassifyCgroup(CgroupKey, u8),
     /// The cgroup is gone.
     ForgetCgroup(CgroupKey),
+    /// Take a port that nobody connects to out of the probes' table, which is filling up.
+    ForgetFloodPort(PortKey),
     /// Run the listener iterator; answered by [`crate::engine::Engine::handle_listeners`].
     RefreshListeners,
     /// Do a round of canaries; answered by [`crate::engine::Engine::handle_canary`].

@@ -328,6 +328,15 @@ pub enum OriginClass {
     None,
 }
 
+/// What a number of connections or attempts has in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScanShape {
+    /// So many connections that the accepts of some were withheld.
+    Flood,
+    /// Attempts that were never completed.
+    HalfOpen,
+}
+
 /// How much of the subject is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Enrichment {
@@ -392,6 +401,23 @@ pub enum FactKind {
         code: Option<u8>,
         /// Signal number, when a signal ended it.
         signal: Option<u8>,
+    },
+    /// Many connections or attempts in one.
+    Scan {
+        /// What they have in common.
+        shape: ScanShape,
+        /// Endpoints they came to.
+        targets: u64,
+        /// Peers they came from, about.
+        peers: u64,
+        /// How many there were in the window.
+        count: u64,
+        /// Of these, accepts that were withheld.
+        suppressed: u64,
+        /// Accepts withheld in this window or an earlier one that were reported after all.
+        resumed: u64,
+        /// From the last look at the counts to this one.
+        window_ns: u64,
     },
     /// A container's life.
     Container {

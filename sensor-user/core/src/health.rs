@@ -47,12 +47,14 @@ pub enum Capability {
     Execs,
     /// Container identity and life cycle.
     Containers,
+    /// Floods, and attempts to connect that come to nothing.
+    Scans,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 5] =
-        [Self::Listeners, Self::Accepts, Self::Connects, Self::Execs, Self::Containers];
+    pub const ALL: [Self; 6] =
+        [Self::Listeners, Self::Accepts, Self::Connects, Self::Execs, Self::Containers, Self::Scans];
 
     /// The key in the output.
     #[must_use]
@@ -63,6 +65,7 @@ impl Capability {
             Self::Connects => "connects",
             Self::Execs => "execs",
             Self::Containers => "containers",
+            Self::Scans => "scans",
         }
     }
 }

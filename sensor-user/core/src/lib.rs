@@ -28,6 +28,7 @@ mod outbox;
 mod processes;
 pub mod role;
 pub mod runtime_args;
+mod scans;
 pub mod text;
 pub mod time;
 

@@ -18,6 +18,10 @@ pub(crate) type Tally = (&'static str, u64);
 /// Name of the records that were released before their turn because too many waited: out of order at worst, not lost.
 pub(crate) const RELEASED_EARLY: &str = "released-early";
 
+/// Name of the peers that flood control lost sight of before they could be named: their connections are in the summary of
+/// the port.
+pub(crate) const FLOOD_PEERS: &str = "flood-peers";
+
 /// Counts since the start and what was reported of them.
 #[derive(Debug, Default)]
 pub(crate) struct LossLedger {
@@ -183,6 +187,8 @@ const fn loss_name(event: Event) -> Option<&'static str> {
         // The end of a connection whose first record was never owed: it is older than the sensor. What was evicted or
         // not entered is counted as an untracked connection when that happens.
         Event::UnknownClose => None,
+        // They are in the counts of the records.
+        Event::Resumed | Event::ResumedLost => None,
     }
 }
 

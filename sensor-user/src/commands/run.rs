@@ -148,6 +148,7 @@ fn load(settings: &Settings, hierarchies: &Hierarchies, debug: bool) -> anyhow::
     let options = kernel::Options {
         management_bytes: settings.rings.management_bytes,
         bulk_bytes: settings.rings.bulk_bytes,
+        flood: settings.flood,
         debug,
         cgroups: hierarchies.unified.as_ref().map(|unified| unified.mount_point.clone()),
         ..kernel::Options::default()

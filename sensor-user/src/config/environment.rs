@@ -15,7 +15,7 @@ pub struct Variable {
 }
 
 /// Every variable. Lists and mappings can be set in the file only.
-pub const VARIABLES: [Variable; 9] = [
+pub const VARIABLES: [Variable; 11] = [
     Variable {
         name: "QUAYWATCH_NODE_NAME",
         key: "node.name",
@@ -58,6 +58,16 @@ pub const VARIABLES: [Variable; 9] = [
         set: |file, text| value(&mut file.rings.merge_window, text),
     },
     Variable {
+        name: "QUAYWATCH_FLOOD_BURST",
+        key: "flood.burst",
+        set: |file, text| number(&mut file.flood.burst, text),
+    },
+    Variable {
+        name: "QUAYWATCH_FLOOD_PER_SECOND",
+        key: "flood.per_second",
+        set: |file, text| number(&mut file.flood.per_second, text),
+    },
+    Variable {
         name: "QUAYWATCH_ENRICH_HOLD",
         key: "enrich.hold",
         set: |file, text| value(&mut file.enrich.hold, text),
@@ -71,6 +81,15 @@ pub const VARIABLES: [Variable; 9] = [
 
 fn value<T: std::str::FromStr<Err = ValueError>>(slot: &mut At<T>, text: &str) -> Result<(), ValueError> {
     *slot = text.parse::<T>()?.into();
+    Ok(())
+}
+
+fn number(slot: &mut At<u32>, text: &str) -> Result<(), ValueError> {
+    let number: u32 = text.parse().map_err(|_| ValueError {
+        problem: format!("{text:?} is not a number"),
+        remedy: "write digits only".to_owned(),
+    })?;
+    *slot = number.into();
     Ok(())
 }
 

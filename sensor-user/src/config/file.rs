@@ -12,6 +12,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::values::{At, KindMatch, Network, Period, ServiceMatch, ServiceName, Size};
+use crate::kernel::FloodLimits;
 
 /// Configuration of quaywatch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
@@ -36,6 +37,9 @@ pub struct ConfigFile {
     /// The ring buffers between kernel and agent.
     #[garde(skip)]
     pub rings: RingsSection,
+    /// How many accepts of one peer at one port are reported one by one.
+    #[garde(skip)]
+    pub flood: FloodSection,
     /// How records are completed.
     #[garde(skip)]
     pub enrich: EnrichSection,
@@ -59,6 +63,7 @@ impl Default for ConfigFile {
             allow: Vec::new(),
             implied_local: true,
             rings: RingsSection::default(),
+            flood: FloodSection::default(),
             enrich: EnrichSection::default(),
             coverage: CoverageSection::default(),
             detect: DetectSection::default(),
@@ -335,6 +340,26 @@ impl Default for RingsSection {
             poll: Period::from_millis(5).into(),
             merge_window: Period::from_millis(5).into(),
         }
+    }
+}
+
+/// How many accepts of one peer at one port are reported one by one. Those beyond are counted in `scan` records, unless a
+/// request follows. All peers of a port together have 16 times as much.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FloodSection {
+    /// In a row: 1 to 100000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub burst: At<u32>,
+    /// Per second after that: 1 to 100000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub per_second: At<u32>,
+}
+
+impl Default for FloodSection {
+    fn default() -> Self {
+        let FloodLimits { burst, per_second } = FloodLimits::default();
+        Self { burst: burst.into(), per_second: per_second.into() }
     }
 }
 

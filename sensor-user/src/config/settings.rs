@@ -10,6 +10,7 @@ use sensor_core::engine::Policy;
 
 use super::file::{AllowSection, ConfigFile, OutputSection, OutputType};
 use super::values::{AnyOr, At, Network};
+use crate::kernel::FloodLimits;
 use crate::wire::KindFilter;
 
 /// The validated configuration.
@@ -25,6 +26,8 @@ pub struct Settings {
     pub lateral_ports: Vec<u16>,
     /// The ring buffers.
     pub rings: RingSettings,
+    /// What flood control lets through.
+    pub flood: FloodLimits,
     /// How long a container record waits for its metadata.
     pub hold: Duration,
     /// Distance between two rounds of canaries.
@@ -83,6 +86,7 @@ impl Settings {
                 poll: file.rings.poll.value.0,
                 merge_window: file.rings.merge_window.value.0,
             },
+            flood: FloodLimits { burst: file.flood.burst.value, per_second: file.flood.per_second.value },
             hold: file.enrich.hold.value.0,
             canary_interval: file.coverage.interval.value.0,
             outputs: file.output.iter().map(output).collect(),

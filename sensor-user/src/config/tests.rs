@@ -9,6 +9,7 @@ use sensor_core::fact::Service;
 
 use super::values::{Network, Period, Size};
 use super::*;
+use crate::kernel::FloodLimits;
 use crate::wire::Kind;
 
 fn load_text(text: &str) -> Result<Loaded, Invalid> {
@@ -72,6 +73,8 @@ fn errors_name_place_and_remedy() {
         ("rings: {bulk: 2GiB}", "1:15: error: a ring of 2GiB is out of range; write 4KiB to 1GiB"),
         ("rings: {bulk: 1KiB}", "1:15: error: a ring of 1KiB is out of range; write 4KiB to 1GiB"),
         ("rings: {poll: 2s}", "1:15: error: 2s is out of range; write 1ms to 1s"),
+        ("flood: {burst: 0}", "1:16: error: 0 is out of range; write 1 to 100000"),
+        ("flood: {per_second: 100001}", "1:21: error: 100001 is out of range; write 1 to 100000"),
         ("enrich: {hold: 1m}", "1:16: error: 1m is out of range; write 0s to 10s"),
         ("implied_local: maybe", "1:16: error: a yes or no belongs here; write true or false"),
         ("output: []", "1:9: error: output is too short; write at least 1"),
@@ -204,6 +207,7 @@ allow:
     reason: administration
   - {name: cluster, from: {nodes: true}, to: {services: [any]}}
 rings: {management: 64KiB, bulk: 5MiB, poll: 10ms, merge_window: 0s}
+flood: {burst: 8, per_second: 2}
 enrich: {hold: 1s}
 detect: {an1007: {lateral_ports: [22]}}
 output: [{type: stdout, kinds: [accept, health]}]
@@ -243,6 +247,7 @@ output: [{type: stdout, kinds: [accept, health]}]
     assert_eq!(settings.rings.bulk_bytes, 8 << 20);
     assert_eq!(settings.rings.poll.as_millis(), 10);
     assert_eq!(settings.rings.merge_window.as_nanos(), 0);
+    assert_eq!(settings.flood, FloodLimits { burst: 8, per_second: 2 });
     assert_eq!(settings.hold.as_secs(), 1);
     assert_eq!(settings.lateral_ports, [22]);
     let kinds = settings.outputs[0].kinds;
@@ -301,6 +306,8 @@ fn the_environment_overrides_the_file() {
         ("QUAYWATCH_RINGS_BULK", "16KiB"),
         ("QUAYWATCH_RINGS_POLL", "7ms"),
         ("QUAYWATCH_RINGS_MERGE_WINDOW", "8ms"),
+        ("QUAYWATCH_FLOOD_BURST", "10"),
+        ("QUAYWATCH_FLOOD_PER_SECOND", "11"),
         ("QUAYWATCH_ENRICH_HOLD", "9ms"),
         ("QUAYWATCH_COVERAGE_INTERVAL", "10s"),
     ];
@@ -315,6 +322,7 @@ fn the_environment_overrides_the_file() {
     let millis =
         [settings.rings.poll, settings.rings.merge_window, settings.hold].map(|period| period.as_millis());
     assert_eq!(millis, [7, 8, 9]);
+    assert_eq!(settings.flood, FloodLimits { burst: 10, per_second: 11 });
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::wire::Kind;
 /// Sizes a ring may have: one page to what the kernel can still map twice with ease.
 const RING_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=(1 << 30);
 
+/// Numbers of accepts that flood control can tell from none and from all.
+const FLOOD_LIMITS: std::ops::RangeInclusive<u32> = 1..=100_000;
+
 /// Something wrong, with its position in the file, if it has one.
 pub struct Finding {
     /// Whether the configuration can be used.
@@ -62,6 +65,8 @@ impl Checker {
         let second = Duration::from_secs(1);
         self.period("rings.poll", &file.rings.poll, Duration::from_millis(1)..=second);
         self.period("rings.merge_window", &file.rings.merge_window, Duration::ZERO..=second);
+        self.flood_limit("flood.burst", &file.flood.burst);
+        self.flood_limit("flood.per_second", &file.flood.per_second);
         self.period("enrich.hold", &file.enrich.hold, Duration::ZERO..=Duration::from_secs(10));
         let hour = Duration::from_secs(3600);
         self.period("coverage.interval", &file.coverage.interval, Duration::from_secs(1)..=hour);
@@ -79,6 +84,13 @@ impl Checker {
                 size,
                 format!("{} is no power of two and becomes {rounded}; write that", size.value),
             );
+        }
+    }
+
+    fn flood_limit(&mut self, key: &'static str, limit: &At<u32>) {
+        if !FLOOD_LIMITS.contains(&limit.value) {
+            let (min, max) = (FLOOD_LIMITS.start(), FLOOD_LIMITS.end());
+            self.error(key, limit, format!("{} is out of range; write {min} to {max}", limit.value));
         }
     }
 

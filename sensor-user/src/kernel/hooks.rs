@@ -74,6 +74,8 @@ pub const TABLE: &[HookSpec] = &[
     tracepoint("tp_btf/sched_process_exit", "sched_process_exit"),
     tracepoint("tp_btf/cgroup_mkdir", "cgroup_mkdir"),
     tracepoint("tp_btf/cgroup_rmdir", "cgroup_rmdir"),
+    // Before the accepts: an attempt that is not seen must not look like one that another peer completed.
+    packets("cgroup_skb/ingress", PACKETS_IN, PacketDirection::Ingress),
     tracepoint("tp_btf/inet_sock_set_state", SOCKETS),
     iterator("iter/task", WALK_TASKS, "task"),
     iterator("iter/task_file", WALK_LISTENERS, "task_file"),
@@ -81,6 +83,8 @@ pub const TABLE: &[HookSpec] = &[
 
 /// Program without which the sensor has no purpose.
 pub const SOCKETS: &str = "inet_sock_set_state";
+/// Program that looks at packets on their way to a socket.
+pub const PACKETS_IN: &str = "packets_in";
 /// Program that walks all processes.
 pub const WALK_TASKS: &str = "walk_tasks";
 /// Program that walks all holders of watched listeners.
@@ -88,6 +92,10 @@ pub const WALK_LISTENERS: &str = "walk_listeners";
 
 const fn tracepoint(name: &'static str, program: &'static str) -> HookSpec {
     HookSpec { name, program, attach: Attach::Tracepoint(program), need: Need::Required }
+}
+
+const fn packets(name: &'static str, program: &'static str, direction: PacketDirection) -> HookSpec {
+    HookSpec { name, program, attach: Attach::CgroupSkb(direction), need: Need::Optional }
 }
 
 const fn iterator(name: &'static str, program: &'static str, target: &'static str) -> HookSpec {

@@ -11,6 +11,7 @@ use zerocopy::IntoBytes as _;
 
 use super::btf::{self, Btf};
 use super::constants::complete;
+use super::flood::{FloodLimits, draw_salt};
 use super::programs::{Programs, Surroundings};
 use super::{KernelError, TaskHierarchy, lockdown, security_modules};
 
@@ -45,6 +46,8 @@ pub struct Options {
     pub bulk_bytes: u32,
     /// Most bytes of arguments per exec, at most [`ARGS_MAX`].
     pub args_max: u32,
+    /// What flood control lets through.
+    pub flood: FloodLimits,
     /// Lets the probes write their own debug log.
     pub debug: bool,
     /// Type information of the running kernel.
@@ -65,6 +68,7 @@ impl Default for Options {
             management_bytes: 2 << 20,
             bulk_bytes: 2 << 20,
             args_max: ARGS_MAX as u32,
+            flood: FloodLimits::default(),
             debug: false,
             btf: PathBuf::from(btf::PATH),
             proc: PathBuf::from("/proc"),
@@ -123,6 +127,10 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
         task_hierarchy_id: hierarchy.id(),
         args_max: options.args_max.min(ARGS_MAX as u32),
         programs_nest: u32::from(version < FIRST_WITHOUT_NESTING),
+        flood_burst: options.flood.burst,
+        flood_interval_ns: options.flood.interval_ns(),
+        flood_salt: draw_salt()
+            .map_err(|source| KernelError::Read { what: "random bytes".to_owned(), source })?,
     };
     // Level 0 is below every level: the verifier removes the lines.
     let log_level = if options.debug { aya_log::Level::Debug as u8 } else { 0 };

@@ -8,6 +8,7 @@
 pub mod btf;
 mod constants;
 pub mod error;
+mod flood;
 pub mod hierarchy;
 pub mod hooks;
 mod link;
@@ -18,6 +19,7 @@ mod programs;
 pub mod security_modules;
 
 pub use error::KernelError;
+pub use flood::FloodLimits;
 pub use hierarchy::TaskHierarchy;
 pub use hooks::{WALK_LISTENERS, WALK_TASKS};
 pub use load::{FIRST_KERNEL, Options};

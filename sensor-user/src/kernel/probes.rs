@@ -9,12 +9,14 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
 use log::Log;
 use sensor_common::counters::{COUNTERS_LEN, Event, Fate, event_index, record_index};
+use sensor_common::flood::{Peer, Port, PortKey};
 use sensor_common::record::{COMM_LEN, CgroupId, ListenerItem, RecordKind, Ring, TaskItem};
 use sensor_common::settings::{PORTS_LEN, port_flags, runtime_process};
 use sensor_core::health::{Hook, KernelCounters};
 use sensor_core::ids::CgroupKey;
 use zerocopy::FromBytes;
 
+use super::flood::FloodTables;
 use super::hooks::{WALK_LISTENERS, WALK_TASKS};
 use super::load::{Loaded, load};
 use super::programs::Programs;
@@ -44,6 +46,7 @@ pub struct Probes {
     cgroups: HashMap<MapData, CgroupId, u8>,
     runtime_processes: HashMap<MapData, u32, u8>,
     counters: PerCpuArray<MapData, [u64; COUNTERS_LEN]>,
+    flood: FloodTables,
     hierarchy: TaskHierarchy,
     proc: PathBuf,
 }
@@ -67,6 +70,7 @@ impl Probes {
             cgroups: take(&mut ebpf, "CGROUPS")?,
             runtime_processes: take(&mut ebpf, "RUNTIME_PROCESSES")?,
             counters: take(&mut ebpf, "COUNTERS")?,
+            flood: FloodTables::new(take(&mut ebpf, "FLOOD_PEERS")?, take(&mut ebpf, "FLOOD_PORTS")?)?,
             programs: types.load_programs(ebpf, options)?,
             hierarchy,
             proc: options.proc.clone(),
@@ -205,8 +209,30 @@ impl Probes {
         for event in Event::ALL {
             counters.events[event as usize] = sum(event_index(event));
         }
+        move_resumed(&mut counters);
         counters.recursion_misses = self.programs.recursion_misses(&self.proc);
         Ok(counters)
+    }
+
+    /// Reads what flood control has counted of every port, in the order of their keys.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flood_ports(&self) -> Result<Vec<(PortKey, Port)>, KernelError> {
+        self.flood.ports()
+    }
+
+    /// Reads what flood control has counted of every peer it still has, by place.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flood_peers(&self) -> Result<Vec<Peer>, KernelError> {
+        self.flood.peers()
+    }
+
+    /// Makes room in the table of ports.
+    pub fn forget_flood_port(&mut self, port: PortKey) {
+        self.flood.forget(port);
     }
 
     /// Walks all processes.
@@ -249,6 +275,16 @@ impl Probes {
         collect(file, differs)
             .map_err(|source| KernelError::Read { what: format!("the iterator {name}"), source })
     }
+}
+
+/// Moves the accepts that were withheld at first from that fate to the one they found later.
+fn move_resumed(counters: &mut KernelCounters) {
+    let [submitted, lost] = [Event::Resumed, Event::ResumedLost].map(|event| counters.events[event as usize]);
+    let accepts = &mut counters.records[Ring::Management as usize][RecordKind::Accept as usize];
+    accepts[Fate::Submitted as usize] += submitted;
+    accepts[Fate::Lost as usize] += lost;
+    let suppressed = &mut accepts[Fate::Suppressed as usize];
+    *suppressed = suppressed.saturating_sub(submitted + lost);
 }
 
 /// Reads items until the end or until [`WALK_MAX`] are kept.
@@ -331,6 +367,16 @@ mod tests {
         assert_eq!(comm("runc"), Some(*b"runc\0\0\0\0\0\0\0\0\0\0\0\0"));
         assert_eq!(comm("containerd-shim-runc-v2"), Some(*b"containerd-shim\0"));
         assert_eq!(comm(""), None);
+    }
+
+    #[test]
+    fn accepts_that_are_reported_after_all_are_no_longer_suppressed() {
+        let mut counters = KernelCounters::default();
+        counters.records[0][RecordKind::Accept as usize] = [10, 1, 100];
+        counters.events[Event::Resumed as usize] = 7;
+        counters.events[Event::ResumedLost as usize] = 2;
+        move_resumed(&mut counters);
+        assert_eq!(counters.records[0][RecordKind::Accept as usize], [17, 3, 91]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sensor_core::fact::{self, Fact, FactKind};
 use super::kind::Kind;
 use super::lists::{
     ConnectResult, ContainerAction, Direction, Enrichment, ExecRole, ListenerState, ListenerTls, OriginClass,
-    Runtime, Scope, Service,
+    Runtime, ScanShape, Scope, Service,
 };
 use super::text::{push_ip, push_number, push_text};
 use super::time::{TEXT_LEN, UtcTime};
@@ -223,6 +223,17 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
         }
         FactKind::Connect { result } => {
             push_name(out, br#","connect":{"result":""#, ConnectResult::from(result).name());
+        }
+        FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns } => {
+            push_name(out, br#","scan":{"shape":""#, ScanShape::from(shape).name());
+            push_count(out, br#","targets":"#, targets);
+            push_count(out, br#","peers":"#, peers);
+            push_count(out, br#","count":"#, count);
+            push_count(out, br#","suppressed":"#, suppressed);
+            if resumed != 0 {
+                push_count(out, br#","resumed":"#, resumed);
+            }
+            push_count(out, br#","window_ns":"#, window_ns);
         }
         FactKind::Exec { role } => push_name(out, br#","exec":{"role":""#, ExecRole::from(role).name()),
         FactKind::Exit { code, signal } => {

@@ -17,6 +17,8 @@ pub enum Kind {
     Close,
     /// A container or runtime process connected out, or tried to.
     Connect,
+    /// Many connections or attempts, in one record.
+    Scan,
     /// A runtime or tool was executed, or anything inside a container.
     Exec,
     /// A process reported by `exec` exited.
@@ -29,11 +31,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Listener,
         Self::Accept,
         Self::Close,
         Self::Connect,
+        Self::Scan,
         Self::Exec,
         Self::Exit,
         Self::Container,
@@ -48,6 +51,7 @@ impl Kind {
             Self::Accept => "accept",
             Self::Close => "close",
             Self::Connect => "connect",
+            Self::Scan => "scan",
             Self::Exec => "exec",
             Self::Exit => "exit",
             Self::Container => "container",
@@ -78,6 +82,7 @@ impl Kind {
             FactKind::Accept => Self::Accept,
             FactKind::Close { .. } => Self::Close,
             FactKind::Connect { .. } => Self::Connect,
+            FactKind::Scan { .. } => Self::Scan,
             FactKind::Exec { .. } => Self::Exec,
             FactKind::Exit { .. } => Self::Exit,
             FactKind::Container { .. } => Self::Container,

@@ -180,6 +180,15 @@ OriginClass from fact::OriginClass {
 }}
 
 closed_list! {
+/// What a number of connections or attempts has in common.
+ScanShape from fact::ScanShape {
+    /// So many connections that the accepts of some were withheld.
+    Flood = "flood",
+    /// Attempts that were never completed.
+    HalfOpen = "half-open",
+}}
+
+closed_list! {
 /// How much of the subject is known.
 Enrichment from fact::Enrichment {
     /// All that there is to know.
@@ -240,6 +249,8 @@ Capability from health::Capability {
     Execs = "execs",
     /// Container identity and life cycle.
     Containers = "containers",
+    /// Floods, and attempts to connect that come to nothing.
+    Scans = "scans",
 }}
 
 closed_list! {

@@ -13,7 +13,7 @@ use super::DecodeError;
 use super::kind::Kind;
 use super::record::{
     Ancestor, Balance, Blind, Conn, Connect, Container, Coverage, End, Exec, Exit, Health, Hook, K8s,
-    Listener, Loss, Net, Node, Origin, Process, Proto, Quality, Record, SchemaVersion, Text, Verdict,
+    Listener, Loss, Net, Node, Origin, Process, Proto, Quality, Record, Scan, SchemaVersion, Text, Verdict,
 };
 use super::seq::List;
 use super::time::UtcTime;
@@ -53,6 +53,7 @@ fn envelope<'a>(kind: Kind, seq: u64, id: &'a RecordId, at: Timestamp, node: &'a
         listener: None,
         conn: None,
         connect: None,
+        scan: None,
         exec: None,
         exit: None,
         origin: None,
@@ -91,6 +92,10 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
             record.conn = Some(Conn { duration_ns, bytes_in, bytes_out });
         }
         FactKind::Connect { result } => record.connect = Some(Connect { result: result.into() }),
+        FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns } => {
+            let shape = shape.into();
+            record.scan = Some(Scan { shape, targets, peers, count, suppressed, resumed, window_ns });
+        }
         FactKind::Exec { role } => record.exec = Some(Exec { role: role.into() }),
         FactKind::Exit { code, signal } => record.exit = Some(Exit { code, signal }),
         FactKind::Container { action, origin } => {
@@ -257,6 +262,12 @@ impl TryFrom<Record<'_>> for Fact {
             Kind::Connect => {
                 FactKind::Connect { result: required(record.connect, of, "connect")?.result.into() }
             }
+            Kind::Scan => {
+                let Scan { shape, targets, peers, count, suppressed, resumed, window_ns } =
+                    required(record.scan, of, "scan")?;
+                let shape = shape.into();
+                FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns }
+            }
             Kind::Exec => FactKind::Exec { role: required(record.exec, of, "exec")?.role.into() },
             Kind::Exit => {
                 let Exit { code, signal } = required(record.exit, of, "exit")?;
@@ -269,13 +280,14 @@ impl TryFrom<Record<'_>> for Fact {
             Kind::Health => return Err(DecodeError::Missing { kind: "health", key: "a fact" }),
         };
         let net = record.net.map(fact::Net::from);
-        let needs_net = matches!(of, Kind::Listener | Kind::Accept | Kind::Close | Kind::Connect);
+        let needs_net =
+            matches!(of, Kind::Listener | Kind::Accept | Kind::Close | Kind::Connect | Kind::Scan);
         if needs_net {
             let ends = required(net.as_ref(), of, "net")?;
-            if of != Kind::Connect {
+            if !matches!(of, Kind::Connect | Kind::Scan) {
                 required(ends.local, of, "net.local")?;
             }
-            if of != Kind::Listener {
+            if !matches!(of, Kind::Listener | Kind::Scan) {
                 required(ends.peer, of, "net.peer")?;
             }
         }

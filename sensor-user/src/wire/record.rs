@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::kind::Kind;
 use super::lists::{
     Capability, ConnectResult, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState,
-    HookState, KernelRecord, ListenerState, ListenerTls, OriginClass, Ring, Runtime, Scope, Service,
+    HookState, KernelRecord, ListenerState, ListenerTls, OriginClass, Ring, Runtime, ScanShape, Scope,
+    Service,
 };
 use super::seq::List;
 use super::time::UtcTime;
@@ -126,6 +127,9 @@ pub struct Record<'a> {
     /// Of kind `connect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Connect>,
+    /// Of kind `scan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<Scan>,
     /// Of kind `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Exec>,
@@ -334,6 +338,28 @@ pub struct Conn {
 pub struct Connect {
     /// How it went.
     pub result: ConnectResult,
+}
+
+/// Many connections or attempts, in one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Scan {
+    /// What they have in common.
+    pub shape: ScanShape,
+    /// Endpoints they came to.
+    pub targets: u64,
+    /// Peers they came from; about, when there were very many. `net.peer` names the one if it is one; of an IPv6 network
+    /// it is the /64.
+    pub peers: u64,
+    /// How many there were in the window.
+    pub count: u64,
+    /// Of these, accepts that flood control withheld: they have no record of their own.
+    pub suppressed: u64,
+    /// Accepts that were withheld, in this window or an earlier one, and then reported because a request followed. Absent:
+    /// none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resumed: u64,
+    /// The window, nanoseconds; it ends at the time of the record.
+    pub window_ns: u64,
 }
 
 /// An execution.

@@ -17,6 +17,7 @@ const fn objects(kind: Kind) -> &'static [&'static str] {
         Kind::Accept => &["net", "verdict", "quality"],
         Kind::Close => &["net", "quality", "conn"],
         Kind::Connect => &["net", "quality", "connect"],
+        Kind::Scan => &["net", "quality", "scan"],
         Kind::Exec => &["process", "quality", "exec"],
         Kind::Exit => &["process", "quality", "exit"],
         Kind::Container => &["container", "quality", "origin"],

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use sensor_common::record::{RecordKind, Ring};
 use sensor_core::fact::{
     self, Ancestor, ConnectResult, Container, ContainerAction, Direction, End, Enrichment, ExecRole,
-    FactKind, K8s, ListenerState, Net, OriginClass, Process, Quality, Runtime, Scope, Service, Tls, Verdict,
+    FactKind, K8s, ListenerState, Net, OriginClass, Process, Quality, Runtime, ScanShape, Scope, Service,
+    Tls, Verdict,
 };
 use sensor_core::health::{
     Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
@@ -188,6 +189,25 @@ fn each_kind_has_its_own_object() {
             Fact { net: Some(net()), ..fact(FactKind::Connect { result: ConnectResult::Refused }) },
             "connect",
             format!(r#"{NET},{quality},"connect":{{"result":"refused"}}}}"#),
+        ),
+        (
+            Fact {
+                net: Some(Net { conn: None, ..net() }),
+                ..fact(FactKind::Scan {
+                    shape: ScanShape::HalfOpen,
+                    targets: 1,
+                    peers: 2,
+                    count: 3,
+                    suppressed: 0,
+                    resumed: 0,
+                    window_ns: 5,
+                })
+            },
+            "scan",
+            format!(
+                r#"{},{quality},"scan":{{"shape":"half-open","targets":1,"peers":2,"count":3,"suppressed":0,"window_ns":5}}}}"#,
+                NET.replace(r#","conn":"0123456789ab-c1f""#, "")
+            ),
         ),
         (
             Fact { process: Some(process()), ..fact(FactKind::Exec { role: ExecRole::Shim }) },
@@ -548,6 +568,13 @@ fn any_net() -> impl Strategy<Value = Net> {
     )
 }
 
+fn any_scan() -> impl Strategy<Value = FactKind> {
+    let shape = prop::sample::select(vec![ScanShape::Flood, ScanShape::HalfOpen]);
+    (shape, any::<[u64; 6]>()).prop_map(|(shape, [targets, peers, count, suppressed, resumed, window_ns])| {
+        FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns }
+    })
+}
+
 fn any_kind() -> impl Strategy<Value = FactKind> {
     prop_oneof![
         Just(FactKind::Accept),
@@ -557,6 +584,7 @@ fn any_kind() -> impl Strategy<Value = FactKind> {
             bytes_out
         }),
         Just(FactKind::Connect { result: ConnectResult::Unreachable }),
+        any_scan(),
         Just(FactKind::Exec { role: ExecRole::Workload }),
         any::<(Option<u8>, Option<u8>)>().prop_map(|(code, signal)| FactKind::Exit { code, signal }),
         Just(FactKind::Container { action: ContainerAction::Enriched, origin: OriginClass::Inferred }),

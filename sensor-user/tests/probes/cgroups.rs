@@ -30,6 +30,11 @@ impl Cgroup {
         self.0.file_name().and_then(|name| name.to_str()).expect("a name")
     }
 
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub fn id(&self, hierarchy: u32) -> CgroupId {
         cgroup_id(&self.0, hierarchy)
     }

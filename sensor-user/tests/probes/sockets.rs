@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use quaywatch::kernel::Options;
+use quaywatch::kernel::{FloodLimits, Options};
 use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{
     AcceptRecord, CloseRecord, Direction, Endpoints, ListenerRecord, RecordKind, Ring,
@@ -132,7 +132,9 @@ impl MapPeer for [u8; 16] {
 #[test]
 fn connection_ids_are_unique_and_other_ports_silent() {
     let netns = own_network();
-    let watch = Watch::start(&[2376]);
+    let flood = FloodLimits { burst: 1000, per_second: 1 };
+    let options = Options { flood, ..Options::default() };
+    let watch = Watch::with(options, &[2376], Duration::from_millis(1), |_| {});
     let watched = TcpListener::bind("127.0.0.1:2376").expect("bind");
     let unwatched = TcpListener::bind("127.0.0.1:2377").expect("bind");
     for _ in 0..200 {
@@ -220,7 +222,8 @@ fn produced_equals_received_and_lost_with_a_tiny_ring() {
     const CONNECTIONS: usize = 500;
     let netns = own_network();
     let port = 64_999;
-    let options = Options { management_bytes: 4096, bulk_bytes: 4096, ..Options::default() };
+    let flood = FloodLimits { burst: 1000, per_second: 1 };
+    let options = Options { management_bytes: 4096, bulk_bytes: 4096, flood, ..Options::default() };
     // The reader sleeps through it all.
     let watch = Watch::with(options, &[port], Duration::from_secs(600), |_| {});
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("bind");

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::health::{Health, HealthState, KernelCounters, Loss, ShellLosses};
-use crate::loss::{RELEASED_EARLY, Tally};
+use crate::loss::{FLOOD_PEERS, RELEASED_EARLY, Tally};
 use crate::time::Timestamp;
 
 /// Without loss for this long the sensor is in order again.
@@ -63,7 +63,8 @@ impl Engine {
         self.judge_canaries(now, counters);
         let tallies = self.tallies();
         let (loss, undecodable) = self.loss.compare(now, counters, tallies);
-        let is_dropped = |entry: &Loss| entry.lost > 0 || (entry.evicted > 0 && entry.kind != RELEASED_EARLY);
+        let is_harmless = |kind| kind == RELEASED_EARLY || kind == FLOOD_PEERS;
+        let is_dropped = |entry: &Loss| entry.lost > 0 || (entry.evicted > 0 && !is_harmless(entry.kind));
         let degraded = undecodable > 0 || loss.iter().any(is_dropped);
         let state = if degraded {
             self.condition.degraded_ns = Some(now.boot_ns);
@@ -127,6 +128,7 @@ impl Engine {
             ("listeners", self.listeners.evicted()),
             ("connections", self.connections.evicted()),
             ("before-ready", self.outbox.evicted()),
+            (FLOOD_PEERS, self.scans.evicted()),
         ]
     }
 }

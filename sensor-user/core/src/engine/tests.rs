@@ -7,6 +7,7 @@ mod execs;
 mod health;
 mod proving;
 mod recorded;
+mod scans;
 
 use std::sync::Arc;
 

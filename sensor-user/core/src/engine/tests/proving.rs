@@ -24,12 +24,13 @@ const NAME: &str = "quaywatch-canary-1";
 const SECOND: u64 = 1_000_000_000;
 const INTERVAL_NS: u64 = 10 * SECOND;
 
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "sched_process_fork",
     "sched_process_exec",
     "sched_process_exit",
     "cgroup_mkdir",
     "cgroup_rmdir",
+    "packets_in",
     "inet_sock_set_state",
     "walk_tasks",
     "walk_listeners",
@@ -426,7 +427,7 @@ fn several_times_of_blindness_end_in_a_record_each() {
     proving.sensor.engine.handle_hooks(at(proving.sensor.now), hooks(&[]));
     let ended: Vec<_> =
         proving.healths().iter().filter_map(|health| Some(health.blind?.capability)).collect();
-    assert_eq!(ended, [Capability::Listeners, Capability::Accepts, Capability::Connects]);
+    assert_eq!(ended, [Capability::Listeners, Capability::Accepts, Capability::Connects, Capability::Scans]);
 }
 
 #[test]

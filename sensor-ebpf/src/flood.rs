@@ -1,0 +1,268 @@
+//! Flood control: which accepts get records of their own, and the counts of those that do not.
+//!
+//! A peer has a budget at each port, and so have all peers of a port together. The more of its own budget a peer has
+//! spent, the more of the common one must be left for it: a crowd of busy peers leaves half of it to those that come
+//! now and then. See [`sensor_common::flood`] for the arithmetic, and for what somebody with many addresses gains.
+
+use core::arch::asm;
+
+use sensor_common::flood::{
+    ATTEMPTS_LEN, Counts, PEERS_CHUNK, PEERS_LEN, PEERS_PER_PORT, Peer, Port, PortKey,
+};
+use sensor_common::record::{CgroupId, Ring};
+
+use crate::constants::setting;
+use crate::kernel::opaque;
+use crate::maps::{FLOOD_ATTEMPTS, FLOOD_PEERS, FLOOD_PORTS, FLOOD_TASKS, FLOOD_TASKS_LEN};
+
+/// Management records that the tasks of one cgroup may cause in a row. A `docker run` causes some fifty.
+const TASK_BURST: u64 = 4096;
+/// Nanoseconds after which they may cause one more.
+const TASK_INTERVAL_NS: u64 = 1_000_000_000 / 1024;
+
+/// Key of the entry for ports that find no place of their own; the agent makes it.
+const OTHER_PORTS: PortKey = PortKey { netns: 0, port: 0 };
+
+/// What a record is charged to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// Of accepts.
+    Accepts,
+    /// Of accepts that were withheld, once a request follows.
+    Requests,
+}
+
+/// Something that is counted of a peer and its port.
+#[derive(Clone, Copy)]
+pub enum Count {
+    /// See [`Counts::attempts`].
+    Attempt,
+    /// See [`Counts::accepts`].
+    Accept,
+    /// See [`Counts::withheld`].
+    Withheld,
+    /// See [`Counts::resumed`].
+    Resumed,
+}
+
+/// A peer, and where it connects to.
+#[derive(Clone, Copy)]
+pub struct PeerKey {
+    addr: [u64; 2],
+    place: PortKey,
+}
+
+/// The budgets and counts of a peer and of its port.
+pub struct Account {
+    peer: *mut Peer,
+    port: *mut Port,
+}
+
+impl PeerKey {
+    /// `addr` is in network order, IPv4 as an IPv4-mapped address.
+    #[inline(always)]
+    pub fn new(addr: [u64; 2], netns: u32, port: u16) -> Self {
+        // Loopback and IPv4 have no prefix that belongs to one customer.
+        let addr = if addr[0] == 0 { addr } else { [addr[0], 0] };
+        Self { addr, place: PortKey { netns, port: u32::from(port) } }
+    }
+
+    #[inline(always)]
+    fn hash(&self) -> u64 {
+        let place = u64::from(self.place.netns) << 32 | u64::from(self.place.port);
+        mix(mix(mix(setting!(flood_salt), self.addr[0]), self.addr[1]), place)
+    }
+
+    /// Whether this attempt to connect was seen before, as far as is remembered. A repeated one has the same ports and
+    /// the same sequence number.
+    #[inline(always)]
+    pub fn is_repeated(&self, peer_port: u16, sequence: u32) -> bool {
+        let hash = mix(self.hash(), u64::from(peer_port) << 32 | u64::from(sequence));
+        let Some(seen) = FLOOD_ATTEMPTS.get_ptr_mut((hash & (ATTEMPTS_LEN as u64 - 1)) as u32) else {
+            return false;
+        };
+        // SAFETY: `seen` points into the map; a number is read and written whole.
+        unsafe {
+            let repeated = *seen == hash;
+            *seen = hash;
+            repeated
+        }
+    }
+}
+
+impl Account {
+    /// Finds the account of a peer, or opens one.
+    #[inline(always)]
+    pub fn of(key: &PeerKey, now: u64) -> Option<Self> {
+        let port = port_of(&key.place)?;
+        let hash = key.hash();
+        let (first, second) = (peer_at(hash)?, peer_at(hash >> 32)?);
+        // SAFETY: both point into the map. Another CPU may write them at the same time; then a count or an address is wrong,
+        // for which the numbers of the port make up.
+        unsafe {
+            let peer = if is_of(first, key) {
+                first
+            } else if is_of(second, key) {
+                second
+            } else {
+                let peer = if is_worth_less(second, first) { second } else { first };
+                // The budgets stay as spent as they are.
+                (*peer).addr = key.addr;
+                (*peer).place = key.place;
+                (*peer).since_ns = now;
+                (*peer).counts = Counts { attempts: 0, accepts: 0, withheld: 0, resumed: 0 };
+                add(&raw mut (*port).arrivals, 1);
+                peer
+            };
+            Some(Self { peer, port })
+        }
+    }
+
+    /// Charges a record to the budgets of the peer and of its port, if both can bear it.
+    #[inline(always)]
+    pub fn charge(&self, budget: Budget, now: u64) -> bool {
+        let interval = setting!(flood_interval_ns);
+        let horizon = interval.wrapping_mul(setting!(flood_burst));
+        // SAFETY: both point into maps.
+        let (own, common) = unsafe {
+            match budget {
+                Budget::Accepts => {
+                    (&raw mut (*self.peer).accepts_until_ns, &raw mut (*self.port).accepts_until_ns)
+                }
+                Budget::Requests => {
+                    (&raw mut (*self.peer).requests_until_ns, &raw mut (*self.port).requests_until_ns)
+                }
+            }
+        };
+        let share = interval / PEERS_PER_PORT;
+        // SAFETY: as above. A lost update lets one record more through.
+        unsafe {
+            let (spent, spent_by_all) = ((*own).saturating_sub(now), (*common).saturating_sub(now));
+            if spent + interval > horizon || spent_by_all + spent / 2 + share > horizon {
+                return false;
+            }
+            *own = now + spent + interval;
+            if spent_by_all == 0 {
+                *common = now;
+            }
+            add(common, share);
+        }
+        true
+    }
+
+    /// Counts something, exactly for the port.
+    #[inline(always)]
+    pub fn count(&self, what: Count) {
+        // SAFETY: both point into maps.
+        unsafe {
+            let (peer, port) = (&raw mut (*self.peer).counts, &raw mut (*self.port).counts);
+            let (own, common) = match what {
+                Count::Attempt => (&raw mut (*peer).attempts, &raw mut (*port).attempts),
+                Count::Accept => (&raw mut (*peer).accepts, &raw mut (*port).accepts),
+                Count::Withheld => (&raw mut (*peer).withheld, &raw mut (*port).withheld),
+                Count::Resumed => (&raw mut (*peer).resumed, &raw mut (*port).resumed),
+            };
+            *own += 1;
+            add(common, 1);
+        }
+    }
+
+    /// Notes the local address that the peer used.
+    #[inline(always)]
+    pub fn note_local(&self, addr: [u64; 2]) {
+        // SAFETY: points into the map.
+        unsafe { (*self.port).local_addr = addr };
+    }
+}
+
+/// The ring for a management record that a task of this cgroup causes: once its tasks cause more than any runtime would,
+/// what they do travels with everybody else's records and cannot displace those of other cgroups.
+#[inline(always)]
+pub fn ring_for(cgroup: &CgroupId, now: u64) -> Ring {
+    let hash = mix(setting!(flood_salt), cgroup.id << 8 ^ u64::from(cgroup.hierarchy));
+    let Some(until) = FLOOD_TASKS.get_ptr_mut((hash & (u64::from(FLOOD_TASKS_LEN) - 1)) as u32) else {
+        return Ring::Bulk;
+    };
+    // SAFETY: `until` points into the map. A lost update lets one record more through.
+    unsafe {
+        let spent = (*until).saturating_sub(now);
+        if spent >= TASK_BURST * TASK_INTERVAL_NS {
+            return Ring::Bulk;
+        }
+        *until = now + spent + TASK_INTERVAL_NS;
+    }
+    Ring::Management
+}
+
+#[inline(always)]
+fn port_of(place: &PortKey) -> Option<*mut Port> {
+    if let Some(port) = FLOOD_PORTS.get_ptr_mut(place) {
+        return Some(port);
+    }
+    let empty = Port {
+        local_addr: [0; 2],
+        accepts_until_ns: 0,
+        requests_until_ns: 0,
+        counts: Counts { attempts: 0, accepts: 0, withheld: 0, resumed: 0 },
+        arrivals: 0,
+    };
+    // Fails when there is no place left, or another CPU was faster.
+    let _ = FLOOD_PORTS.insert(place, &empty, BPF_NOEXIST);
+    FLOOD_PORTS.get_ptr_mut(place).or_else(|| FLOOD_PORTS.get_ptr_mut(OTHER_PORTS))
+}
+
+/// Do not replace what another CPU has made.
+const BPF_NOEXIST: u64 = 1;
+
+#[inline(always)]
+fn peer_at(hash: u64) -> Option<*mut Peer> {
+    let index = hash & (PEERS_LEN as u64 - 1);
+    let chunk = FLOOD_PEERS.get_ptr_mut((index / PEERS_CHUNK as u64) as u32)?;
+    let within = opaque(index) & (PEERS_CHUNK as u64 - 1);
+    // SAFETY: the index is within the chunk.
+    Some(unsafe { chunk.cast::<Peer>().add(within as usize) })
+}
+
+/// # Safety
+/// `peer` must point to a peer.
+#[inline(always)]
+unsafe fn is_of(peer: *const Peer, key: &PeerKey) -> bool {
+    // SAFETY: see above.
+    let Peer { addr, place, .. } = unsafe { &*peer };
+    addr[1] == key.addr[1]
+        && addr[0] == key.addr[0]
+        && place.netns == key.place.netns
+        && place.port == key.place.port
+}
+
+/// Whether to displace the one rather than the other: its budget is the less spent, or as much and it is older.
+///
+/// # Safety
+/// Both must point to peers.
+#[inline(always)]
+unsafe fn is_worth_less(one: *const Peer, other: *const Peer) -> bool {
+    // SAFETY: see above.
+    let (one, other) = unsafe { (&*one, &*other) };
+    if one.accepts_until_ns == other.accepts_until_ns {
+        one.since_ns < other.since_ns
+    } else {
+        one.accepts_until_ns < other.accepts_until_ns
+    }
+}
+
+/// Mixes a number into a hash.
+#[inline(always)]
+fn mix(hash: u64, number: u64) -> u64 {
+    let product = (hash ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ product >> 32
+}
+
+/// Adds in a single instruction; see emit.rs for why in assembly.
+///
+/// # Safety
+/// `to` must point to a number in a map.
+#[inline(always)]
+unsafe fn add(to: *mut u64, number: u64) {
+    // SAFETY: see above.
+    unsafe { asm!("lock *(u64 *)({to} + 0) += {number}", to = in(reg) to, number = in(reg) number) };
+}

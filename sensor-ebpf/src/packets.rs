@@ -1,0 +1,143 @@
+//! `cgroup_skb` ingress at the root of the version 2 cgroups: attempts to connect, and requests on connections whose accept
+//! was withheld.
+//!
+//! Context: `struct __sk_buff`, whose data begin at the network header; softirq. The kernel runs it for every packet on
+//! its way to a socket of the node, so that what is not for a watched port must pay next to nothing. It always lets the
+//! packet pass.
+
+use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::helpers::bpf_get_socket_cookie;
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+use sensor_common::settings::port_flags;
+
+use crate::emit::now;
+use crate::flood::{Account, Count, PeerKey};
+use crate::kernel::{Direct, Sock, mapped};
+use crate::maps::flags_of;
+use crate::withheld::{Mark, resume};
+
+/// What the kernel takes for "let it pass".
+const PASS: i32 = 1;
+/// `IPPROTO_TCP`.
+const TCP: u8 = 6;
+/// Bytes of an IPv6 header.
+const IPV6_HEADER: usize = 40;
+/// TCP flags: SYN and ACK.
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+/// Looks at a packet.
+#[cgroup_skb(ingress)]
+pub fn packets_in(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    // SAFETY: the kernel hands over a context of this type.
+    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return PASS;
+    }
+    // SAFETY: the verifier has seen that it is a socket. The whole number, as the kernel demands.
+    let port = unsafe { (&raw const (*sk).src_port).read_volatile() } as u16;
+    if flags_of(port) & port_flags::WATCHED != 0 {
+        on_watched(&ctx, sk, port);
+    }
+    PASS
+}
+
+#[inline(always)]
+fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16) {
+    let Some(sock) = Sock::<Direct>::of_packet(sk) else { return };
+    if sock.is_listener() {
+        // What else comes to a listener completes a connection, which the other hook sees.
+        if let Some(segment) = Segment::read(ctx)
+            && segment.flags & (SYN | ACK) == SYN
+        {
+            on_attempt(sock, port, &segment);
+        }
+        return;
+    }
+    // Marks are set on kernels with socket numbers only.
+    if !Sock::has_number() {
+        return;
+    }
+    let Some(mark) = Mark::find(sk.cast_const().cast()) else { return };
+    let Some(segment) = Segment::read(ctx) else { return };
+    // Data may have come with the packet that completed the connection, before the mark was set.
+    let has_request = segment.payload > 0 || sock.tcp().is_some_and(|tcp| tcp.bytes_in() > 0);
+    if has_request && let Some(since_ns) = mark.take() {
+        // SAFETY: the context is a packet's.
+        let conn = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
+        if !resume(sock, port, conn, since_ns, now()) {
+            // The next packet or the end of the connection may find the budget in a better state.
+            mark.put_back(since_ns);
+        }
+    }
+}
+
+#[inline(always)]
+fn on_attempt(listener: Sock<Direct>, port: u16, segment: &Segment) {
+    let key = PeerKey::new(segment.peer, listener.netns(), port);
+    if key.is_repeated(segment.peer_port, segment.sequence) {
+        return;
+    }
+    if let Some(account) = Account::of(&key, now()) {
+        account.note_local(segment.local);
+        account.count(Count::Attempt);
+    }
+}
+
+/// What counts of a TCP segment.
+struct Segment {
+    /// Source address, IPv4 as `::ffff:a.b.c.d`, network order.
+    peer: [u64; 2],
+    /// Destination address, likewise.
+    local: [u64; 2],
+    peer_port: u16,
+    sequence: u32,
+    flags: u8,
+    /// Bytes behind the headers.
+    payload: u32,
+}
+
+/// The first bytes of a TCP header.
+#[repr(C)]
+struct TcpHeader {
+    source: u16,
+    destination: u16,
+    sequence: u32,
+    acknowledgement: u32,
+    /// Upper half: length in words.
+    offset: u8,
+    flags: u8,
+}
+
+impl Segment {
+    /// Reads the headers; `None` for another protocol, or IPv6 extension headers.
+    #[inline(always)]
+    fn read(ctx: &SkBuffContext) -> Option<Self> {
+        let version: u8 = ctx.load(0).ok()?;
+        let (peer, local, at) = if version >> 4 == 4 {
+            if ctx.load::<u8>(9).ok()? != TCP {
+                return None;
+            }
+            let addresses: [u32; 2] = ctx.load(12).ok()?;
+            (mapped(addresses[0]), mapped(addresses[1]), usize::from(version & 15) * 4)
+        } else {
+            if ctx.load::<u8>(6).ok()? != TCP {
+                return None;
+            }
+            let addresses: [u64; 4] = ctx.load(8).ok()?;
+            ([addresses[0], addresses[1]], [addresses[2], addresses[3]], IPV6_HEADER)
+        };
+        let header: TcpHeader = ctx.load(at).ok()?;
+        let headers = at as u32 + u32::from(header.offset >> 4) * 4;
+        Some(Self {
+            peer,
+            local,
+            peer_port: u16::from_be(header.source),
+            sequence: header.sequence,
+            flags: header.flags,
+            payload: ctx.len().saturating_sub(headers),
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! Accepted connections without a record: withheld by flood control, and reported after all when a request follows.
+//!
+//! The mark of such a connection lies with its socket, where the kernel can do that: no table, so nobody can have the mark
+//! of his connection evicted by opening others.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::macros::btf_map;
+use sensor_common::counters::Event;
+use sensor_common::record::{AcceptRecord, RecordKind, Ring};
+
+use crate::emit::{count_event, submit};
+use crate::flood::{Account, Budget, Count, PeerKey};
+use crate::kernel::{Direct, Sock};
+
+/// Boot clock of establishment, by socket; 0 once it was reported. The kernel bounds it by the number of sockets and frees
+/// it with the socket.
+#[btf_map]
+static WITHHELD: SkStorage<u64> = SkStorage::new();
+
+/// `BPF_SK_STORAGE_GET_F_CREATE`.
+const CREATE: u64 = 1;
+
+/// The mark of a connection that is withheld.
+#[derive(Clone, Copy)]
+pub struct Mark(*mut u64);
+
+impl Mark {
+    /// Marks a connection; `None` when there is no memory for it.
+    #[inline(always)]
+    pub fn set(sock: Sock<Direct>, since_ns: u64) -> Option<Self> {
+        let mark = Self::get(sock.address(), &since_ns, CREATE)?;
+        // One that is there already keeps its value.
+        // SAFETY: points to the value.
+        unsafe { *mark.0 = since_ns };
+        Some(mark)
+    }
+
+    /// Finds the mark of a socket, any pointer to which the verifier knows as one.
+    #[inline(always)]
+    pub fn find(sock: *const c_void) -> Option<Self> {
+        Self::get(sock, ptr::null(), 0)
+    }
+
+    #[inline(always)]
+    fn get(sock: *const c_void, initial: *const u64, flags: u64) -> Option<Self> {
+        let map = (&raw const WITHHELD).cast_mut().cast();
+        // SAFETY: the map outlives the program; the kernel has checked that `sock` is a socket.
+        let value = unsafe { bpf_sk_storage_get(map, sock.cast_mut(), initial.cast_mut().cast(), flags) };
+        if value.is_null() { None } else { Some(Self(value.cast())) }
+    }
+
+    /// Takes the time of establishment away, so that nobody else reports the connection; `None` when it is gone.
+    #[inline(always)]
+    pub fn take(self) -> Option<u64> {
+        // SAFETY: points to the value. Between the load and the store nobody else takes it but in the same moment: the
+        // packet that brings data and the end of the connection.
+        unsafe {
+            let since_ns = *self.0;
+            *self.0 = 0;
+            if since_ns == 0 { None } else { Some(since_ns) }
+        }
+    }
+
+    /// Puts it back.
+    #[inline(always)]
+    pub fn put_back(self, since_ns: u64) {
+        // SAFETY: points to the value.
+        unsafe { *self.0 = since_ns };
+    }
+}
+
+/// Reports a withheld accept after all, unless too many of this peer or this port are; says whether it did.
+#[inline(always)]
+pub fn resume(sock: Sock<Direct>, local_port: u16, conn: u64, since_ns: u64, now: u64) -> bool {
+    let key = PeerKey::new(sock.peer_addr(), sock.netns(), local_port);
+    let Some(account) = Account::of(&key, now) else { return false };
+    if !account.charge(Budget::Requests, now) {
+        return false;
+    }
+    account.count(Count::Resumed);
+    let submitted = submit::<AcceptRecord>(Ring::Management, RecordKind::Accept, since_ns, |record| {
+        // SAFETY: `record` points to room for the record.
+        unsafe {
+            (*record).conn = conn;
+            (*record).cgroup = sock.cgroup_id();
+            sock.ends(local_port, &raw mut (*record).ends);
+        }
+    });
+    count_event(if submitted { Event::Resumed } else { Event::ResumedLost });
+    true
+}

@@ -1,0 +1,63 @@
+//! Floods and attempts that come to nothing, as the kernel has counted them.
+
+use sensor_common::flood::{Peer, Port, PortKey};
+
+use crate::engine::{Engine, Request};
+use crate::event::{Ends, ip_of};
+use crate::fact::{Direction, End, FactKind, Net};
+use crate::scans::Scan;
+use crate::time::Timestamp;
+
+impl Engine {
+    /// Whether a reading of the ports asks for one of the peers; if not, there is nothing to hand in.
+    #[must_use]
+    pub fn wants_flood_peers(&self, ports: &[(PortKey, Port)]) -> bool {
+        self.scans.wants_peers(ports)
+    }
+
+    /// Takes what flood control has counted in the kernel, and summarises what is new: every port in the order of its
+    /// key, every place for a peer. To be handed in once a second, and a last time before [`Self::finish`].
+    pub fn handle_flood(&mut self, now: Timestamp, ports: &[(PortKey, Port)], peers: &[Peer], is_last: bool) {
+        let (scans, idle) = self.scans.take(now, ports, peers, is_last);
+        for scan in &scans {
+            self.on_scan(now, scan);
+        }
+        for port in idle {
+            self.outbox.request(Request::ForgetFloodPort(port));
+        }
+    }
+
+    fn on_scan(&mut self, at: Timestamp, scan: &Scan) {
+        let Scan { place, local_addr, peer, shape, tally, peers, window_ns } = *scan;
+        // No port is 0 but that of those which found no place of their own.
+        let port = u16::try_from(place.port).ok().filter(|port| *port != 0);
+        let local = port.map(|port| End { ip: ip_of(local_addr), port });
+        let listener = local.and_then(|local| {
+            self.listeners.find(&Ends { local, peer: local, netns: place.netns }).map(|listener| {
+                let holder = crate::listeners::present_holder(listener, &self.processes).copied();
+                (listener.cgroup, holder)
+            })
+        });
+        let subject = match listener {
+            Some((cgroup, holder)) => self.socket_subject(cgroup, holder),
+            None => self.subject(None, &super::subject::Whereabouts::Unknown),
+        };
+        let net = Net {
+            direction: Some(Direction::Inbound),
+            peer: peer.map(|addr| End { ip: ip_of(addr), port: 0 }),
+            local,
+            service: self.service_of(port.unwrap_or(0)),
+            conn: None,
+        };
+        let kind = FactKind::Scan {
+            shape,
+            targets: 1,
+            peers,
+            count: tally.count,
+            suppressed: tally.suppressed,
+            resumed: tally.resumed,
+            window_ns,
+        };
+        self.send(at, subject, Some(net), kind, None);
+    }
+}

@@ -1,0 +1,369 @@
+//! Flood control: what is withheld, what is reported all the same, and that every connection is in one of the counts.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use quaywatch::kernel::{FloodLimits, Options};
+use sensor_common::counters::Fate;
+use sensor_common::flood::{Counts, PEERS_PER_PORT, Peer, Port, PortKey};
+use sensor_common::record::{AcceptRecord, CgroupRecord, CloseRecord, RecordKind, Ring};
+
+use crate::cgroups::Cgroup;
+use crate::watch::{Outcome, Watch, boot_ns, mapped, own_network, task_mount, v2_mount};
+
+const PEER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+/// A listener of our own, watched.
+struct Site {
+    netns: u32,
+    /// Nothing else in the world uses it, so that the counts of the probes are ours.
+    port: u16,
+    listener: TcpListener,
+    watch: Watch,
+}
+
+impl Site {
+    /// One accept per peer and second after so many in a row.
+    fn new(burst: u32, packets: bool) -> Self {
+        static PORTS: AtomicU16 = AtomicU16::new(21_000);
+        let port = PORTS.fetch_add(1, Ordering::Relaxed);
+        let netns = own_network();
+        let watch = watch(port, burst, packets);
+        let listener = TcpListener::bind(("::", port)).expect("bind");
+        Self { netns, port, listener, watch }
+    }
+
+    /// Both ends of a new connection from a source address.
+    fn connect(&self, source: Ipv4Addr) -> (TcpStream, TcpStream) {
+        let client = socket(libc::SOCK_STREAM, 0);
+        let (from, to) = (address(source, 0), address(Ipv4Addr::LOCALHOST, self.port));
+        let len = size_of::<libc::sockaddr_in>() as u32;
+        // SAFETY: both addresses live until the calls return.
+        unsafe {
+            assert_eq!(libc::bind(client.as_raw_fd(), (&raw const from).cast(), len), 0, "bind");
+            assert_eq!(libc::connect(client.as_raw_fd(), (&raw const to).cast(), len), 0, "connect");
+        }
+        (TcpStream::from(client), self.listener.accept().expect("accept").0)
+    }
+
+    /// What the probes have counted of the port and of its peers.
+    fn counted(&self) -> (Port, Vec<Peer>) {
+        let place = PortKey { netns: self.netns, port: u32::from(self.port) };
+        let ports = self.watch.probes.flood_ports().expect("ports");
+        let (_, port) = ports.into_iter().find(|(key, _)| *key == place).expect("our port");
+        let peers = self.watch.probes.flood_peers().expect("peers");
+        (port, peers.into_iter().filter(|peer| peer.place == place).collect())
+    }
+
+    /// Gives the probes time for what the kernel does later: ends of connections.
+    fn settle(&self) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
+    fn finish(self) -> Outcome {
+        self.watch.finish()
+    }
+}
+
+fn watch(port: u16, burst: u32, packets: bool) -> Watch {
+    let flood = FloodLimits { burst, per_second: 1 };
+    let options = Options { flood, cgroups: packets.then(v2_mount), ..Options::default() };
+    Watch::with(options, &[port], Duration::from_millis(1), |_| {})
+}
+
+fn address(ip: Ipv4Addr, port: u16) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(ip).to_be() },
+        sin_zero: [0; 8],
+    }
+}
+
+fn socket(kind: i32, protocol: i32) -> OwnedFd {
+    // SAFETY: takes numbers only.
+    let fd = unsafe { libc::socket(libc::AF_INET, kind | libc::SOCK_CLOEXEC, protocol) };
+    assert!(fd >= 0, "a socket");
+    // SAFETY: it is ours.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// The fates of a kind of management record.
+fn fates(outcome: &Outcome, kind: RecordKind) -> [u64; Fate::COUNT] {
+    outcome.counters.records[Ring::Management as usize][kind as usize]
+}
+
+fn accepts_from(outcome: &Outcome, source: Ipv4Addr) -> Vec<AcceptRecord> {
+    let source = mapped(SocketAddr::from((source, 0)));
+    let accepts = outcome.all::<AcceptRecord>(RecordKind::Accept, |accept| accept.ends.peer_addr == source);
+    accepts.into_iter().map(|(_, accept)| accept).collect()
+}
+
+#[test]
+fn accepts_beyond_the_burst_are_withheld_with_their_closes_and_counted() {
+    const CONNECTIONS: u64 = 100;
+    let site = Site::new(8, true);
+    let begun = Instant::now();
+    for _ in 0..CONNECTIONS {
+        site.connect(PEER);
+    }
+    site.settle();
+    let refilled = begun.elapsed().as_secs() + 1;
+    let (port, peers) = site.counted();
+    let outcome = site.finish();
+
+    let [submitted, lost, suppressed] = fates(&outcome, RecordKind::Accept);
+    assert_eq!((submitted + suppressed, lost), (CONNECTIONS, 0));
+    assert!((8..=8 + refilled).contains(&submitted), "{submitted} in {:?}", begun.elapsed());
+    assert_eq!(accepts_from(&outcome, PEER).len() as u64, submitted);
+    assert_eq!(fates(&outcome, RecordKind::Close), [submitted, 0, suppressed]);
+    let expected = Counts { attempts: CONNECTIONS, accepts: CONNECTIONS, withheld: suppressed, resumed: 0 };
+    assert_eq!((port.counts, port.arrivals), (expected, 1));
+    let [peer] = &peers[..] else { panic!("one peer, not {peers:?}") };
+    assert_eq!(peer.counts, expected);
+    let words = |[high, low]: [u64; 2]| [high.to_ne_bytes(), low.to_ne_bytes()].concat();
+    assert_eq!(words(peer.addr), mapped(SocketAddr::from((PEER, 0))));
+    assert_eq!(words(port.local_addr), mapped(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
+}
+
+#[test]
+fn a_request_on_a_withheld_connection_is_reported_at_once_with_its_true_time() {
+    let site = Site::new(1, true);
+    let _first = site.connect(PEER);
+    let before = boot_ns();
+    let (mut client, server) = site.connect(PEER);
+    let after = boot_ns();
+    site.settle();
+    client.write_all(b"GET /version HTTP/1.1\r\n\r\n").expect("send");
+    client.write_all(b"once more").expect("send");
+    site.settle();
+    let (port, _) = site.counted();
+    let port_of_client = client.local_addr().expect("address").port();
+    let (local_port, netns) = (site.port, site.netns);
+    // Detached while it is open: no end has given it away.
+    let outcome = site.finish();
+    drop((client, server));
+
+    let late: Vec<_> =
+        outcome.all::<AcceptRecord>(RecordKind::Accept, |accept| accept.ends.peer_port == port_of_client);
+    let [(_, accept)] = &late[..] else { panic!("reported once, not {}", late.len()) };
+    assert!(
+        (before..=after).contains(&accept.header.boot_ns),
+        "the time of the connection, not of the request"
+    );
+    assert_ne!(accept.conn, 0);
+    assert_eq!((accept.ends.local_port, accept.ends.netns), (local_port, netns));
+    assert_eq!(fates(&outcome, RecordKind::Accept), [2, 0, 0]);
+    assert_eq!((port.counts.withheld, port.counts.resumed), (1, 1));
+}
+
+#[test]
+fn the_end_of_a_connection_that_was_reported_late_is_reported() {
+    let site = Site::new(1, true);
+    let _first = site.connect(PEER);
+    let (mut client, server) = site.connect(PEER);
+    client.write_all(b"request").expect("send");
+    site.settle();
+    drop((server, client));
+    site.settle();
+    let port = site.port;
+    let outcome = site.finish();
+    let accepts = accepts_from(&outcome, PEER);
+    let (_, close) = outcome.one::<CloseRecord>(RecordKind::Close, |close| close.ends.local_port == port);
+    assert_eq!(accepts.iter().filter(|accept| accept.conn == close.conn).count(), 1);
+    assert_eq!((close.bytes_in, fates(&outcome, RecordKind::Close)), (7, [1, 0, 0]));
+}
+
+#[test]
+fn without_the_packet_hook_a_request_is_reported_when_its_connection_ends() {
+    let site = Site::new(1, false);
+    let _first = site.connect(PEER);
+    let (mut client, server) = site.connect(PEER);
+    let silent = site.connect(PEER);
+    client.write_all(b"request").expect("send");
+    site.settle();
+    drop((server, client, silent));
+    site.settle();
+    let port = site.port;
+    let outcome = site.finish();
+    assert_eq!(fates(&outcome, RecordKind::Accept), [2, 0, 1], "all but the silent one");
+    let (_, close) = outcome.one::<CloseRecord>(RecordKind::Close, |close| close.ends.local_port == port);
+    assert_eq!(accepts_from(&outcome, PEER)[1].conn, close.conn);
+    assert_eq!(fates(&outcome, RecordKind::Close), [1, 0, 1]);
+}
+
+#[test]
+fn too_many_requests_of_one_peer_are_withheld_too() {
+    const CONNECTIONS: u64 = 30;
+    let site = Site::new(4, true);
+    for _ in 0..CONNECTIONS {
+        let (mut client, server) = site.connect(PEER);
+        client.write_all(b"request").expect("send");
+        drop((client, server));
+    }
+    site.settle();
+    let outcome = site.finish();
+    let [submitted, lost, suppressed] = fates(&outcome, RecordKind::Accept);
+    assert_eq!((submitted + suppressed, lost), (CONNECTIONS, 0));
+    assert!((8..=12).contains(&submitted), "a burst of accepts and one of requests, not {submitted}");
+    assert_eq!(fates(&outcome, RecordKind::Close), [submitted, 0, suppressed]);
+}
+
+#[test]
+fn the_flood_of_one_peer_leaves_the_budget_of_others_alone() {
+    let site = Site::new(4, true);
+    for _ in 0..200 {
+        site.connect(PEER);
+    }
+    site.connect(OTHER);
+    let outcome = site.finish();
+    assert_eq!(accepts_from(&outcome, OTHER).len(), 1);
+}
+
+#[test]
+fn a_crowd_has_a_common_budget_and_busy_peers_leave_some_of_it() {
+    const PEERS: u32 = 400;
+    const BURST: u32 = 4;
+    let site = Site::new(BURST, true);
+    let begun = Instant::now();
+    let crowd = |number: u32| Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number);
+    for _ in 0..3 {
+        for number in 0..PEERS {
+            site.connect(crowd(number));
+        }
+    }
+    let seconds = begun.elapsed().as_secs() + 1;
+    let (port, peers) = site.counted();
+    let outcome = site.finish();
+    let [submitted, _, suppressed] = fates(&outcome, RecordKind::Accept);
+    assert_eq!(submitted + suppressed, u64::from(3 * PEERS));
+    let most = (u64::from(BURST) + seconds) * PEERS_PER_PORT;
+    assert!(submitted <= most, "{submitted} of at most {most} in {:?}", begun.elapsed());
+    assert!(
+        submitted >= u64::from(BURST) * PEERS_PER_PORT / 2,
+        "{submitted}: the common budget was not used"
+    );
+    assert_eq!((port.counts.accepts, port.arrivals), (u64::from(3 * PEERS), u64::from(PEERS)));
+    assert_eq!(peers.len() as u32, PEERS, "none has displaced another");
+    let sum: u64 = peers.iter().map(|peer| peer.counts.withheld).sum();
+    assert_eq!((sum, port.counts.withheld), (suppressed, suppressed));
+}
+
+#[test]
+fn addresses_of_one_ipv6_network_share_a_budget() {
+    let site = Site::new(4, true);
+    let ip = |arguments: &[&str]| {
+        assert!(std::process::Command::new("ip").args(arguments).status().expect("ip").success());
+    };
+    for address in ["fd00:5::1/64", "fd00:5::2/64", "fd00:6::1/64"] {
+        ip(&["-6", "address", "add", address, "dev", "lo", "nodad"]);
+    }
+    // A connection to one's own address comes from that address.
+    for target in ["fd00:5::1", "fd00:5::2", "fd00:6::1"] {
+        for _ in 0..3 {
+            drop((
+                TcpStream::connect((target, site.port)).expect("connect"),
+                site.listener.accept().expect("accept"),
+            ));
+        }
+    }
+    let (port, peers) = site.counted();
+    drop(site.finish());
+    assert_eq!(port.counts.attempts, 9);
+    let mut withheld: Vec<_> = peers.iter().map(|peer| (peer.counts.withheld, peer.counts.accepts)).collect();
+    withheld.sort_unstable();
+    assert_eq!(withheld, [(0, 3), (2, 6)]);
+    assert!(peers.iter().all(|peer| peer.addr[1] == 0), "networks, not addresses");
+}
+
+#[test]
+fn attempts_that_are_not_completed_are_counted_once_however_often_they_are_repeated() {
+    let site = Site::new(8, true);
+    site.connect(PEER);
+    for (source_port, sequence) in [(40_001, 7), (40_001, 7), (40_001, 8), (40_002, 7), (40_002, 7)] {
+        send_syn(SocketAddrV4::new(OTHER, source_port), site.port, sequence);
+    }
+    let (port, peers) = site.counted();
+    drop(site.finish());
+    assert_eq!((port.counts.attempts, port.counts.accepts), (4, 1));
+    let scanner =
+        peers.iter().find(|peer| peer.counts.accepts == 0).expect("the peer that completed nothing");
+    assert_eq!(scanner.counts.attempts, 3);
+}
+
+#[test]
+fn accepts_by_syn_cookie_are_seen() {
+    let site = Site::new(2, true);
+    // 2: for every connection, not only when the queue is full. A setting of the network namespace.
+    fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").expect("the setting");
+    for _ in 0..3 {
+        let (mut client, _server) = site.connect(PEER);
+        client.write_all(b"request").expect("send");
+    }
+    site.settle();
+    let (port, _) = site.counted();
+    let outcome = site.finish();
+    assert_eq!(fates(&outcome, RecordKind::Accept), [3, 0, 0], "two, and one because of its request");
+    assert_eq!((port.counts.attempts, port.counts.accepts, port.counts.resumed), (3, 3, 1));
+}
+
+#[test]
+fn tasks_that_cause_too_many_management_records_are_sent_to_the_other_ring() {
+    /// Two records each; more than a cgroup has in a row and for the seconds it takes.
+    const CGROUPS: usize = 6000;
+    let watch = watch(21_999, 8, false);
+    // Not in the cgroup of the other tests, which have a budget of their own then.
+    let cgroup = Cgroup::create(&task_mount(watch.probes.task_hierarchy()), "crowd");
+    let child = cgroup.path().join("child");
+    let program = format!("for (1..{CGROUPS}) {{ mkdir $ARGV[0]; rmdir $ARGV[0] }}");
+    let mut flooding = cgroup.shell(&format!("exec perl -e '{program}' {}", child.display()));
+    let pid = flooding.id();
+    assert!(flooding.wait().expect("perl ends").success());
+    let outcome = watch.finish();
+    let records = outcome.all::<CgroupRecord>(RecordKind::CgroupMkdir, |record| record.task.pid == pid);
+    assert_eq!(records.len(), CGROUPS, "none is lost");
+    assert_eq!(records[0].0.ring, Ring::Management);
+    let bulk = records.iter().filter(|(record, _)| record.ring == Ring::Bulk).count();
+    assert!(bulk > 0, "all {CGROUPS} on the management ring");
+}
+
+/// Sends the first packet of a connection and nothing else.
+fn send_syn(source: SocketAddrV4, port: u16, sequence: u32) {
+    const SYN: u8 = 2;
+    let (from, local) = (source.ip().octets(), Ipv4Addr::LOCALHOST.octets());
+    let mut segment = Vec::with_capacity(20);
+    segment.extend(source.port().to_be_bytes());
+    segment.extend(port.to_be_bytes());
+    segment.extend(sequence.to_be_bytes());
+    segment.extend([0; 4]);
+    segment.extend([5 << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+    let pseudo = [&from[..], &local[..], &[0, libc::IPPROTO_TCP as u8, 0, 20], &segment[..]].concat();
+    let sum: u32 = pseudo.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !(((folded & 0xffff) + (folded >> 16)) as u16);
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    // The kernel fills in length, identification and checksum of the header.
+    let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, libc::IPPROTO_TCP as u8, 0, 0];
+    packet.extend(from);
+    packet.extend(local);
+    packet.extend(segment);
+    let raw = socket(libc::SOCK_RAW, libc::IPPROTO_RAW);
+    let to = address(Ipv4Addr::LOCALHOST, 0);
+    // SAFETY: packet and address live until the call returns.
+    let sent = unsafe {
+        libc::sendto(
+            raw.as_raw_fd(),
+            packet.as_ptr().cast(),
+            packet.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_in>() as u32,
+        )
+    };
+    assert_eq!(sent, packet.len() as isize, "{}", std::io::Error::last_os_error());
+}
