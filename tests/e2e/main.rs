@@ -10,7 +10,9 @@ use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
 use sensor_tests::lab::Lab;
 
+mod abuse;
 mod container;
+mod coverage;
 mod docker;
 mod flood;
 mod lifecycle;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         loss::TESTS,
         flood::TESTS,
+        coverage::TESTS,
+        abuse::TESTS,
         replay::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {

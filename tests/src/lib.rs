@@ -3,6 +3,7 @@
 //!
 //! Whatever is started here is stopped when its value is dropped, by the id of its process, also after a failed test.
 
+pub mod bpf;
 pub mod containerd;
 pub mod dockerd;
 pub mod lab;

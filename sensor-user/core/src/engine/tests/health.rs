@@ -194,3 +194,22 @@ fn records_of_a_backlog_come_out_in_order_however_late_they_are_read() {
     let times: Vec<_> = sensor.read_facts().iter().map(|fact| fact.at.boot_ns).collect();
     assert_eq!(times, [1_600_000, 2_000_000]);
 }
+
+#[test]
+fn a_step_of_the_wall_clock_moves_later_timestamps_and_nothing_else() {
+    const BACK_NS: i64 = -600_000_000_000;
+    let mut sensor = Sensor::ready();
+    let see = |sensor: &mut Sensor, conn| {
+        sensor.see(|now| accept(now, conn, v2(HOST), ends(("10.0.0.1", 2375), ("198.18.0.9", 1))));
+        sensor.facts().pop().expect("an accept").at
+    };
+    let before = see(&mut sensor, 1);
+    let offset_ns = before.unix_ns as i64 - before.boot_ns as i64;
+    sensor.engine.handle_clock(ClockMap { offset_ns: offset_ns + BACK_NS });
+    let after = see(&mut sensor, 2);
+    assert!(after.boot_ns > before.boot_ns, "order follows the boot clock");
+    assert_eq!(after.unix_ns as i64 - after.boot_ns as i64, offset_ns + BACK_NS);
+    // Windows do, too: what holds a record back is the boot clock alone.
+    sensor.pass(WINDOW_NS);
+    assert_eq!(sensor.engine.poll_timeout(), None);
+}

@@ -1,0 +1,92 @@
+//! Coverage that proves itself.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use sensor_tests::bpf::SharedArray;
+use sensor_tests::lab::{CONFIGURATION, Lab};
+use sensor_tests::sensor::Sensor;
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("canaries_come_back_at_every_interval_and_are_never_shown", canaries),
+    ("a_hook_that_another_program_silences_is_blind_until_it_reports_again", silenced),
+];
+
+/// As often as the configuration allows.
+const OFTEN: &str = "coverage: {interval: 1s}\n";
+
+fn canaries(_: &Lab) -> Result<()> {
+    /// Rounds that fit into the wait, with room for a busy machine.
+    const ROUNDS: u64 = 3;
+    let sensor = Sensor::start(&format!("{CONFIGURATION}{OFTEN}"))?;
+    let own = sensor.id().to_string();
+    sleep(Duration::from_secs(6));
+    let recording = sensor.stop()?;
+    let last = recording.last();
+    for (ring, kind) in [
+        ("management", "listener-opened"),
+        ("management", "listener-closed"),
+        ("management", "accept"),
+        ("management", "close"),
+        ("bulk", "connect"),
+        ("bulk", "close"),
+        ("bulk", "fork"),
+        ("bulk", "exec"),
+        ("bulk", "exit"),
+        ("management", "cgroup-mkdir"),
+        ("management", "cgroup-rmdir"),
+    ] {
+        let of_kind = |entry: &&serde_json::Value| entry["ring"] == ring && entry["kind"] == kind;
+        let balance = last.list("health.balance").iter().find(of_kind);
+        let seen = balance.and_then(|entry| entry["canaries"].as_u64()).unwrap_or(0);
+        ensure!(seen >= ROUNDS, "{seen} canaries of {ROUNDS} or more: {ring} {kind} in {last}");
+    }
+    for record in &recording.records {
+        ensure!(!record.is(record.kind(), &[("process.pid", &own)]), "the sensor shows itself: {record}");
+        ensure!(!record.line.contains("quaywatch-canary"), "a canary is shown: {record}");
+    }
+    let changes = recording.of_kind("health").filter(|record| record.text("health.state") == "degraded");
+    ensure!(changes.count() == 0, "coverage was in doubt: {:#?}", recording.records);
+    Ok(())
+}
+
+fn silenced(_: &Lab) -> Result<()> {
+    let sensor = Sensor::start(&format!("{CONFIGURATION}{OFTEN}"))?;
+    let before = sensor.mark();
+    // Every hook stays in place; what it looks for is taken away.
+    let ports = SharedArray::find("PORTS")?;
+    let watched = ports.read()?;
+    ports.write(&vec![0; watched.len()])?;
+    let blind = sensor.wait_after(before, "blind accepts", |record| {
+        record.is("health", &[("health.coverage.accepts.state", "blind")])
+    })?;
+    ensure!(blind.text("health.state") == "degraded", "{blind}");
+    ensure!(blind.text("health.coverage.listeners.state") == "blind", "{blind}");
+    ensure!(blind.text("health.coverage.execs.state") == "live", "{blind}");
+    let since = blind.text("health.coverage.accepts.since").to_owned();
+    ensure!(since.as_str() < blind.text("ts"), "blind since it was seen last: {blind}");
+    let again = sensor.wait_after(before, "the hook attached again", |record| {
+        record.kind() == "health" && !record.list("health.hooks").is_empty()
+    })?;
+    ensure!(again.list("health.hooks").iter().any(|hook| hook["state"] == "attached"), "{again}");
+
+    let before = sensor.mark();
+    ports.write(&watched)?;
+    let seen = sensor.wait_after(before, "the end of the blindness", |record| {
+        record.is("health", &[("health.blind.capability", "accepts")])
+    })?;
+    ensure!(seen.text("health.blind.from") == since, "{seen}\nafter {blind}");
+    let live = sensor.wait_after(before, "everything live", |record| {
+        let coverage = record.at("health.coverage").as_object();
+        coverage.is_some_and(|coverage| {
+            !coverage.is_empty() && coverage.values().all(|entry| entry["state"] == "live")
+        })
+    })?;
+    ensure!(live.text("health.state") == "running", "{live}");
+    let recording = sensor.stop()?;
+    ensure!(recording.log.contains("was attached again"), "nothing on standard error: {}", recording.log);
+    recording.last().number("health.emitted").context("no totals").map(drop)
+}

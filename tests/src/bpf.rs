@@ -1,0 +1,100 @@
+//! The maps of a running sensor, as any other program with root's rights can reach them.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Commands of `bpf(2)`, from `enum bpf_cmd`.
+mod command {
+    pub const MAP_LOOKUP_ELEM: libc::c_long = 1;
+    pub const MAP_UPDATE_ELEM: libc::c_long = 2;
+    pub const MAP_GET_NEXT_ID: libc::c_long = 12;
+    pub const MAP_GET_FD_BY_ID: libc::c_long = 14;
+    pub const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+}
+
+/// The beginning of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_bytes: u32,
+    value_bytes: u32,
+    max_entries: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+/// An array of one value that a sensor uses.
+#[derive(Debug)]
+pub struct SharedArray {
+    map: OwnedFd,
+    value_bytes: usize,
+}
+
+impl SharedArray {
+    /// Finds the youngest map of this name.
+    ///
+    /// # Errors
+    /// When there is none, or no right to look.
+    pub fn find(name: &str) -> Result<Self> {
+        let mut found = None;
+        let mut ids = [0_u32, 0, 0];
+        while call(command::MAP_GET_NEXT_ID, &mut ids).is_ok() {
+            ids[0] = ids[1];
+            // A map may go between the two calls.
+            let Ok(descriptor) = call(command::MAP_GET_FD_BY_ID, &mut [ids[1], 0, 0]) else { continue };
+            // SAFETY: the kernel has just made this descriptor for us.
+            let map = unsafe { OwnedFd::from_raw_fd(i32::try_from(descriptor)?) };
+            let info = info(&map)?;
+            let len = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
+            if &info.name[..len] == name.as_bytes() {
+                found = Some(Self { map, value_bytes: info.value_bytes as usize });
+            }
+        }
+        found.with_context(|| format!("no map {name}"))
+    }
+
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let mut value = vec![0; self.value_bytes];
+        self.element(command::MAP_LOOKUP_ELEM, value.as_mut_ptr()).context("reading a map")?;
+        Ok(value)
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Errors
+    /// When it has another length, or the kernel refuses.
+    pub fn write(&self, value: &[u8]) -> Result<()> {
+        ensure!(value.len() == self.value_bytes, "{} bytes, not {}", self.value_bytes, value.len());
+        self.element(command::MAP_UPDATE_ELEM, value.as_ptr().cast_mut()).context("writing a map")
+    }
+
+    fn element(&self, command: libc::c_long, value: *mut u8) -> io::Result<()> {
+        let key = 0_u32;
+        let map = self.map.as_raw_fd().cast_unsigned();
+        let mut attributes = [u64::from(map), &raw const key as u64, value as u64, 0];
+        call(command, &mut attributes).map(drop)
+    }
+}
+
+fn info(map: &OwnedFd) -> io::Result<MapInfo> {
+    let mut info = MapInfo::default();
+    let object = u64::from(map.as_raw_fd().cast_unsigned());
+    let mut attributes = [object | (size_of::<MapInfo>() as u64) << 32, &raw mut info as u64];
+    call(command::OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(info)
+}
+
+/// Calls `bpf(2)` with a part of `union bpf_attr`; the kernel takes what is missing as zero.
+fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: `attributes` are of the type and size of the command, and what they point to outlives the call.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
