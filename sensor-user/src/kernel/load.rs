@@ -84,6 +84,8 @@ pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) hierarchy: TaskHierarchy,
     pub(super) types: KernelTypes,
+    /// Whether the probes can keep something with a socket.
+    pub(super) marks_sockets: bool,
 }
 
 /// Type information of the running kernel. Large: not kept once the programs are loaded.
@@ -151,7 +153,8 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
     }
     let object = complete(OBJECT, &offsets, &settings)?;
     let ebpf = loader.load(object.as_bytes()).map_err(KernelError::from_object)?;
-    Ok(Loaded { ebpf, hierarchy, types })
+    let marks_sockets = offsets.helper_socket_cookie != ABSENT;
+    Ok(Loaded { ebpf, hierarchy, types, marks_sockets })
 }
 
 /// Returns major and minor version of a kernel that has all that the probes are made of.

@@ -48,6 +48,7 @@ pub struct Probes {
     counters: PerCpuArray<MapData, [u64; COUNTERS_LEN]>,
     flood: FloodTables,
     hierarchy: TaskHierarchy,
+    marks_sockets: bool,
     proc: PathBuf,
 }
 
@@ -57,7 +58,7 @@ impl Probes {
     /// # Errors
     /// When the kernel cannot run them or a right is missing, see [`KernelError::is_unsupported`]; when it refuses them.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        let Loaded { mut ebpf, hierarchy, types } = load(options)?;
+        let Loaded { mut ebpf, hierarchy, types, marks_sockets } = load(options)?;
         let log = if options.debug { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let probes = Self {
             rings: Some(Rings {
@@ -73,6 +74,7 @@ impl Probes {
             flood: FloodTables::new(take(&mut ebpf, "FLOOD_PEERS")?, take(&mut ebpf, "FLOOD_PORTS")?)?,
             programs: types.load_programs(ebpf, options)?,
             hierarchy,
+            marks_sockets,
             proc: options.proc.clone(),
         };
         drop(types);
@@ -92,6 +94,13 @@ impl Probes {
     #[must_use]
     pub const fn task_hierarchy(&self) -> TaskHierarchy {
         self.hierarchy
+    }
+
+    /// Whether a request on a connection whose accept was withheld is reported at once, given the packet hook; before Linux
+    /// 5.12 it is when the connection ends.
+    #[must_use]
+    pub const fn marks_sockets(&self) -> bool {
+        self.marks_sockets
     }
 
     /// Attaches every program. When this returns, no event is missed any more.

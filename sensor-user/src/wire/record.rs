@@ -354,8 +354,7 @@ pub struct Scan {
     pub count: u64,
     /// Of these, accepts that flood control withheld: they have no record of their own.
     pub suppressed: u64,
-    /// Accepts that were withheld, in this window or an earlier one, and then reported because a request followed. Absent:
-    /// none.
+    /// Accepts withheld, now or in an earlier window, and then reported because a request followed. Absent: none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub resumed: u64,
     /// The window, nanoseconds; it ends at the time of the record.
