@@ -2,8 +2,9 @@
 
 use crate::flood::{Counts, Peer, Port, PortKey};
 use crate::record::{
-    AcceptRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord, ConnectRecord, Endpoints, ExecRecord,
-    ExitRecord, ForkRecord, ListenerItem, ListenerRecord, RecordHeader, TaskId, TaskItem,
+    AcceptRecord, AcceptTaskRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord, ConnectRecord, Endpoints,
+    ExecRecord, ExitRecord, FILE_PATH_MAX, FileId, FileOpenRecord, ForkRecord, ListenerItem, ListenerRecord,
+    RecordHeader, SocketConnectRecord, TaskId, TaskItem,
 };
 
 macro_rules! assert_size {
@@ -24,6 +25,10 @@ assert_size! {
     ExitRecord = 16 + 32 + 16 + 8,
     ForkRecord = 16 + 32 + 16,
     CgroupRecord = 16 + 16 + 32 + 8,
+    FileId = 16,
+    SocketConnectRecord = 16 + 32 + 16 + 16,
+    FileOpenRecord = 16 + 32 + 16 + 16 + 8 + FILE_PATH_MAX,
+    AcceptTaskRecord = 16 + 8 + 32 + 16,
     ListenerItem = 8 + 16 + 32 + 16 + 40,
     TaskItem = 32 + 16 + 16,
     PortKey = 8,

@@ -156,6 +156,22 @@ offsets! {
     file_private = "file.private_data";
     /// Socket of a `struct socket`.
     socket_sk = "socket.sk";
+    /// Mode of a file; bit 0 says that it is open for reading.
+    file_mode = "file.f_mode";
+    /// Path of a file: mount and directory entry.
+    file_path = "file.f_path|file.__f_path";
+    /// Directory entry of a file.
+    file_dentry = "file.f_path.dentry|file.__f_path.dentry";
+    /// Directory entry of the directory that an entry is in.
+    dentry_parent = "dentry.d_parent";
+    /// Inode of a directory entry.
+    dentry_inode = "dentry.d_inode";
+    /// Number of an inode.
+    inode_number = "inode.i_ino";
+    /// Number of the device of a superblock.
+    sb_device = "super_block.s_dev";
+    /// Directory entry that a unix socket is bound to; null for one without a path.
+    unix_dentry = "unix_sock.path.dentry";
     /// Index of the pids controller in `css_set.subsys`.
     pids_subsys = "enum:cgroup_subsys_id:pids_cgrp_id";
     /// Number of the helper that gives the current task as a typed pointer (5.11).

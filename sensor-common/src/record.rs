@@ -57,11 +57,17 @@ pub enum RecordKind {
     CgroupMkdir = 8,
     /// [`CgroupRecord`]: a cgroup was removed.
     CgroupRmdir = 9,
+    /// [`SocketConnectRecord`]: somebody connected to the socket of a runtime.
+    SocketConnect = 10,
+    /// [`FileOpenRecord`]: somebody opened a credential file for reading.
+    FileOpen = 11,
+    /// [`AcceptTaskRecord`]: a program took a connection that was reported as accept.
+    AcceptTask = 12,
 }
 
 impl RecordKind {
     /// Number of kinds.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 13;
     /// Every kind, in index order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::ListenerOpened,
@@ -74,6 +80,9 @@ impl RecordKind {
         Self::Fork,
         Self::CgroupMkdir,
         Self::CgroupRmdir,
+        Self::SocketConnect,
+        Self::FileOpen,
+        Self::AcceptTask,
     ];
 
     /// Returns the kind with this code, if there is one.
@@ -97,6 +106,9 @@ macro_rules! abi {
 }
 
 pub(crate) use abi;
+mod files;
+
+pub use files::{FILE_PATH_MAX, FileId, FileOpenRecord, SocketConnectRecord};
 
 abi! {
 /// First bytes of every ring record.
@@ -378,6 +390,22 @@ pub struct CgroupRecord {
     pub path_len: u32,
     /// Zero.
     pub reserved: u32,
+}
+}
+
+abi! {
+/// The task that took an accepted connection out of the queue of its listener.
+///
+/// Source: the end of `inet_csk_accept`, process context; after the [`AcceptRecord`] with the same `conn`.
+pub struct AcceptTaskRecord {
+    /// Kind [`RecordKind::AcceptTask`].
+    pub header: RecordHeader,
+    /// Connection id.
+    pub conn: u64,
+    /// The task that accepts.
+    pub task: TaskId,
+    /// Cgroup of that task, see [`crate::settings::Settings::task_hierarchy`].
+    pub cgroup: CgroupId,
 }
 }
 

@@ -33,6 +33,29 @@ pub mod runtime_process {
     pub const FORKED: u8 = 2;
 }
 
+/// Entries of the `RUNTIME_SOCKETS` map.
+pub const RUNTIME_SOCKETS_MAX: u32 = 256;
+/// Entries of the `CREDENTIAL_PLACES` map: several tokens for each pod that a node can hold.
+pub const CREDENTIAL_PLACES_MAX: u32 = 4096;
+
+/// The filter in front of the `CREDENTIAL_PLACES` map: nearly all files that are opened on a node are no credentials, and
+/// this says so without a lookup.
+pub mod place_filter {
+    use crate::record::FileId;
+
+    /// Words in the value of the `CREDENTIAL_FILTER` map.
+    pub const WORDS: usize = 64;
+
+    /// Returns word and bit of a place; both are set when the place is entered in the map.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bit(place: &FileId) -> (usize, u64) {
+        // Inode numbers and device numbers are small and close to each other; multiplied, they differ in the upper bits.
+        let mixed = (place.inode ^ (place.device as u64) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed >> 58) as usize % WORDS, 1 << (mixed >> 52 & 63))
+    }
+}
+
 /// Id of the root cgroup in every hierarchy (`kernfs_create_root` gives its first node this number). It belongs to the
 /// host, whether the agent has said so or not.
 pub const ROOT_CGROUP: u64 = 1;

@@ -59,6 +59,17 @@ pub fn begin_inbound(sock: Sock<Direct>, conn: u64, opened_ns: u64) -> Result<()
     ACCEPTED.insert(sock.key(), Accepted { conn, opened_ns }, 0).map_err(|_| Event::UntrackedConnection)
 }
 
+/// What is known of an accepted connection; `None` when it was not reported.
+#[inline(always)]
+pub fn inbound(sock: Sock<Direct>) -> Option<Accepted> {
+    if Sock::has_number() {
+        let conn = sock.number();
+        return if conn == 0 { None } else { Some(Accepted { conn, opened_ns: 0 }) };
+    }
+    // SAFETY: nobody but the owner of the socket touches its entry.
+    unsafe { ACCEPTED.get(sock.key()) }.copied().filter(|accepted| accepted.conn != WITHHELD)
+}
+
 /// Remembers an accepted connection that is not reported; says whether it could. One that cannot be remembered must be
 /// reported, because a request on it would go unseen.
 #[inline(always)]

@@ -5,6 +5,7 @@
 //! go through the probe-read helpers, and so does everything on kernels that give an untyped pointer only. Which way a
 //! pointer is read is part of its type. A failed read gives zero, as the kernel does for a failed direct load.
 
+mod file;
 mod sock;
 mod task;
 

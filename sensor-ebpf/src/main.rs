@@ -4,9 +4,11 @@
 #![feature(asm_experimental_arch)]
 #![expect(unstable_features, reason = "inline assembly for the bpf target, see emit.rs and kernel.rs")]
 
+mod accept_task;
 mod cgroup;
 mod connections;
 mod constants;
+mod credential_files;
 mod emit;
 mod exec;
 mod exit;
@@ -15,6 +17,7 @@ mod fork;
 mod kernel;
 mod maps;
 mod packets;
+mod runtime_sockets;
 mod sockets;
 mod walk;
 mod withheld;

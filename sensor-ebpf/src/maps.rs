@@ -4,8 +4,10 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use sensor_common::counters::COUNTERS_LEN;
 use sensor_common::flood::{ATTEMPTS_LEN, PEERS_CHUNK, PEERS_LEN, PORTS_MAX, PeerChunk, Port, PortKey};
-use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord};
-use sensor_common::settings::{PORTS_LEN, ROOT_CGROUP, cgroup_class};
+use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord, FileId};
+use sensor_common::settings::{
+    CREDENTIAL_PLACES_MAX, PORTS_LEN, ROOT_CGROUP, RUNTIME_SOCKETS_MAX, cgroup_class, place_filter,
+};
 
 use crate::connections::{Accepted, Outbound};
 use crate::kernel::opaque;
@@ -91,6 +93,20 @@ pub const FLOOD_TASKS_LEN: u32 = 1024;
 /// place share the budget.
 #[map]
 pub static FLOOD_TASKS: Array<u64> = Array::with_max_entries(FLOOD_TASKS_LEN, 0);
+/// The files that sockets of runtimes are bound to; written by the agent only, at most as many as it looks for.
+#[map]
+pub static RUNTIME_SOCKETS: HashMap<FileId, u8> =
+    HashMap::with_max_entries(RUNTIME_SOCKETS_MAX, BPF_F_NO_PREALLOC);
+
+/// Where credential files are: whole file systems (inode 0) and directories; written by the agent only, which is told by
+/// the kernel when it is full and says that it sees less.
+#[map]
+pub static CREDENTIAL_PLACES: HashMap<FileId, u8> =
+    HashMap::with_max_entries(CREDENTIAL_PLACES_MAX, BPF_F_NO_PREALLOC);
+
+/// One bit for each entry of [`CREDENTIAL_PLACES`], see [`place_filter`].
+#[map]
+pub static CREDENTIAL_FILTER: Array<[u64; place_filter::WORDS]> = Array::with_max_entries(1, 0);
 
 /// Where records of variable length are put together. One place per kind is enough: the kernel does not start a
 /// program of this type on a CPU that is running it already.
@@ -145,4 +161,14 @@ pub fn class_of(cgroup: &CgroupId) -> u8 {
     }
     // SAFETY: a u8 is read whole, whoever writes it.
     unsafe { CGROUPS.get(cgroup) }.copied().unwrap_or(0)
+}
+
+/// Whether a place is one of credential files.
+#[inline(always)]
+pub fn has_credentials(place: &FileId) -> bool {
+    let (word, bit) = place_filter::bit(place);
+    match CREDENTIAL_FILTER.get(0) {
+        Some(filter) if filter[word] & bit != 0 => CREDENTIAL_PLACES.get_ptr(place).is_some(),
+        _ => false,
+    }
 }

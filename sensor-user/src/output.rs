@@ -67,13 +67,15 @@ fn is_bulk(output: &Output) -> bool {
     let Output::Fact { fact, .. } = output else { return false };
     let on_host = |fact: &Fact| fact.container.is_none() && fact.quality.enrichment != Enrichment::None;
     match fact.kind {
-        FactKind::Listener { .. } | FactKind::Accept | FactKind::Scan { .. } | FactKind::Container { .. } => {
-            false
-        }
+        FactKind::Listener { .. }
+        | FactKind::Accept { .. }
+        | FactKind::AcceptTask
+        | FactKind::Scan { .. }
+        | FactKind::Container { .. } => false,
         FactKind::Connect { .. } => true,
         FactKind::Close { .. } => fact.net.as_ref().and_then(|net| net.direction) != Some(Direction::Inbound),
         FactKind::Exec { role } => role == ExecRole::Workload || !on_host(fact),
-        FactKind::Exit { .. } => !on_host(fact),
+        FactKind::Exit { .. } | FactKind::SocketConnect { .. } | FactKind::FileRead { .. } => !on_host(fact),
     }
 }
 

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sensor_core::coverage::Gap;
 use sensor_core::engine::{Engine, Request};
-use sensor_core::health::ShellLosses;
+use sensor_core::health::{Capability, Hook, ShellLosses};
 use sensor_core::time::{ClockMap, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error, warn};
@@ -18,6 +19,8 @@ use crate::kernel::{KernelError, Probes};
 use crate::lookups::{Roots, addresses, clock};
 use crate::output::OutputQueue;
 use crate::sources::container_state::{Answer, ContainerState};
+use crate::sources::fanotify::FileOpen;
+use crate::sources::files::{FileNews, FileWatch, Files};
 use crate::sources::ring_buffer::{Batch, RingSource};
 
 /// Distance between two looks at the kernel's counters: loss shows within a second.
@@ -51,6 +54,8 @@ pub struct Pipeline {
     pub rings: RingSource,
     /// Answers about containers.
     pub containers: ContainerState,
+    /// Sockets of runtimes and credential files.
+    pub files: FileWatch,
     /// The sensor's own acts, by which it sees whether it sees.
     pub canaries: Canaries,
     /// Encoded lines on their way out.
@@ -89,6 +94,7 @@ impl Pipeline {
                 }
                 Some((now, notice)) = self.canaries.notice() => self.engine.handle_canary(now, notice),
                 Some(answer) = self.containers.answer() => self.answered(answer),
+                news = self.files.next() => self.hear_of_files(news),
                 batch = self.rings.recv() => match batch {
                     Some(batch) => self.take(&batch),
                     None => anyhow::bail!("the thread that reads the ring buffers ended"),
@@ -115,6 +121,21 @@ impl Pipeline {
     fn hear_canaries(&mut self) {
         while let Some((now, notice)) = self.canaries.try_notice() {
             self.engine.handle_canary(now, notice);
+        }
+    }
+
+    fn hear_of_files(&mut self, news: FileNews) {
+        match news {
+            FileNews::Files(files) => hand_over_files(&mut self.engine, &mut self.probes, files),
+            FileNews::Open(open) => self.take_opens(Some(open)),
+        }
+    }
+
+    fn take_opens(&mut self, first: Option<FileOpen>) {
+        let mut next = first.or_else(|| self.files.try_open());
+        while let Some(open) = next {
+            self.engine.handle_file_open(open.boot_ns, open.event);
+            next = self.files.try_open();
         }
     }
 
@@ -219,7 +240,7 @@ impl Pipeline {
                 error!(program, error = format!("{error:#}"), "a hook cannot be attached again");
             }
         }
-        self.engine.handle_hooks(clock::now(), self.probes.hooks());
+        self.engine.handle_hooks(clock::now(), all_hooks(&self.probes, &self.files));
     }
 
     fn walk_listeners(&mut self, now: Timestamp, walk: &mut ListenerWalk) {
@@ -236,7 +257,11 @@ impl Pipeline {
     }
 
     fn shell_losses(&self) -> ShellLosses {
-        ShellLosses { output_lines: self.output.shed(), container_questions: self.containers.refused() }
+        ShellLosses {
+            output_lines: self.output.shed(),
+            container_questions: self.containers.refused(),
+            file_opens: self.files.lost(),
+        }
     }
 
     fn write(&mut self) {
@@ -253,6 +278,7 @@ impl Pipeline {
         for batch in self.rings.stop() {
             self.take(&batch);
         }
+        self.take_opens(None);
         let counters = self.probes.counters().context("reading the probes' counters")?;
         while let Some(answer) = self.containers.try_answer() {
             self.answered(answer);
@@ -262,6 +288,38 @@ impl Pipeline {
         self.engine.finish(clock::now(), &counters);
         self.write();
         Ok(self.output.finish()?)
+    }
+}
+
+/// The programs and fanotify.
+pub(crate) fn all_hooks(probes: &Probes, files: &FileWatch) -> Vec<Hook> {
+    let mut hooks = probes.hooks();
+    hooks.push(files.hook().clone());
+    hooks
+}
+
+/// Tells engine and probes which files matter.
+pub(crate) fn hand_over_files(engine: &mut Engine, probes: &mut Probes, files: Files) {
+    let Files { sockets, places, problem } = files;
+    if let Some(problem) = problem {
+        warn!(%problem, "not every place of credential files is watched");
+        let reason = "some places of credential files cannot be watched";
+        engine.handle_gap(clock::now(), Gap { capability: Capability::CredentialFiles, reason });
+    }
+    // The engine first: what the probes report is known to it then.
+    let keys: Vec<_> = sockets.iter().map(|socket| socket.key).collect();
+    engine.handle_runtime_sockets(sockets);
+    if let Err(error) = probes.set_runtime_sockets(keys) {
+        warn!(%error, "not every socket of a runtime is watched");
+        let reason = "some sockets of runtimes cannot be watched";
+        engine.handle_gap(clock::now(), Gap { capability: Capability::RuntimeSockets, reason });
+    }
+    let keys: Vec<_> = places.iter().map(|found| found.place.key).collect();
+    engine.handle_credential_places(places.into_iter().map(|found| found.place).collect());
+    if let Err(error) = probes.set_credential_places(keys) {
+        warn!(%error, "not every place of credential files is watched");
+        let reason = "some places of credential files cannot be watched";
+        engine.handle_gap(clock::now(), Gap { capability: Capability::CredentialFiles, reason });
     }
 }
 

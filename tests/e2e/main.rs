@@ -13,6 +13,7 @@ use sensor_tests::lab::Lab;
 mod abuse;
 mod container;
 mod coverage;
+mod credentials;
 mod docker;
 mod flood;
 mod lifecycle;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let tests = [
         docker::TESTS,
         container::TESTS,
+        credentials::TESTS,
         sockets::TESTS,
         runtimes::TESTS,
         lifecycle::TESTS,

@@ -15,6 +15,8 @@ pub const IMAGE: &str = "quaywatch.test/busybox:1";
 /// The port it listens on.
 pub const PORT: u16 = 2375;
 
+/// Its unix socket, in its directory.
+const SOCKET: &str = "docker.sock";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -43,7 +45,7 @@ impl Dockerd {
         std::fs::write(directory.join("daemon.json"), "{}")?;
         command.arg("--config-file").arg(directory.join("daemon.json"));
         command.args(["--iptables=false", "--ip6tables=false", "--tls=false"]);
-        command.arg("--host").arg(format!("unix://{}", directory.join("docker.sock").display()));
+        command.arg("--host").arg(format!("unix://{}", directory.join(SOCKET).display()));
         for address in [NODE_OUTSIDE, NODE_INSIDE, NODE_V6, NODE_V6_OUTSIDE] {
             command.arg("--host").arg(endpoint(address));
         }
@@ -62,12 +64,18 @@ impl Dockerd {
         self.process.id()
     }
 
+    /// Its unix socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join(SOCKET)
+    }
+
     /// Runs `docker` over the unix socket, as a local administrator does.
     ///
     /// # Errors
     /// When it fails.
     pub fn docker(&self, arguments: &[&str]) -> Result<String> {
-        let socket = format!("unix://{}", self.directory.join("docker.sock").display());
+        let socket = format!("unix://{}", self.socket().display());
         run(client(&mut Command::new("docker"), &socket).args(arguments))
     }
 

@@ -7,7 +7,7 @@ use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use sensor_common::record::{CgroupId, Endpoints};
 
-use super::{Access, Cgroup, Direct, File, Pointer, Probed, Sock};
+use super::{Access, Cgroup, Direct, Pointer, Probed, Sock};
 use crate::constants::{ABSENT, offset};
 
 /// `IPPROTO_TCP`. MPTCP sockets (262) report the same connection a second time and are left out.
@@ -18,8 +18,6 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 /// `TCP_LISTEN`.
 const LISTEN: u8 = 10;
-/// Magic of sockfs.
-const SOCKFS: u64 = 0x534f_434b;
 
 impl<A: Access> Sock<A> {
     /// Address of the socket: a key.
@@ -209,18 +207,5 @@ impl Tcp {
     pub fn bytes_out(&self) -> u64 {
         let sent: u64 = self.0.load(offset!(tcp_bytes_sent));
         sent.wrapping_sub(self.0.load(offset!(tcp_bytes_retrans)))
-    }
-}
-
-impl<A: Access> File<A> {
-    /// The socket behind this file, if it is one.
-    #[inline(always)]
-    pub fn socket(self) -> Option<Sock<Probed>> {
-        let superblock = self.0.follow(offset!(file_inode)).follow(offset!(inode_sb));
-        if superblock.load::<u64>(offset!(sb_magic)) != SOCKFS {
-            return None;
-        }
-        let socket = Pointer::<Probed>::new(self.0.load(offset!(file_private)));
-        Some(Sock(socket.follow(offset!(socket_sk))))
     }
 }

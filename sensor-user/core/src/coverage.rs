@@ -21,6 +21,8 @@ struct Need {
 enum What {
     /// A program in place.
     Hook(&'static str),
+    /// One of several programs in place: those that see most first, each with what it does not see.
+    OneOf(&'static [(&'static str, Option<&'static str>)]),
     /// A record of the sensor's own acts; asked for only while the program that makes it is in place.
     Sign(Sign),
 }
@@ -38,7 +40,17 @@ const fn sign(sign: Sign, capability: Capability, without: CoverageState, cost: 
     Need { what: What::Sign(sign), capability, without, cost }
 }
 
-use Capability::{Accepts, Connects, Containers, Execs, Listeners, Scans};
+const fn one_of(
+    programs: &'static [(&'static str, Option<&'static str>)],
+    capability: Capability,
+    cost: &'static str,
+) -> Need {
+    Need { what: What::OneOf(programs), capability, without: CoverageState::Blind, cost }
+}
+
+use Capability::{
+    AcceptTasks, Accepts, Connects, Containers, CredentialFiles, Execs, Listeners, RuntimeSockets, Scans,
+};
 use CoverageState::{Blind as IsBlind, Degraded};
 
 const NEEDS: &[Need] = &[
@@ -61,6 +73,34 @@ const NEEDS: &[Need] = &[
         Degraded,
         "half-open attempts are not seen; a request on a connection whose accept was withheld is reported when it ends",
     ),
+    one_of(
+        &[
+            ("lsm_unix_connect", None),
+            ("fentry_unix_connect", None),
+            ("unix_data_ready", Some("connects that a security module refuses are not seen")),
+        ],
+        RuntimeSockets,
+        "no connect to the socket of a runtime is seen",
+    ),
+    one_of(
+        &[
+            ("lsm_file_open", None),
+            ("fentry_file_open", None),
+            (
+                FANOTIFY,
+                Some(
+                    "who opened is known only if the process lives long enough, and whether it was for reading is not",
+                ),
+            ),
+        ],
+        CredentialFiles,
+        "no open of a credential file is seen",
+    ),
+    one_of(
+        &[("accept_task", None), ("accept_task_of_four", None)],
+        AcceptTasks,
+        "which task takes a connection is not seen",
+    ),
     sign(Sign::ListenerOpened, Listeners, IsBlind, "no listener is seen"),
     sign(Sign::ListenerClosed, Listeners, Degraded, "the end of a listener is not seen"),
     sign(Sign::Accept, Accepts, IsBlind, "no accept is seen"),
@@ -75,13 +115,20 @@ const NEEDS: &[Need] = &[
     sign(Sign::CgroupRemoved, Containers, Degraded, "the end of a container may be missed"),
 ];
 
-/// The programs that a capability needs.
-pub fn programs_of(capability: Capability) -> impl Iterator<Item = &'static str> {
-    NEEDS.iter().filter_map(move |need| match need.what {
-        What::Hook(program) if need.capability == capability => Some(program),
-        What::Hook(_) | What::Sign(_) => None,
-    })
+/// The programs that a capability needs, or of which it needs one.
+#[must_use]
+pub fn programs_of(capability: Capability) -> Vec<&'static str> {
+    let needs = NEEDS.iter().filter(|need| need.capability == capability);
+    let programs = needs.flat_map(|need| match need.what {
+        What::Hook(program) => vec![program],
+        What::OneOf(programs) => programs.iter().map(|(program, _)| *program).collect(),
+        What::Sign(_) => Vec::new(),
+    });
+    programs.collect()
 }
+
+/// Stands for a program in [`Hook::program`] where there is none: the kernel's own notifications of opened files.
+pub const FANOTIFY: &str = "fanotify";
 
 /// Added to a cost where it is a canary that tells.
 const SILENT: &str = "the hook is in place and does not report the sensor's own canary";
@@ -194,6 +241,21 @@ impl CoverageLedger {
             match need.what {
                 What::Hook(program) if self.is_attached(program) => continue,
                 What::Hook(_) => {}
+                What::OneOf(programs) => {
+                    match programs.iter().find(|(program, _)| self.is_attached(program)) {
+                        Some((_, None)) => {}
+                        Some((_, Some(unseen))) => {
+                            state = state.max(Degraded);
+                            reasons.push((*unseen).to_owned());
+                        }
+                        None => {
+                            state = state.max(need.without);
+                            reasons.push(need.cost.to_owned());
+                            reasons.extend(programs.iter().filter_map(|(program, _)| self.refusal(program)));
+                        }
+                    }
+                    continue;
+                }
                 What::Sign(sign) if !self.is_attached(sign.program()) => continue,
                 What::Sign(sign) => match canaries.silent_since(sign) {
                     Some(at) => {
@@ -222,6 +284,12 @@ impl CoverageLedger {
         Assessment { state, reason, since }
     }
 
+    /// Why a program is not in place.
+    fn refusal(&self, program: &str) -> Option<String> {
+        let hook = self.hooks.iter().find(|hook| &*hook.program == program)?;
+        Some(format!("{}: {}", hook.name, hook.reason.as_ref()?))
+    }
+
     /// An iterator is attached each time it runs; it counts as in place when its program is loaded.
     pub(crate) fn is_attached(&self, program: &str) -> bool {
         self.hooks.iter().any(|hook| &*hook.program == program && hook.state == HookState::Attached)
@@ -233,13 +301,7 @@ mod tests {
     use super::*;
 
     fn ledger(without: &[&str]) -> CoverageLedger {
-        let mut programs: Vec<&str> = NEEDS
-            .iter()
-            .filter_map(|need| match need.what {
-                What::Hook(program) => Some(program),
-                What::Sign(_) => None,
-            })
-            .collect();
+        let mut programs: Vec<&str> = Capability::ALL.into_iter().flat_map(programs_of).collect();
         programs.sort_unstable();
         programs.dedup();
         let hook = |program: &str| Hook {
@@ -261,6 +323,33 @@ mod tests {
         let _ = ledger.update(at(1), &Canaries::new(None));
         let entry = ledger.entries().iter().find(|entry| entry.capability == capability).unwrap();
         (entry.state, entry.reason.as_ref().map(ToString::to_string))
+    }
+
+    #[test]
+    fn a_fallback_degrades_by_what_it_does_not_see() {
+        let mut with_fallback = ledger(&["lsm_unix_connect", "fentry_unix_connect"]);
+        let (state, reason) = found(&mut with_fallback, Capability::RuntimeSockets);
+        assert_eq!(state, CoverageState::Degraded);
+        assert!(reason.is_some_and(|reason| reason.contains("refuses")));
+        let mut with_second = ledger(&["lsm_file_open", "fanotify"]);
+        assert_eq!(found(&mut with_second, Capability::CredentialFiles), (CoverageState::Live, None));
+    }
+
+    #[test]
+    fn without_any_alternative_the_reason_of_each_is_told() {
+        let mut blind = ledger(&["accept_task", "accept_task_of_four"]);
+        for hook in blind.hooks.iter_mut().filter(|hook| hook.state == HookState::Unavailable) {
+            hook.reason = Some(format!("no {}", hook.program).into());
+        }
+        let (state, reason) = found(&mut blind, Capability::AcceptTasks);
+        assert_eq!(state, CoverageState::Blind);
+        assert_eq!(
+            reason.as_deref(),
+            Some(
+                "which task takes a connection is not seen; accept_task: no accept_task; \
+                 accept_task_of_four: no accept_task_of_four"
+            )
+        );
     }
 
     #[test]

@@ -5,15 +5,17 @@
 
 use sensor_common::ABI_VERSION;
 use sensor_common::record::{
-    ANCESTORS_MAX, ARGS_MAX, AcceptRecord, CGROUP_NAME_MAX, CGROUP_PATH_MAX, CgroupRecord, CloseRecord,
-    ConnectRecord, ConnectStage, Direction as RawDirection, ExecRecord, ExitRecord, FILENAME_MAX, ForkRecord,
-    ListenerRecord, RecordHeader, RecordKind, exec_flags,
+    ANCESTORS_MAX, ARGS_MAX, AcceptRecord, AcceptTaskRecord, CGROUP_NAME_MAX, CGROUP_PATH_MAX, CgroupRecord,
+    CloseRecord, ConnectRecord, ConnectStage, Direction as RawDirection, ExecRecord, ExitRecord,
+    FILE_PATH_MAX, FILENAME_MAX, FileOpenRecord, ForkRecord, ListenerRecord, RecordHeader, RecordKind,
+    SocketConnectRecord, exec_flags,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::event::{
-    AcceptEvent, CgroupEvent, CloseEvent, ConnectEvent, Event, ExecEvent, ExitEvent, ForkEvent, ListenerEvent,
+    AcceptEvent, AcceptTaskEvent, Actor, CgroupEvent, CloseEvent, ConnectEvent, Event, ExecEvent, ExitEvent,
+    FileOpenEvent, FilePlace, ForkEvent, ListenerEvent, SocketConnectEvent,
 };
 use crate::fact::Direction;
 use crate::ids::ProcessKey;
@@ -100,6 +102,9 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, Event), DecodeError> {
         RecordKind::Fork => fork(fixed(whole)?),
         RecordKind::CgroupMkdir => cgroup(whole, true)?,
         RecordKind::CgroupRmdir => cgroup(whole, false)?,
+        RecordKind::SocketConnect => socket_connect(fixed(whole)?),
+        RecordKind::FileOpen => file_open(&fixed(whole)?)?,
+        RecordKind::AcceptTask => accept_task(fixed(whole)?),
     };
     Ok((header.boot_ns, event))
 }
@@ -221,6 +226,28 @@ fn cgroup(whole: &[u8], made: bool) -> Result<Event, DecodeError> {
         path: tail.into(),
         truncated: path == CGROUP_PATH_MAX,
     })))
+}
+
+fn socket_connect(raw: SocketConnectRecord) -> Event {
+    Event::SocketConnect(Box::new(SocketConnectEvent {
+        task: raw.task.into(),
+        cgroup: raw.cgroup.into(),
+        socket: raw.socket.into(),
+    }))
+}
+
+fn file_open(raw: &FileOpenRecord) -> Result<Event, DecodeError> {
+    let len = bounded("path", raw.path_len as usize, FILE_PATH_MAX - 1)?;
+    Ok(Event::FileOpen(Box::new(FileOpenEvent {
+        actor: Actor::Task(raw.task.into(), raw.cgroup.into()),
+        place: FilePlace::Key(raw.place.into()),
+        path: raw.path[..len].into(),
+    })))
+}
+
+fn accept_task(raw: AcceptTaskRecord) -> Event {
+    let (task, cgroup) = (raw.task.into(), raw.cgroup.into());
+    Event::AcceptTask(Box::new(AcceptTaskEvent { conn: raw.conn, task, cgroup }))
 }
 
 #[cfg(test)]

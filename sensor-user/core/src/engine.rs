@@ -13,6 +13,7 @@
 //! ```
 
 mod cgroups;
+mod credentials;
 mod lifecycle;
 mod listening;
 mod proving;
@@ -35,7 +36,7 @@ use crate::canary::Canaries;
 use crate::containers::{CONTAINERS_MAX, Containers};
 use crate::coverage::CoverageLedger;
 use crate::decode;
-use crate::event::Event;
+use crate::event::{AcceptTaskEvent, Event};
 pub use crate::exchange::{
     ContainerMetadata, ContainerQuery, Output, Policy, Request, SeedCgroup, SeedProcess, Settings,
 };
@@ -50,11 +51,12 @@ use crate::outbox::Outbox;
 use crate::processes::{PROCESSES_MAX, Processes};
 use crate::scans::Scans;
 use crate::time::{ClockMap, Timestamp};
+use credentials::Files;
 use listening::Refresh;
 use replay::Replay;
 use report::Condition;
 pub use report::Statistics;
-use sockets::{CONNECTIONS_MAX, Connection};
+use sockets::{CONNECTIONS_MAX, Connection, TAKERS_MAX};
 
 /// Everything the sensor knows, and the rules by which it learns more.
 #[derive(Debug)]
@@ -77,6 +79,8 @@ pub struct Engine {
     listeners: Listeners,
     refresh: Refresh,
     connections: Bounded<u64, Connection>,
+    takers: Bounded<u64, AcceptTaskEvent>,
+    files: Files,
     holds: Holds,
     scans: Scans,
     loss: LossLedger,
@@ -108,6 +112,8 @@ impl Engine {
             listeners: Listeners::new(LISTENERS_MAX),
             refresh: Refresh::default(),
             connections: Bounded::new(CONNECTIONS_MAX),
+            takers: Bounded::new(TAKERS_MAX),
+            files: Files::default(),
             holds: Holds::default(),
             scans: Scans::default(),
             loss: LossLedger::default(),
@@ -129,9 +135,18 @@ impl Engine {
         match decode::decode(bytes) {
             // The sensor's own acts are told apart before they wait for anything or reach any table.
             Ok((boot_ns, event)) if self.is_canary(boot_ns, &event) => self.loss.count_canary(ring, kind),
-            Ok((boot_ns, event)) => self.merge.push(ring, boot_ns, event),
+            Ok((boot_ns, event)) => {
+                if let Event::AcceptTask(event) = &event {
+                    self.expect_taker(event);
+                }
+                self.merge.push(ring, boot_ns, event);
+            }
             Err(_) => self.loss.count_undecodable(),
         }
+        self.shrink_merge();
+    }
+
+    fn shrink_merge(&mut self) {
         while self.merge.is_over_full() {
             self.released_early += 1;
             self.release_next();
@@ -245,6 +260,9 @@ impl Engine {
             Event::Exit(event) => self.on_exit(at, &event),
             Event::Fork(event) => self.processes.fork(&event),
             Event::Cgroup(event) => self.on_cgroup(at, &event),
+            Event::SocketConnect(event) => self.on_socket_connect(at, &event),
+            Event::FileOpen(event) => self.on_file_open(at, &event),
+            Event::AcceptTask(event) => self.on_accept_task(at, &event),
         }
     }
 }

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use sensor_common::record::{ANCESTORS_MAX, Ancestor, ConnectStage, Endpoints, FILENAME_MAX, TaskId};
 
+use crate::credentials::PlaceKind;
 use crate::fact::{Direction, End};
-use crate::ids::{CgroupKey, ProcessKey};
+use crate::ids::{CgroupKey, FileKey, ProcessKey};
 use crate::text::Comm;
 
 /// A task as an event names it.
@@ -231,6 +232,66 @@ pub struct CgroupEvent {
     pub truncated: bool,
 }
 
+/// Somebody connected to the socket of a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketConnectEvent {
+    /// Who.
+    pub task: Task,
+    /// Cgroup of that task.
+    pub cgroup: CgroupKey,
+    /// The file that the listening socket is bound to.
+    pub socket: FileKey,
+}
+
+/// Nanoseconds of one unit of the start time in `/proc/<pid>/stat`; the kernel's interface has 100 per second on every
+/// architecture this runs on.
+pub const PROC_TICK_NS: u64 = 10_000_000;
+
+/// Who did something, as far as its source can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// The probes saw the task.
+    Task(Task, CgroupKey),
+    /// fanotify tells the process id only.
+    Pid {
+        /// Thread group id in the initial pid namespace.
+        pid: u32,
+        /// When the process with this id was started, boot clock, in units of [`PROC_TICK_NS`]; `None` when it was gone.
+        started: Option<u64>,
+    },
+}
+
+/// Where a file was opened, as far as its source can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilePlace {
+    /// The entry of the places of credentials that it matched.
+    Key(FileKey),
+    /// One of this kind.
+    Kind(PlaceKind),
+}
+
+/// Somebody opened a file where credentials are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOpenEvent {
+    /// Who.
+    pub actor: Actor,
+    /// Where.
+    pub place: FilePlace,
+    /// Path as the process sees it; empty when it is longer than can be told.
+    pub path: Box<[u8]>,
+}
+
+/// Somebody took an accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptTaskEvent {
+    /// Connection number.
+    pub conn: u64,
+    /// Who.
+    pub task: Task,
+    /// Cgroup of that task.
+    pub cgroup: CgroupKey,
+}
+
 /// What a record says. Large and rare contents are boxed, so that events are cheap to queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -250,6 +311,12 @@ pub enum Event {
     Fork(ForkEvent),
     /// See [`CgroupEvent`].
     Cgroup(Box<CgroupEvent>),
+    /// See [`SocketConnectEvent`].
+    SocketConnect(Box<SocketConnectEvent>),
+    /// See [`FileOpenEvent`].
+    FileOpen(Box<FileOpenEvent>),
+    /// See [`AcceptTaskEvent`].
+    AcceptTask(Box<AcceptTaskEvent>),
 }
 
 impl Event {
@@ -259,6 +326,9 @@ impl Event {
         match self {
             Self::Exec(exec) => size_of::<ExecEvent>() + exec.tail.len(),
             Self::Cgroup(cgroup) => size_of::<CgroupEvent>() + cgroup.path.len(),
+            Self::FileOpen(open) => size_of::<FileOpenEvent>() + open.path.len(),
+            Self::SocketConnect(_) => size_of::<SocketConnectEvent>(),
+            Self::AcceptTask(_) => size_of::<AcceptTaskEvent>(),
             Self::Listener(_) => size_of::<ListenerEvent>(),
             Self::Close(_) => size_of::<CloseEvent>(),
             Self::Connect(_) => size_of::<ConnectEvent>(),

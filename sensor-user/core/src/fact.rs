@@ -9,6 +9,10 @@ use std::sync::Arc;
 use crate::ids::{ConnId, RecordId};
 use crate::time::Timestamp;
 
+mod access;
+
+pub use access::{AcceptingTask, CredentialClass};
+
 /// A management service, known by the configured port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Service {
@@ -375,7 +379,12 @@ pub enum FactKind {
         netns: u32,
     },
     /// A connection completed for a management listener.
-    Accept,
+    Accept {
+        /// The task that took it, where the kernel tells and it did so at once.
+        task: Option<Arc<AcceptingTask>>,
+    },
+    /// The process took a connection that was reported as `Accept` without a task.
+    AcceptTask,
     /// It ended.
     Close {
         /// From establishment to the end; absent when the record of the establishment was lost.
@@ -389,6 +398,22 @@ pub enum FactKind {
     Connect {
         /// How it went.
         result: ConnectResult,
+    },
+    /// The unix socket of a runtime was connected to.
+    SocketConnect {
+        /// Path that its listener is bound to, when it is known still.
+        path: Option<Arc<str>>,
+        /// Inode number of that path.
+        inode: u64,
+        /// The runtime that serves it, likewise.
+        service: Option<Runtime>,
+    },
+    /// A credential file was opened.
+    FileRead {
+        /// Path as the process sees it; `None` when it is longer than can be told.
+        path: Option<Arc<str>>,
+        /// What it is good for.
+        class: CredentialClass,
     },
     /// A program was executed.
     Exec {

@@ -49,12 +49,27 @@ pub enum Capability {
     Containers,
     /// Floods, and attempts to connect that come to nothing.
     Scans,
+    /// Connects to the unix sockets of runtimes.
+    RuntimeSockets,
+    /// Opens of credential files.
+    CredentialFiles,
+    /// Who takes an accepted connection.
+    AcceptTasks,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 6] =
-        [Self::Listeners, Self::Accepts, Self::Connects, Self::Execs, Self::Containers, Self::Scans];
+    pub const ALL: [Self; 9] = [
+        Self::Listeners,
+        Self::Accepts,
+        Self::Connects,
+        Self::Execs,
+        Self::Containers,
+        Self::Scans,
+        Self::RuntimeSockets,
+        Self::CredentialFiles,
+        Self::AcceptTasks,
+    ];
 
     /// The key in the output.
     #[must_use]
@@ -66,6 +81,9 @@ impl Capability {
             Self::Execs => "execs",
             Self::Containers => "containers",
             Self::Scans => "scans",
+            Self::RuntimeSockets => "runtime-sockets",
+            Self::CredentialFiles => "credential-files",
+            Self::AcceptTasks => "accept-tasks",
         }
     }
 }
@@ -153,6 +171,9 @@ pub const fn record_kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Fork => "fork",
         RecordKind::CgroupMkdir => "cgroup-mkdir",
         RecordKind::CgroupRmdir => "cgroup-rmdir",
+        RecordKind::SocketConnect => "socket-connect",
+        RecordKind::FileOpen => "file-open",
+        RecordKind::AcceptTask => "accept-task",
     }
 }
 
@@ -163,6 +184,8 @@ pub struct ShellLosses {
     pub output_lines: u64,
     /// Questions about containers that found no room, so that their metadata stays unknown.
     pub container_questions: u64,
+    /// Opens of credential files that fanotify told of and that found no room.
+    pub file_opens: u64,
 }
 
 /// Records of one ring and kind that did not reach the output.

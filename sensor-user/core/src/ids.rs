@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use sensor_common::record::CgroupId as RawCgroupId;
+use sensor_common::record::FileId;
 
 /// Key of a process: a pid alone is reused by the kernel, this pair is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +27,27 @@ pub struct CgroupKey {
 impl From<RawCgroupId> for CgroupKey {
     fn from(raw: RawCgroupId) -> Self {
         Self { hierarchy: raw.hierarchy, id: raw.id }
+    }
+}
+
+/// Key of a file: the same under every name and in every mount namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileKey {
+    /// Device of its file system as the kernel numbers it: the major number above the twenty bits of the minor one.
+    pub device: u32,
+    /// Inode number; 0 stands for the whole file system.
+    pub inode: u64,
+}
+
+impl From<FileId> for FileKey {
+    fn from(raw: FileId) -> Self {
+        Self { device: raw.device, inode: raw.inode }
+    }
+}
+
+impl From<FileKey> for FileId {
+    fn from(key: FileKey) -> Self {
+        Self { inode: key.inode, device: key.device, reserved: 0 }
     }
 }
 

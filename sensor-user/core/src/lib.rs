@@ -11,6 +11,7 @@ pub mod canary;
 pub mod cgroup_path;
 mod containers;
 pub mod coverage;
+pub mod credentials;
 pub mod decode;
 pub mod engine;
 pub mod event;

@@ -192,8 +192,12 @@ const fn loss_name(event: Event) -> Option<&'static str> {
     }
 }
 
-fn shell_tallies(shell: ShellLosses) -> [Tally; 2] {
-    [("output", shell.output_lines), ("container-state", shell.container_questions)]
+fn shell_tallies(shell: ShellLosses) -> [Tally; 3] {
+    [
+        ("output", shell.output_lines),
+        ("container-state", shell.container_questions),
+        ("credential-opens", shell.file_opens),
+    ]
 }
 
 fn outside_rings(kind: &'static str, lost: u64, evicted: u64) -> Option<Loss> {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Index};
 use crate::engine::SeedProcess;
 use crate::event::{AncestorId, ExecEvent, ForkEvent, Task};
 use crate::fact::{Ancestor, Process};
@@ -113,6 +113,8 @@ pub(crate) struct Before {
 #[derive(Debug)]
 pub(crate) struct Processes {
     table: Bounded<ProcessKey, Entry>,
+    /// The latest process with each id.
+    by_pid: Index<u32, ProcessKey>,
     exited: VecDeque<ProcessKey>,
     image_bytes: usize,
     tools: Vec<Arc<str>>,
@@ -124,6 +126,7 @@ impl Processes {
     pub(crate) fn new(capacity: usize, tools: Vec<Arc<str>>) -> Self {
         Self {
             table: Bounded::new(capacity),
+            by_pid: Index::default(),
             exited: VecDeque::new(),
             image_bytes: 0,
             tools,
@@ -319,6 +322,11 @@ impl Processes {
         self.table.get_mut(&key).map(|entry| entry.snapshot(key))
     }
 
+    /// The process that was entered last under a process id.
+    pub(crate) fn latest(&self, pid: u32) -> Option<ProcessKey> {
+        self.by_pid.get(&pid).copied()
+    }
+
     /// An entry, without counting as a use.
     pub(crate) fn peek(&self, key: ProcessKey) -> Option<&Entry> {
         self.table.peek(&key)
@@ -360,22 +368,32 @@ impl Processes {
         if Arc::strong_count(&entry.image) == 1 {
             self.image_bytes += entry.image.bytes;
         }
-        if let Some((_, evicted)) = self.table.insert(key, entry) {
+        self.by_pid.insert(key.pid, key);
+        if let Some((key, evicted)) = self.table.insert(key, entry) {
             self.image_bytes -= evicted.image.bytes_freed();
+            self.forget_pid(key);
         }
         self.shrink();
     }
 
     fn shrink(&mut self) {
         while self.image_bytes > IMAGE_BYTES_MAX && self.table.len() > 1 {
-            let Some((_, evicted)) = self.table.evict_oldest() else { break };
+            let Some((key, evicted)) = self.table.evict_oldest() else { break };
             self.image_bytes -= evicted.image.bytes_freed();
+            self.forget_pid(key);
         }
     }
 
     fn remove(&mut self, key: ProcessKey) {
         if let Some(entry) = self.table.remove(&key) {
             self.image_bytes -= entry.image.bytes_freed();
+            self.forget_pid(key);
+        }
+    }
+
+    fn forget_pid(&mut self, key: ProcessKey) {
+        if self.by_pid.get(&key.pid) == Some(&key) {
+            self.by_pid.remove(&key.pid);
         }
     }
 }

@@ -20,16 +20,17 @@ use crate::canary::{Canaries, Loopback};
 use crate::cli::RunArgs;
 use crate::config::{OutputPlace, Settings};
 use crate::exit::Unsupported;
-use crate::kernel::hooks::{WALK_LISTENERS, WALK_TASKS};
+use crate::kernel::hooks::{Feature, WALK_LISTENERS, WALK_TASKS};
 use crate::kernel::{self, KernelError, Probes};
 use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::procfs::Processes;
 use crate::lookups::runtime::Containers;
 use crate::lookups::{Roots, addresses, clock, node};
 use crate::output::OutputQueue;
-use crate::pipeline::{End, Pipeline};
+use crate::pipeline::{End, Pipeline, all_hooks, hand_over_files};
 use crate::sinks::{LineFile, Overflow, Reopen};
 use crate::sources::container_state::ContainerState;
+use crate::sources::files::FileWatch;
 use crate::sources::ring_buffer::RingSource;
 use crate::telemetry::LogLevel;
 
@@ -65,7 +66,7 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     }
 
     let debug = args.probe_log != LogLevel::Off;
-    let Started { mut engine, mut probes, rings, canaries } =
+    let Started { mut engine, mut probes, rings, files, canaries } =
         attach(&roots, &hierarchies, &settings, debug).await?;
 
     let containers = Containers::new(roots.clone(), hierarchies.clone());
@@ -75,7 +76,7 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     info!("ready");
 
     let containers = ContainerState::start(containers)?;
-    let pipeline = Pipeline { engine, probes, rings, containers, canaries, output, roots };
+    let pipeline = Pipeline { engine, probes, rings, containers, files, canaries, output, roots };
     let end = pipeline
         .run(async {
             loop {
@@ -101,6 +102,7 @@ pub(super) struct Started {
     pub(super) engine: Engine,
     pub(super) probes: Probes,
     rings: RingSource,
+    files: FileWatch,
     pub(super) canaries: Canaries,
 }
 
@@ -120,9 +122,14 @@ pub(super) async fn attach(
     let mut rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
     // Attached before anything is listed: what changes meanwhile waits in the rings.
     probes.attach().map_err(kernel_error)?;
-    engine.handle_hooks(clock::now(), probes.hooks());
+    let mut files = FileWatch::start(roots, &settings.sockets, !probes.serves(Feature::CredentialFiles))?;
+    engine.handle_hooks(clock::now(), all_hooks(&probes, &files));
+    match files.first() {
+        Some(found) => hand_over_files(&mut engine, &mut probes, found),
+        None => warn!("sockets of runtimes and credential files are looked for longer than a start may take"),
+    }
     prove(&mut engine, &mut canaries, &mut rings).await;
-    Ok(Started { engine, probes, rings, canaries })
+    Ok(Started { engine, probes, rings, files, canaries })
 }
 
 fn engine_settings(roots: &Roots, settings: &Settings) -> anyhow::Result<EngineSettings> {

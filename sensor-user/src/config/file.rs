@@ -11,7 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::values::{At, KindMatch, Network, Period, ServiceMatch, ServiceName, Size};
+use super::values::{At, KindMatch, Network, Period, RuntimeName, ServiceMatch, ServiceName, Size};
 use crate::kernel::FloodLimits;
 
 /// Configuration of quaywatch.
@@ -96,6 +96,10 @@ pub struct WatchSection {
     #[garde(length(max = 64), inner(custom(program_name)))]
     #[schemars(inner(length(min = 1, max = 63)))]
     pub runtimes: Vec<String>,
+    /// Unix sockets of runtimes beside the built-in list, by path, each with the runtime that serves it.
+    #[garde(length(max = 64), custom(socket_paths))]
+    #[schemars(with = "BTreeMap<String, RuntimeName>")]
+    pub sockets: BTreeMap<String, At<RuntimeName>>,
 }
 
 impl Default for WatchSection {
@@ -110,6 +114,7 @@ impl Default for WatchSection {
         Self {
             ports: ports.map(|(port, service)| (Port(port), ServiceName(service).into())).into(),
             runtimes: Vec::new(),
+            sockets: BTreeMap::new(),
         }
     }
 }
@@ -149,6 +154,16 @@ fn program_name(name: &str, (): &()) -> garde::Result {
         Err(garde::Error::new(
             "not the name of a program; write 1 to 63 bytes without a slash, as in \"runsc\"",
         ))
+    }
+}
+
+fn socket_paths(sockets: &BTreeMap<String, At<RuntimeName>>, (): &()) -> garde::Result {
+    let is_path = |path: &str| path.starts_with('/') && path.len() < 4096 && !path.contains('\0');
+    match sockets.keys().find(|path| !is_path(path)) {
+        None => Ok(()),
+        Some(path) => {
+            Err(garde::Error::new(format!("{path:?} is not the path of a socket; begin it with a slash")))
+        }
     }
 }
 

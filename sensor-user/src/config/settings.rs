@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use sensor_core::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Source, Target};
 use sensor_core::engine::Policy;
+use sensor_core::fact::Runtime;
 
 use super::file::{AllowSection, ConfigFile, OutputSection, OutputType};
 use super::values::{AnyOr, At, Network};
@@ -22,6 +23,8 @@ pub struct Settings {
     pub cluster: Option<Arc<str>>,
     /// What the engine judges by; replaced as a whole on reload.
     pub policy: Policy,
+    /// Unix sockets of runtimes beside the built-in ones.
+    pub sockets: Vec<(Arc<str>, Runtime)>,
     /// Ports towards which connects are reported when attempted.
     pub lateral_ports: Vec<u16>,
     /// The ring buffers.
@@ -79,6 +82,12 @@ impl Settings {
                 tools: file.watch.runtimes.iter().map(|name| Arc::from(name.as_str())).collect(),
                 allow: allow_list(file),
             },
+            sockets: file
+                .watch
+                .sockets
+                .iter()
+                .map(|(path, runtime)| (Arc::from(path.as_str()), runtime.value.0))
+                .collect(),
             lateral_ports: file.detect.an1007.lateral_ports.iter().map(|port| port.0).collect(),
             rings: RingSettings {
                 management_bytes: ring_bytes(file.rings.management.value.0),

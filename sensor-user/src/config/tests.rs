@@ -5,7 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use sensor_core::allow_list::{AllowEntry, IMPLIED_LOCAL, Source, Target};
-use sensor_core::fact::Service;
+use sensor_core::fact::{Runtime, Service};
 
 use super::values::{Network, Period, Size};
 use super::*;
@@ -42,6 +42,10 @@ fn errors_name_place_and_remedy() {
         ("node: {name: \"\"}", "1:14: error: node.name is too short; write at least 1"),
         ("watch: 5", "1:8: error: a mapping belongs here; write `key: value` lines, or {} for none"),
         ("watch: {runtimes: runsc}", "1:19: error: a list belongs here; write [one, two], or [] for none"),
+        (
+            "watch: {sockets: {srv: docker}}",
+            "1:18: error: watch.sockets: \"srv\" is not the path of a socket; begin it with a slash",
+        ),
         (
             "watch: {runtimes: [a/b]}",
             "1:20: error: watch.runtimes[0]: not the name of a program; write 1 to 63 bytes without a slash, as in \"runsc\"",
@@ -195,7 +199,7 @@ fn the_whole_file_becomes_settings() {
     let loaded = load_text(
         "
 node: {name: n1, cluster: c1}
-watch: {ports: {2375: docker, 9443: other}, runtimes: [runsc]}
+watch: {ports: {2375: docker, 9443: other}, runtimes: [runsc], sockets: {/srv/d.sock: podman}}
 networks:
   nodes: {members: {a: [10.0.0.11], b: [10.0.0.12, \"fd00::12\"]}}
   pods: [10.244.0.0/16]
@@ -219,6 +223,7 @@ output: [{type: stdout, kinds: [accept, health]}]
     assert_eq!(settings.cluster.as_deref(), Some("c1"));
     assert_eq!(settings.policy.ports, [(2375, Service::Docker), (9443, Service::Other)]);
     assert_eq!(settings.policy.tools, ["runsc".into()]);
+    assert_eq!(settings.sockets, [("/srv/d.sock".into(), Runtime::Podman)]);
     let net = |text: &str| text.parse::<Network>().expect("a network").network();
     let expected = [
         AllowEntry {

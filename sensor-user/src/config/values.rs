@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use sensor_core::fact::Service;
+use sensor_core::fact::{Runtime, Service};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::nearest::did_you_mean;
@@ -327,6 +327,35 @@ impl fmt::Display for ServiceName {
 }
 
 text_value!(ServiceName, json_schema!({"enum": Service::ALL.map(Service::name)}));
+
+/// A runtime by its name in the closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuntimeName(pub Runtime);
+
+impl RuntimeName {
+    /// Those that listen on a socket.
+    const SERVERS: [Runtime; 4] = [Runtime::Docker, Runtime::Containerd, Runtime::Crio, Runtime::Podman];
+}
+
+impl FromStr for RuntimeName {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let runtime = Runtime::from_name(text).filter(|runtime| Self::SERVERS.contains(runtime));
+        runtime.map(Self).ok_or_else(|| {
+            let names = Self::SERVERS.map(Runtime::name);
+            ValueError::new(format!("unknown runtime {}", quoted(text)), did_you_mean(text, &names))
+        })
+    }
+}
+
+impl fmt::Display for RuntimeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+text_value!(RuntimeName, json_schema!({"enum": Self::SERVERS.map(Runtime::name)}));
 
 /// Either everything or one member of a closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

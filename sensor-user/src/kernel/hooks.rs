@@ -66,6 +66,8 @@ pub struct HookSpec {
     pub need: Need,
 }
 
+use Feature::{AcceptTasks, CredentialFiles, SocketConnects};
+
 /// Every hook, in the order of attachment: processes before what they do, and of the programs that share a feature the
 /// one that sees most first.
 pub const TABLE: &[HookSpec] = &[
@@ -77,10 +79,34 @@ pub const TABLE: &[HookSpec] = &[
     // Before the accepts: an attempt that is not seen must not look like one that another peer completed.
     packets("cgroup_skb/ingress", PACKETS_IN, PacketDirection::Ingress),
     tracepoint("tp_btf/inet_sock_set_state", SOCKETS),
+    one_of(SocketConnects, "lsm/unix_stream_connect", "lsm_unix_connect", Attach::Lsm("unix_stream_connect")),
+    one_of(
+        SocketConnects,
+        "fentry/security_unix_stream_connect",
+        "fentry_unix_connect",
+        Attach::FEntry("security_unix_stream_connect"),
+    ),
+    one_of(SocketConnects, "tp_btf/sk_data_ready", "unix_data_ready", Attach::Tracepoint("sk_data_ready")),
+    one_of(CredentialFiles, "lsm/file_open", "lsm_file_open", Attach::Lsm("file_open")),
+    one_of(
+        CredentialFiles,
+        "fentry/security_file_open",
+        "fentry_file_open",
+        Attach::FEntry("security_file_open"),
+    ),
+    one_of(AcceptTasks, ACCEPT, "accept_task", Attach::FExit { function: "inet_csk_accept", parameters: 2 }),
+    one_of(
+        AcceptTasks,
+        ACCEPT,
+        "accept_task_of_four",
+        Attach::FExit { function: "inet_csk_accept", parameters: 4 },
+    ),
     iterator("iter/task", WALK_TASKS, "task"),
     iterator("iter/task_file", WALK_LISTENERS, "task_file"),
 ];
 
+/// Hook of the two programs that name the task which takes a connection.
+const ACCEPT: &str = "fexit/inet_csk_accept";
 /// Program without which the sensor has no purpose.
 pub const SOCKETS: &str = "inet_sock_set_state";
 /// Program that looks at packets on their way to a socket.
@@ -96,6 +122,10 @@ const fn tracepoint(name: &'static str, program: &'static str) -> HookSpec {
 
 const fn packets(name: &'static str, program: &'static str, direction: PacketDirection) -> HookSpec {
     HookSpec { name, program, attach: Attach::CgroupSkb(direction), need: Need::Optional }
+}
+
+const fn one_of(feature: Feature, name: &'static str, program: &'static str, attach: Attach) -> HookSpec {
+    HookSpec { name, program, attach, need: Need::OneOf(feature) }
 }
 
 const fn iterator(name: &'static str, program: &'static str, target: &'static str) -> HookSpec {

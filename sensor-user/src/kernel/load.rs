@@ -35,6 +35,14 @@ const OPTIONAL: &[&str] = &[
     "helper_current_task_btf",
     "helper_socket_cookie",
     "exit_args",
+    "file_mode",
+    "file_path",
+    "file_dentry",
+    "dentry_parent",
+    "dentry_inode",
+    "inode_number",
+    "sb_device",
+    "unix_dentry",
 ];
 
 /// What the probes are loaded with.

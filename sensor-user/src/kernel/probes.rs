@@ -10,14 +10,14 @@ use aya_log::EbpfLogger;
 use log::Log;
 use sensor_common::counters::{COUNTERS_LEN, Event, Fate, event_index, record_index};
 use sensor_common::flood::{Peer, Port, PortKey};
-use sensor_common::record::{COMM_LEN, CgroupId, ListenerItem, RecordKind, Ring, TaskItem};
-use sensor_common::settings::{PORTS_LEN, port_flags, runtime_process};
+use sensor_common::record::{COMM_LEN, CgroupId, FileId, ListenerItem, RecordKind, Ring, TaskItem};
+use sensor_common::settings::{PORTS_LEN, place_filter, port_flags, runtime_process};
 use sensor_core::health::{Hook, KernelCounters};
-use sensor_core::ids::CgroupKey;
+use sensor_core::ids::{CgroupKey, FileKey};
 use zerocopy::FromBytes;
 
 use super::flood::FloodTables;
-use super::hooks::{WALK_LISTENERS, WALK_TASKS};
+use super::hooks::{Feature, WALK_LISTENERS, WALK_TASKS};
 use super::load::{Loaded, load};
 use super::programs::Programs;
 use super::{KernelError, Options, TaskHierarchy};
@@ -47,6 +47,9 @@ pub struct Probes {
     runtime_processes: HashMap<MapData, u32, u8>,
     counters: PerCpuArray<MapData, [u64; COUNTERS_LEN]>,
     flood: FloodTables,
+    runtime_sockets: HashMap<MapData, FileId, u8>,
+    credential_places: HashMap<MapData, FileId, u8>,
+    credential_filter: Array<MapData, [u64; place_filter::WORDS]>,
     hierarchy: TaskHierarchy,
     marks_sockets: bool,
     proc: PathBuf,
@@ -72,6 +75,9 @@ impl Probes {
             runtime_processes: take(&mut ebpf, "RUNTIME_PROCESSES")?,
             counters: take(&mut ebpf, "COUNTERS")?,
             flood: FloodTables::new(take(&mut ebpf, "FLOOD_PEERS")?, take(&mut ebpf, "FLOOD_PORTS")?)?,
+            runtime_sockets: take(&mut ebpf, "RUNTIME_SOCKETS")?,
+            credential_places: take(&mut ebpf, "CREDENTIAL_PLACES")?,
+            credential_filter: take(&mut ebpf, "CREDENTIAL_FILTER")?,
             programs: types.load_programs(ebpf, options)?,
             hierarchy,
             marks_sockets,
@@ -109,6 +115,12 @@ impl Probes {
     /// When a required hook cannot be attached. Nothing stays attached then.
     pub fn attach(&mut self) -> Result<(), KernelError> {
         self.programs.attach().inspect_err(|_| self.programs.detach())
+    }
+
+    /// Whether a program with this feature is attached.
+    #[must_use]
+    pub fn serves(&self, feature: Feature) -> bool {
+        self.programs.serves(feature)
     }
 
     /// Every program that was attached and whether it still is: somebody else may have detached it.
@@ -196,6 +208,38 @@ impl Probes {
         let what = "tell the probes that a process belongs to a runtime";
         let marked = self.runtime_processes.insert(pid, runtime_process::TOOL, 0);
         marked.map_err(|source| KernelError::Map { what, source })
+    }
+
+    /// Sets the files that sockets of runtimes are bound to: connects to them are reported.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or when there are more than the table holds.
+    pub fn set_runtime_sockets(
+        &mut self,
+        keys: impl IntoIterator<Item = FileKey>,
+    ) -> Result<(), KernelError> {
+        let what = "set the sockets of runtimes";
+        let keys: Vec<FileId> = keys.into_iter().map(FileId::from).collect();
+        replace(&mut self.runtime_sockets, &keys).map_err(|source| KernelError::Map { what, source })
+    }
+
+    /// Sets the places of credential files: opens of files there are reported, where a program on that hook is attached.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or when there are more than the table holds.
+    pub fn set_credential_places(
+        &mut self,
+        keys: impl IntoIterator<Item = FileKey>,
+    ) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Map { what: "set the places of credential files", source };
+        let keys: Vec<FileId> = keys.into_iter().map(FileId::from).collect();
+        replace(&mut self.credential_places, &keys).map_err(failed)?;
+        let mut filter = [0; place_filter::WORDS];
+        for key in &keys {
+            let (word, bit) = place_filter::bit(key);
+            filter[word] |= bit;
+        }
+        self.credential_filter.set(0, filter, 0).map_err(failed)
     }
 
     /// Reads the counters, summed over all CPUs.
@@ -328,6 +372,15 @@ fn collect<T: FromBytes>(mut file: impl Read, differs: impl Fn(&T, &T) -> bool) 
             return Ok(items);
         }
     }
+}
+
+/// Makes a map hold these keys and no others.
+fn replace(map: &mut HashMap<MapData, FileId, u8>, wanted: &[FileId]) -> Result<(), MapError> {
+    let present = map.keys().collect::<Result<Vec<_>, _>>()?;
+    for key in present.iter().filter(|key| !wanted.contains(key)) {
+        map.remove(key)?;
+    }
+    wanted.iter().filter(|key| !present.contains(key)).try_for_each(|key| map.insert(key, 1, 0))
 }
 
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError> {

@@ -12,7 +12,7 @@ use aya::sys::SyscallError;
 use aya::{Btf as AyaBtf, Ebpf};
 use sensor_core::health::{Hook, HookState};
 
-use super::hooks::{Attach, HookSpec, Need, SOCKETS, TABLE};
+use super::hooks::{Attach, Feature, HookSpec, Need, SOCKETS, TABLE};
 use super::link::Link;
 use super::{KernelError, security_modules};
 
@@ -109,6 +109,12 @@ impl Programs {
         let of_name = self.entries.iter_mut().filter(|entry| entry.spec.program == program);
         of_name.filter(attached).for_each(|entry| entry.state = State::Loaded);
         self.attach()
+    }
+
+    /// Whether a program with this feature is attached.
+    pub(super) fn serves(&self, feature: Feature) -> bool {
+        let of_feature = self.entries.iter().filter(|entry| entry.spec.need == Need::OneOf(feature));
+        of_feature.into_iter().any(|entry| matches!(entry.state, State::Attached(_)))
     }
 
     /// Every program that we have attached, and whether it still is.
@@ -262,7 +268,6 @@ fn parse_recursion_misses(fdinfo: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hooks::Feature;
     use super::*;
 
     #[test]

@@ -14,9 +14,8 @@ use sensor_core::ids::CgroupKey;
 
 use super::Roots;
 use super::file::{self, FileError};
+use super::mounts::{MOUNTINFO_MAX, Mount};
 
-/// Most bytes of `mountinfo` and `/proc/cgroups`.
-const PROC_FILE_MAX: u64 = 4 << 20;
 /// Most cgroups that one walk returns, over both hierarchies.
 pub const CGROUPS_MAX: usize = 65_536;
 /// Deepest level that is walked; the kernel's own limit is configurable and by default none.
@@ -55,9 +54,9 @@ impl Hierarchies {
     /// # Errors
     /// When the mounts of this process cannot be read.
     pub fn find(roots: &Roots) -> Result<Self, FileError> {
-        let mounts = file::read(&roots.proc.join("self/mountinfo"), PROC_FILE_MAX, None)?;
+        let mounts = file::read(&roots.proc.join("self/mountinfo"), MOUNTINFO_MAX, None)?;
         // A kernel without version 1 has no such file.
-        let controllers = file::read(&roots.proc.join("cgroups"), PROC_FILE_MAX, None).unwrap_or_default();
+        let controllers = file::read(&roots.proc.join("cgroups"), MOUNTINFO_MAX, None).unwrap_or_default();
         Ok(Self::parse(&String::from_utf8_lossy(&mounts), &String::from_utf8_lossy(&controllers)))
     }
 
@@ -138,40 +137,6 @@ pub fn is_unified(directory: &Path) -> io::Result<bool> {
     Ok(rustix::fs::statfs(directory)?.f_type == libc::CGROUP2_SUPER_MAGIC)
 }
 
-/// One line of `mountinfo`.
-struct Mount<'a> {
-    root: &'a str,
-    mount_point: String,
-    kind: &'a str,
-    options: &'a str,
-}
-
-impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(3);
-        let (root, mount_point) = (left.next()?, left.next()?);
-        let mut right = right.split(' ');
-        let (kind, options) = (right.next()?, right.nth(1)?);
-        Some(Self { root, mount_point: unescape(mount_point), kind, options })
-    }
-}
-
-/// The kernel writes blanks and backslashes of a path as three octal digits.
-fn unescape(text: &str) -> String {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = tail
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(octal.unwrap_or(*first));
-        rest = if octal.is_some() { &tail[3..] } else { tail };
-    }
-    String::from_utf8_lossy(&plain).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,8 +185,6 @@ mod tests {
         for text in ["", " - ", "1 2 3 / /x - cgroup2", "a b c d e f - cgroup cgroup", "\\04\\9 - "] {
             assert_eq!(Hierarchies::parse(text, text), Hierarchies::default(), "{text}");
         }
-        assert_eq!(unescape("\\"), "\\");
-        assert_eq!(unescape("\\777x"), "\\777x");
     }
 
     #[test]

@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 pub mod addresses;
 pub mod cgroupfs;
 pub mod clock;
+pub mod credential_files;
 pub mod file;
 pub mod json;
+pub mod mounts;
 pub mod node;
 pub mod procfs;
 pub mod runtime;
+pub mod runtime_sockets;
 
 /// Where the host's file systems are, as seen by this process.
 #[derive(Clone, Debug)]

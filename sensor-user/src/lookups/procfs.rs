@@ -7,14 +7,12 @@ use std::sync::Arc;
 
 use sensor_common::record::ARGS_MAX;
 use sensor_core::engine::SeedProcess;
+use sensor_core::event::PROC_TICK_NS;
 use sensor_core::ids::ProcessKey;
 
 use super::Roots;
 use super::file;
 
-/// Nanoseconds of one unit of the start time in `/proc/<pid>/stat`; the kernel's interface has 100 per second on every
-/// architecture this runs on.
-const TICK_NS: u64 = 10_000_000;
 /// Most bytes of `/proc/<pid>/stat`.
 const STAT_MAX: u64 = 4096;
 /// What the kernel appends to the path of a program whose file was removed.
@@ -52,7 +50,7 @@ impl Processes {
     /// The start time in procfs is cut to 10 ms, so a process that took over the pid within the same 10 ms would pass.
     #[must_use]
     pub fn is_alive(&self, key: ProcessKey) -> bool {
-        self.start_ticks(key.pid).is_some_and(|ticks| ticks == key.start_ns / TICK_NS)
+        self.start_ticks(key.pid).is_some_and(|ticks| ticks == key.start_ns / PROC_TICK_NS)
     }
 
     /// Path of the program, without the note of the kernel that it was deleted.
@@ -82,7 +80,9 @@ impl Processes {
         Some((args, cut))
     }
 
-    fn start_ticks(&self, pid: u32) -> Option<u64> {
+    /// When a process was started, boot clock, in units of [`PROC_TICK_NS`]; `None` when it is gone.
+    #[must_use]
+    pub fn start_ticks(&self, pid: u32) -> Option<u64> {
         let content = file::read(&self.file(pid, "stat"), STAT_MAX, None).ok()?;
         // The name may hold anything, parentheses included; the numbers start after the last one. Field 22 is the 20th
         // of them.
@@ -140,8 +140,8 @@ mod tests {
     fn a_reused_pid_is_another_process() {
         let (_keep, processes) = fixture(STAT, b"x", "/x");
         let key = |start_ns| ProcessKey { pid: 7, start_ns };
-        assert!(processes.is_alive(key(205_502 * TICK_NS + 4_321)));
-        assert!(!processes.is_alive(key(205_501 * TICK_NS)));
+        assert!(processes.is_alive(key(205_502 * PROC_TICK_NS + 4_321)));
+        assert!(!processes.is_alive(key(205_501 * PROC_TICK_NS)));
         let (_keep, processes) = fixture("7 (x", b"x", "/x");
         assert!(!processes.is_alive(key(0)));
     }
@@ -150,7 +150,7 @@ mod tests {
     fn the_running_process_is_found() {
         let processes = Processes::new(&Roots::default());
         let pid = std::process::id();
-        let start_ns = processes.start_ticks(pid).unwrap() * TICK_NS;
+        let start_ns = processes.start_ticks(pid).unwrap() * PROC_TICK_NS;
         assert!(processes.is_alive(ProcessKey { pid, start_ns }));
         assert_eq!(processes.exe(pid).as_deref(), std::env::current_exe().unwrap().to_str());
     }

@@ -119,8 +119,11 @@ fn stopping(seq: u64) -> Output {
 fn a_flood_of_execs_in_a_container_does_not_crowd_out_an_accept() {
     let (mut queue, reader) = held_queue();
     for seq in 0..1000 {
-        let kind =
-            if seq % 20 == 19 { FactKind::Accept } else { FactKind::Exec { role: ExecRole::Workload } };
+        let kind = if seq % 20 == 19 {
+            FactKind::Accept { task: None }
+        } else {
+            FactKind::Exec { role: ExecRole::Workload }
+        };
         queue.push(&output(seq, in_container(kind)));
         if seq % 7 == 0 {
             queue.flush();
@@ -167,7 +170,7 @@ fn the_last_lines_wait_for_a_reader_that_is_behind() {
     let (mut queue, reader) = held_queue();
     let mut seq = 0;
     while queue.shed() == 0 {
-        queue.push(&output(seq, fact(FactKind::Accept)));
+        queue.push(&output(seq, fact(FactKind::Accept { task: None })));
         seq += 1;
     }
     queue.flush();
@@ -211,7 +214,7 @@ fn what_a_container_can_make_many_of_is_bulk() {
         fact(exec(ExecRole::Runtime)),
         fact(exit.clone()),
         close(Direction::Inbound),
-        in_container(FactKind::Accept),
+        in_container(FactKind::Accept { task: None }),
         in_container(step),
     ] {
         assert!(!bulk(management.clone()), "{management:?}");

@@ -1,5 +1,7 @@
 //! Where bytes enter: the rings of the kernel, recordings, the state files of runtimes.
 
 pub mod container_state;
+pub mod fanotify;
+pub mod files;
 pub mod replay;
 pub mod ring_buffer;

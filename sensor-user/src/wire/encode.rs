@@ -9,8 +9,8 @@ use sensor_core::fact::{self, Fact, FactKind};
 
 use super::kind::Kind;
 use super::lists::{
-    ConnectResult, ContainerAction, Direction, Enrichment, ExecRole, ListenerState, ListenerTls, OriginClass,
-    Runtime, ScanShape, Scope, Service,
+    ConnectResult, ContainerAction, CredentialClass, Direction, Enrichment, ExecRole, ListenerState,
+    ListenerTls, OriginClass, Runtime, ScanShape, Scope, Service,
 };
 use super::text::{push_ip, push_number, push_text};
 use super::time::{TEXT_LEN, UtcTime};
@@ -202,9 +202,34 @@ fn push_quality(out: &mut Vec<u8>, fact: &Fact) {
 }
 
 fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
-    match fact.kind {
-        FactKind::Accept => return,
-        FactKind::Listener { state, scope, tls, netns } => {
+    match &fact.kind {
+        FactKind::Accept { task: None } | FactKind::AcceptTask => return,
+        FactKind::Accept { task: Some(task) } => {
+            push_count(out, br#","accept":{"task":{"pid":"#, task.pid.into());
+            push_count(out, br#","start_ns":"#, task.start_ns);
+            push(out, br#","comm":"#);
+            push_text(out, &task.comm);
+            push_known(out, br#","exe":"#, &task.exe);
+            push(out, b"}");
+        }
+        FactKind::SocketConnect { path, inode, service } => {
+            push(out, br#","socket":{"#);
+            let start = out.len();
+            push_known(out, br#","path":"#, path);
+            push_count(out, br#","inode":"#, *inode);
+            if let Some(service) = *service {
+                push_name(out, br#","service":""#, Runtime::from(service).name());
+            }
+            drop_first_comma(out, start);
+        }
+        FactKind::FileRead { path, class } => {
+            push(out, br#","file":{"#);
+            let start = out.len();
+            push_known(out, br#","path":"#, path);
+            push_name(out, br#","class":""#, CredentialClass::from(*class).name());
+            drop_first_comma(out, start);
+        }
+        &FactKind::Listener { state, scope, tls, netns } => {
             let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
             push_name(out, br#","listener":{"service":""#, Service::from(service).name());
             push_name(out, br#","scope":""#, Scope::from(scope).name());
@@ -212,7 +237,7 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             push_name(out, br#","state":""#, ListenerState::from(state).name());
             push_count(out, br#","netns":"#, netns.into());
         }
-        FactKind::Close { duration_ns, bytes_in, bytes_out } => {
+        &FactKind::Close { duration_ns, bytes_in, bytes_out } => {
             push(out, br#","conn":{"#);
             if let Some(duration_ns) = duration_ns {
                 push_count(out, br#""duration_ns":"#, duration_ns);
@@ -221,10 +246,10 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             push_count(out, br#""bytes_in":"#, bytes_in);
             push_count(out, br#","bytes_out":"#, bytes_out);
         }
-        FactKind::Connect { result } => {
+        &FactKind::Connect { result } => {
             push_name(out, br#","connect":{"result":""#, ConnectResult::from(result).name());
         }
-        FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns } => {
+        &FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns } => {
             push_name(out, br#","scan":{"shape":""#, ScanShape::from(shape).name());
             push_count(out, br#","targets":"#, targets);
             push_count(out, br#","peers":"#, peers);
@@ -235,8 +260,8 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             }
             push_count(out, br#","window_ns":"#, window_ns);
         }
-        FactKind::Exec { role } => push_name(out, br#","exec":{"role":""#, ExecRole::from(role).name()),
-        FactKind::Exit { code, signal } => {
+        &FactKind::Exec { role } => push_name(out, br#","exec":{"role":""#, ExecRole::from(role).name()),
+        &FactKind::Exit { code, signal } => {
             push(out, br#","exit":{"#);
             let start = out.len();
             if let Some(code) = code {
@@ -247,7 +272,7 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             }
             drop_first_comma(out, start);
         }
-        FactKind::Container { origin, .. } => {
+        &FactKind::Container { origin, .. } => {
             push_name(out, br#","origin":{"class":""#, OriginClass::from(origin).name());
         }
     }

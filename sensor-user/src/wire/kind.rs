@@ -13,12 +13,21 @@ pub enum Kind {
     Listener,
     /// The kernel completed a connection for a management listener.
     Accept,
+    /// A task took a connection whose `accept` did not name it.
+    #[serde(rename = "accept_task")]
+    AcceptTask,
     /// A connection ended.
     Close,
     /// A container or runtime process connected out, or tried to.
     Connect,
     /// Many connections or attempts, in one record.
     Scan,
+    /// The unix socket of a runtime was connected to.
+    #[serde(rename = "socket_connect")]
+    SocketConnect,
+    /// A credential file was opened.
+    #[serde(rename = "file_read")]
+    FileRead,
     /// A runtime or tool was executed, or anything inside a container.
     Exec,
     /// A process reported by `exec` exited.
@@ -31,12 +40,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Listener,
         Self::Accept,
+        Self::AcceptTask,
         Self::Close,
         Self::Connect,
         Self::Scan,
+        Self::SocketConnect,
+        Self::FileRead,
         Self::Exec,
         Self::Exit,
         Self::Container,
@@ -49,9 +61,12 @@ impl Kind {
         match self {
             Self::Listener => "listener",
             Self::Accept => "accept",
+            Self::AcceptTask => "accept_task",
             Self::Close => "close",
             Self::Connect => "connect",
             Self::Scan => "scan",
+            Self::SocketConnect => "socket_connect",
+            Self::FileRead => "file_read",
             Self::Exec => "exec",
             Self::Exit => "exit",
             Self::Container => "container",
@@ -79,10 +94,13 @@ impl Kind {
     pub const fn of_fact(fact: &Fact) -> Self {
         match fact.kind {
             FactKind::Listener { .. } => Self::Listener,
-            FactKind::Accept => Self::Accept,
+            FactKind::Accept { .. } => Self::Accept,
+            FactKind::AcceptTask => Self::AcceptTask,
             FactKind::Close { .. } => Self::Close,
             FactKind::Connect { .. } => Self::Connect,
             FactKind::Scan { .. } => Self::Scan,
+            FactKind::SocketConnect { .. } => Self::SocketConnect,
+            FactKind::FileRead { .. } => Self::FileRead,
             FactKind::Exec { .. } => Self::Exec,
             FactKind::Exit { .. } => Self::Exit,
             FactKind::Container { .. } => Self::Container,

@@ -189,6 +189,23 @@ ScanShape from fact::ScanShape {
 }}
 
 closed_list! {
+/// What a credential file is good for.
+CredentialClass from fact::CredentialClass {
+    /// A token of a Kubernetes service account, as pods have it.
+    ServiceAccountToken = "service-account-token",
+    /// A kubeconfig.
+    Kubeconfig = "kubeconfig",
+    /// Keys and certificates of the cluster's own authority.
+    ClusterPki = "cluster-pki",
+    /// The client certificate of the kubelet.
+    KubeletCertificate = "kubelet-certificate",
+    /// Keys and certificates for the Docker API.
+    DockerCertificate = "docker-certificate",
+    /// The Docker client's configuration, which holds the logins of registries.
+    DockerConfig = "docker-config",
+}}
+
+closed_list! {
 /// How much of the subject is known.
 Enrichment from fact::Enrichment {
     /// All that there is to know.
@@ -251,6 +268,12 @@ Capability from health::Capability {
     Containers = "containers",
     /// Floods, and attempts to connect that come to nothing.
     Scans = "scans",
+    /// Connects to the unix sockets of runtimes.
+    RuntimeSockets = "runtime-sockets",
+    /// Opens of credential files.
+    CredentialFiles = "credential-files",
+    /// Who takes an accepted connection.
+    AcceptTasks = "accept-tasks",
 }}
 
 closed_list! {
@@ -285,6 +308,12 @@ KernelRecord from abi::RecordKind {
     CgroupMkdir = "cgroup-mkdir",
     /// A cgroup was removed.
     CgroupRmdir = "cgroup-rmdir",
+    /// A connect to the socket of a runtime.
+    SocketConnect = "socket-connect",
+    /// An open of a credential file.
+    FileOpen = "file-open",
+    /// A task took a connection.
+    AcceptTask = "accept-task",
 }}
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use sensor_core::time::Timestamp;
 use super::DecodeError;
 use super::kind::Kind;
 use super::record::{
-    Ancestor, Balance, Blind, Conn, Connect, Container, Coverage, End, Exec, Exit, Health, Hook, K8s,
-    Listener, Loss, Net, Node, Origin, Process, Proto, Quality, Record, Scan, SchemaVersion, Text, Verdict,
+    Accept, AcceptingTask, Ancestor, Balance, Blind, Conn, Connect, Container, Coverage, End, Exec, Exit,
+    File, Health, Hook, K8s, Listener, Loss, Net, Node, Origin, Process, Proto, Quality, Record, Scan,
+    SchemaVersion, Socket, Text, Verdict,
 };
 use super::seq::List;
 use super::time::UtcTime;
@@ -51,9 +52,12 @@ fn envelope<'a>(kind: Kind, seq: u64, id: &'a RecordId, at: Timestamp, node: &'a
         verdict: None,
         quality: None,
         listener: None,
+        accept: None,
         conn: None,
         connect: None,
         scan: None,
+        socket: None,
+        file: None,
         exec: None,
         exit: None,
         origin: None,
@@ -76,9 +80,19 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
         truncated: fact.quality.truncated || fact.process.as_ref().is_some_and(|process| process.truncated),
         lost: fact.quality.lost,
     });
-    match fact.kind {
-        FactKind::Accept => {}
-        FactKind::Listener { state, scope, tls, netns } => {
+    match &fact.kind {
+        FactKind::Accept { task } => {
+            record.accept = task.as_deref().map(|task| Accept { task: task.into() });
+        }
+        FactKind::AcceptTask => {}
+        FactKind::SocketConnect { path, inode, service } => {
+            let service = service.map(Into::into);
+            record.socket = Some(Socket { path: text(path), inode: *inode, service });
+        }
+        FactKind::FileRead { path, class } => {
+            record.file = Some(File { path: text(path), class: (*class).into() });
+        }
+        &FactKind::Listener { state, scope, tls, netns } => {
             let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
             record.listener = Some(Listener {
                 service: service.into(),
@@ -88,17 +102,17 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
                 netns,
             });
         }
-        FactKind::Close { duration_ns, bytes_in, bytes_out } => {
+        &FactKind::Close { duration_ns, bytes_in, bytes_out } => {
             record.conn = Some(Conn { duration_ns, bytes_in, bytes_out });
         }
-        FactKind::Connect { result } => record.connect = Some(Connect { result: result.into() }),
-        FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns } => {
+        &FactKind::Connect { result } => record.connect = Some(Connect { result: result.into() }),
+        &FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns } => {
             let shape = shape.into();
             record.scan = Some(Scan { shape, targets, peers, count, suppressed, resumed, window_ns });
         }
-        FactKind::Exec { role } => record.exec = Some(Exec { role: role.into() }),
-        FactKind::Exit { code, signal } => record.exit = Some(Exit { code, signal }),
-        FactKind::Container { action, origin } => {
+        &FactKind::Exec { role } => record.exec = Some(Exec { role: role.into() }),
+        &FactKind::Exit { code, signal } => record.exit = Some(Exit { code, signal }),
+        &FactKind::Container { action, origin } => {
             record.origin = Some(Origin { class: origin.into() });
             if let Some(container) = &mut record.container {
                 container.action = Some(action.into());
@@ -128,6 +142,18 @@ impl<'a> From<&'a fact::Process> for Process<'a> {
             uid: process.uid,
             ancestors: List::Core(&process.ancestors),
         }
+    }
+}
+
+impl<'a> From<&'a fact::AcceptingTask> for AcceptingTask<'a> {
+    fn from(task: &'a fact::AcceptingTask) -> Self {
+        Self { pid: task.pid, start_ns: task.start_ns, comm: (&task.comm).into(), exe: text(&task.exe) }
+    }
+}
+
+impl From<AcceptingTask<'_>> for fact::AcceptingTask {
+    fn from(task: AcceptingTask<'_>) -> Self {
+        Self { pid: task.pid, start_ns: task.start_ns, comm: task.comm.into(), exe: shared(task.exe) }
     }
 }
 
@@ -254,7 +280,18 @@ impl TryFrom<Record<'_>> for Fact {
                     netns: listener.netns,
                 }
             }
-            Kind::Accept => FactKind::Accept,
+            Kind::Accept => {
+                FactKind::Accept { task: record.accept.map(|accept| Arc::new(accept.task.into())) }
+            }
+            Kind::AcceptTask => FactKind::AcceptTask,
+            Kind::SocketConnect => {
+                let Socket { path, inode, service } = required(record.socket, of, "socket")?;
+                FactKind::SocketConnect { path: shared(path), inode, service: service.map(Into::into) }
+            }
+            Kind::FileRead => {
+                let File { path, class } = required(record.file, of, "file")?;
+                FactKind::FileRead { path: shared(path), class: class.into() }
+            }
             Kind::Close => {
                 let Conn { duration_ns, bytes_in, bytes_out } = required(record.conn, of, "conn")?;
                 FactKind::Close { duration_ns, bytes_in, bytes_out }
@@ -280,8 +317,10 @@ impl TryFrom<Record<'_>> for Fact {
             Kind::Health => return Err(DecodeError::Missing { kind: "health", key: "a fact" }),
         };
         let net = record.net.map(fact::Net::from);
-        let needs_net =
-            matches!(of, Kind::Listener | Kind::Accept | Kind::Close | Kind::Connect | Kind::Scan);
+        let needs_net = matches!(
+            of,
+            Kind::Listener | Kind::Accept | Kind::AcceptTask | Kind::Close | Kind::Connect | Kind::Scan
+        );
         if needs_net {
             let ends = required(net.as_ref(), of, "net")?;
             if !matches!(of, Kind::Connect | Kind::Scan) {
@@ -291,7 +330,7 @@ impl TryFrom<Record<'_>> for Fact {
                 required(ends.peer, of, "net.peer")?;
             }
         }
-        if matches!(of, Kind::Exec | Kind::Exit) {
+        if matches!(of, Kind::Exec | Kind::Exit | Kind::AcceptTask) {
             required(record.process.as_ref(), of, "process")?;
         }
         let quality = required(record.quality, of, "quality")?;

@@ -16,12 +16,15 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::Kind;
 use super::lists::{
-    Capability, ConnectResult, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState,
-    HookState, KernelRecord, ListenerState, ListenerTls, OriginClass, Ring, Runtime, ScanShape, Scope,
-    Service,
+    Capability, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState, HookState,
+    KernelRecord, ListenerState, ListenerTls, OriginClass, Ring, Runtime, ScanShape, Scope, Service,
 };
 use super::seq::List;
 use super::time::UtcTime;
+
+mod access;
+
+pub use access::{Accept, AcceptingTask, Conn, Connect, File, Socket};
 
 /// A text: borrowed from the core when written, from the line when read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +124,9 @@ pub struct Record<'a> {
     /// Of kind `listener`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<Listener>,
+    /// Of kind `accept`, where the kernel tells who took the connection.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub accept: Option<Accept<'a>>,
     /// Of kind `close`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conn: Option<Conn>,
@@ -130,6 +136,12 @@ pub struct Record<'a> {
     /// Of kind `scan`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
+    /// Of kind `socket_connect`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<Socket<'a>>,
+    /// Of kind `file_read`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<File<'a>>,
     /// Of kind `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Exec>,
@@ -319,25 +331,6 @@ pub struct Listener {
     pub state: ListenerState,
     /// Inode of its network namespace.
     pub netns: u32,
-}
-
-/// The end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Conn {
-    /// From establishment to the end, nanoseconds; absent when the record of the establishment was lost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration_ns: Option<u64>,
-    /// Payload bytes received.
-    pub bytes_in: u64,
-    /// Payload bytes sent, retransmissions excluded.
-    pub bytes_out: u64,
-}
-
-/// An outbound connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Connect {
-    /// How it went.
-    pub result: ConnectResult,
 }
 
 /// Many connections or attempts, in one record.

@@ -15,9 +15,12 @@ const fn objects(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Listener => &["net", "quality", "listener"],
         Kind::Accept => &["net", "verdict", "quality"],
+        Kind::AcceptTask => &["process", "net", "quality"],
         Kind::Close => &["net", "quality", "conn"],
         Kind::Connect => &["net", "quality", "connect"],
         Kind::Scan => &["net", "quality", "scan"],
+        Kind::SocketConnect => &["quality", "socket"],
+        Kind::FileRead => &["quality", "file"],
         Kind::Exec => &["process", "quality", "exec"],
         Kind::Exit => &["process", "quality", "exit"],
         Kind::Container => &["container", "quality", "origin"],

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sensor_common::record::{RecordKind, Ring};
 use sensor_core::fact::{
-    self, Ancestor, ConnectResult, Container, ContainerAction, Direction, End, Enrichment, ExecRole,
-    FactKind, K8s, ListenerState, Net, OriginClass, Process, Quality, Runtime, ScanShape, Scope, Service,
-    Tls, Verdict,
+    self, AcceptingTask, Ancestor, ConnectResult, Container, ContainerAction, CredentialClass, Direction,
+    End, Enrichment, ExecRole, FactKind, K8s, ListenerState, Net, OriginClass, Process, Quality, Runtime,
+    ScanShape, Scope, Service, Tls, Verdict,
 };
 use sensor_core::health::{
     Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
@@ -107,7 +107,7 @@ fn full_accept() -> Fact {
         k8s: Some(Arc::new(k8s)),
         net: Some(net()),
         quality: Quality { enrichment: Enrichment::Partial, truncated: false, lost: 3 },
-        ..fact(FactKind::Accept)
+        ..fact(FactKind::Accept { task: None })
     }
 }
 
@@ -151,7 +151,7 @@ fn what_is_not_known_is_not_there() {
         container: Some(Arc::new(bare_container)),
         k8s: Some(Arc::new(K8s::default())),
         net: Some(bare_net),
-        ..fact(FactKind::Accept)
+        ..fact(FactKind::Accept { task: None })
     };
     assert_eq!(
         own(&line_of(bare, Some(Verdict::Unlisted)), "accept"),
@@ -577,7 +577,15 @@ fn any_scan() -> impl Strategy<Value = FactKind> {
 
 fn any_kind() -> impl Strategy<Value = FactKind> {
     prop_oneof![
-        Just(FactKind::Accept),
+        Just(FactKind::Accept { task: None }),
+        (any::<(u32, u64)>(), text(), maybe_text()).prop_map(|((pid, start_ns), comm, exe)| {
+            FactKind::Accept { task: Some(Arc::new(AcceptingTask { pid, start_ns, comm, exe })) }
+        }),
+        Just(FactKind::AcceptTask),
+        (maybe_text(), any::<u64>(), prop::option::of(prop::sample::select(&Runtime::ALL[..])))
+            .prop_map(|(path, inode, service)| FactKind::SocketConnect { path, inode, service }),
+        (maybe_text(), prop::sample::select(&CredentialClass::ALL[..]))
+            .prop_map(|(path, class)| FactKind::FileRead { path, class }),
         any::<(Option<u64>, u64, u64)>().prop_map(|(duration_ns, bytes_in, bytes_out)| FactKind::Close {
             duration_ns,
             bytes_in,
@@ -618,7 +626,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
 proptest! {
     #[test]
     fn every_fact_survives_a_recording(fact in any_fact(), entry in text()) {
-        let verdict = matches!(fact.kind, FactKind::Accept).then(|| Verdict::Listed(entry));
+        let verdict = matches!(fact.kind, FactKind::Accept { .. }).then(|| Verdict::Listed(entry));
         let written = line_of(fact.clone(), verdict);
         prop_assert!(!written.contains('\n'));
         prop_assert_eq!(fits_schema(&written), None);

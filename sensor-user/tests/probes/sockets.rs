@@ -5,10 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use quaywatch::kernel::hooks::Feature;
 use quaywatch::kernel::{FloodLimits, Options};
 use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{
-    AcceptRecord, CloseRecord, Direction, Endpoints, ListenerRecord, RecordKind, Ring,
+    AcceptRecord, AcceptTaskRecord, CloseRecord, Direction, Endpoints, ListenerRecord, RecordKind, Ring,
 };
 
 use crate::watch::{
@@ -251,4 +252,29 @@ fn produced_equals_received_and_lost_with_a_tiny_ring() {
     // An accept that was lost is tracked all the same, so its end is reported or lost, too.
     let closes = outcome.counters.records[Ring::Management as usize][RecordKind::Close as usize];
     assert_eq!(closes.iter().sum::<u64>(), CONNECTIONS as u64);
+}
+
+#[test]
+fn the_task_that_takes_a_connection_is_told_or_the_kernel_has_no_such_hook() {
+    own_network();
+    let port = 2375;
+    let watch = Watch::start(&[port]);
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("bind");
+    let target = listener.local_addr().expect("address");
+    let (_, peer) = converse(&listener, target, 1, 1);
+    let serves = watch.probes.serves(Feature::AcceptTasks);
+    let hooks = watch.probes.hooks();
+    let outcome = watch.finish();
+    if !serves {
+        let of_accept = hooks.iter().filter(|hook| hook.program.starts_with("accept_task"));
+        assert!(of_accept.into_iter().all(|hook| hook.reason.is_some()), "{hooks:?}");
+        assert_eq!(outcome.all::<AcceptTaskRecord>(RecordKind::AcceptTask, |_| true).len(), 0);
+        return;
+    }
+    let of_peer = |record: &AcceptRecord| record.ends.peer_port == peer.port();
+    let (_, accept) = outcome.one::<AcceptRecord>(RecordKind::Accept, of_peer);
+    let (_, taken) =
+        outcome.one::<AcceptTaskRecord>(RecordKind::AcceptTask, |record| record.conn == accept.conn);
+    assert_task(&taken.task, std::process::id(), &own_comm());
+    assert!(taken.header.boot_ns >= accept.header.boot_ns);
 }

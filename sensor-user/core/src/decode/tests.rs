@@ -136,6 +136,9 @@ fn every_kind_has_a_decoder() {
         records::fork(1, RUNC, P(201, "runc")),
         records::cgroup(1, true, v2(1), RUNC, "/a"),
         records::cgroup(1, false, v2(1), RUNC, "/a"),
+        records::socket_connect(1, RUNC, v2(1), 2),
+        records::file_open(1, RUNC, v2(1), 2, "/a"),
+        records::accept_task(1, 1, RUNC, v2(1)),
     ];
     for (kind, bytes) in RecordKind::ALL.into_iter().zip(&every) {
         assert_eq!(kind_of(bytes), Some(kind));

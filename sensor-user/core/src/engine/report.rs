@@ -127,6 +127,7 @@ impl Engine {
             ("runtime-calls", self.calls.evicted()),
             ("listeners", self.listeners.evicted()),
             ("connections", self.connections.evicted()),
+            ("accept-tasks", self.takers.evicted()),
             ("before-ready", self.outbox.evicted()),
             (FLOOD_PEERS, self.scans.evicted()),
         ]

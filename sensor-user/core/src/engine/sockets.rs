@@ -9,8 +9,8 @@ use sensor_common::record::ConnectStage;
 
 use super::subject::{Subject, Whereabouts};
 use crate::engine::Engine;
-use crate::event::{AcceptEvent, CloseEvent, ConnectEvent, Ends, Task};
-use crate::fact::{ConnectResult, Direction, ExecRole, FactKind, Net, Process, Service};
+use crate::event::{AcceptEvent, AcceptTaskEvent, CloseEvent, ConnectEvent, Ends, Task};
+use crate::fact::{AcceptingTask, ConnectResult, Direction, ExecRole, FactKind, Net, Process, Service};
 use crate::ids::{CgroupKey, ConnId, ProcessKey};
 use crate::listeners::{Holder, present_holder};
 use crate::processes::Processes;
@@ -18,6 +18,9 @@ use crate::time::Timestamp;
 
 /// Most connections whose end is still to come; the one used longest ago goes first.
 pub(super) const CONNECTIONS_MAX: usize = 65_536;
+
+/// Most connections that were taken by a task while their accept is still to be released.
+pub(super) const TAKERS_MAX: usize = 4096;
 
 /// The first record of a connection, for its end.
 #[derive(Debug)]
@@ -95,8 +98,40 @@ impl Engine {
         let verdict = self.allow.judge(event.ends.peer.ip, service, event.ends.local.port);
         let conn = self.outbox.conn_id(event.conn);
         let net = inbound(&event.ends, service, conn);
+        let task = self.takers.remove(&event.conn).map(|taker| self.accepting_task(&taker));
         self.connections.insert(event.conn, Connection::new(at, &subject, &net));
-        self.send(at, subject, Some(net), FactKind::Accept, Some(verdict));
+        self.send(at, subject, Some(net), FactKind::Accept { task }, Some(verdict));
+    }
+
+    /// Keeps who took a connection for the record of its accept, which usually waits at that moment.
+    pub(super) fn expect_taker(&mut self, event: &AcceptTaskEvent) {
+        self.takers.insert(event.conn, *event);
+    }
+
+    /// Tells who took a connection whose accept has been told already.
+    pub(super) fn on_accept_task(&mut self, at: Timestamp, event: &AcceptTaskEvent) {
+        if self.takers.remove(&event.conn).is_none() {
+            return;
+        }
+        // Nobody knows of a connection whose accept was lost or withheld.
+        let Some(net) = self.connections.peek(&event.conn).map(|connection| connection.net.clone()) else {
+            return;
+        };
+        self.processes.ensure(&event.task);
+        let place = self.whereabouts(event.cgroup, event.task.key);
+        let process = self.describe(&event.task);
+        let subject = self.subject(Some(process), &place);
+        self.send(at, subject, Some(net), FactKind::AcceptTask, None);
+    }
+
+    fn accepting_task(&mut self, event: &AcceptTaskEvent) -> Arc<AcceptingTask> {
+        let process = self.describe(&event.task);
+        Arc::new(AcceptingTask {
+            pid: process.pid,
+            start_ns: process.start_ns,
+            comm: process.comm.clone(),
+            exe: process.exe.clone(),
+        })
     }
 
     pub(super) fn on_close(&mut self, at: Timestamp, event: &CloseEvent) {

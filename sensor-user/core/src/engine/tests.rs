@@ -3,6 +3,7 @@
 mod accepts;
 mod connects;
 mod containers;
+mod credentials;
 mod execs;
 mod health;
 mod proving;

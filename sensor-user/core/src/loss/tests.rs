@@ -66,7 +66,7 @@ fn record_of_unknown_kind_is_received_under_no_kind() {
 #[test]
 fn what_the_shell_could_not_do_is_reported_once_and_in_the_totals() {
     let mut ledger = LossLedger::default();
-    ledger.set_shell(ShellLosses { output_lines: 7, container_questions: 0 });
+    ledger.set_shell(ShellLosses { output_lines: 7, ..ShellLosses::default() });
     let expected = [Loss { ring: None, kind: "output", lost: 7, suppressed: 0, evicted: 0 }];
     let kernel = KernelCounters::default();
     assert_eq!(ledger.compare(Timestamp::default(), &kernel, Vec::new()).0, expected);

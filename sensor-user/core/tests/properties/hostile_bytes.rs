@@ -56,6 +56,9 @@ fn sound(kind: RecordKind, boot_ns: u64, small: u8) -> Vec<u8> {
         RecordKind::Fork => records::fork(boot_ns, task, P(u32::from(small % 3) + 4, "sh")),
         RecordKind::CgroupMkdir => records::cgroup(boot_ns, true, cgroup, task, path),
         RecordKind::CgroupRmdir => records::cgroup(boot_ns, false, cgroup, task, path),
+        RecordKind::SocketConnect => records::socket_connect(boot_ns, task, cgroup, u64::from(small % 3)),
+        RecordKind::FileOpen => records::file_open(boot_ns, task, cgroup, u64::from(small % 3), path),
+        RecordKind::AcceptTask => records::accept_task(boot_ns, u64::from(small % 4), task, cgroup),
     }
 }
 

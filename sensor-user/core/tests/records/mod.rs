@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use sensor_common::ABI_VERSION;
 use sensor_common::record::{
-    ANCESTORS_MAX, AcceptRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord, ConnectRecord, ConnectStage,
-    Direction, Endpoints, ExecRecord, ExitRecord, ForkRecord, ListenerItem, ListenerRecord, RecordHeader,
-    RecordKind, TaskId, TaskItem, exec_flags,
+    ANCESTORS_MAX, AcceptRecord, AcceptTaskRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord,
+    ConnectRecord, ConnectStage, Direction, Endpoints, ExecRecord, ExitRecord, FILE_PATH_MAX, FileId,
+    FileOpenRecord, ForkRecord, ListenerItem, ListenerRecord, RecordHeader, RecordKind, SocketConnectRecord,
+    TaskId, TaskItem, exec_flags,
 };
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
@@ -244,4 +245,36 @@ pub fn task_item(task: P, parent: Option<P>, cgroup: CgroupId) -> TaskItem {
         reserved: 0,
         parent_start_ns: parent.map_or(0, P::start_ns),
     }
+}
+
+/// A file on device 7.
+pub fn file(inode: u64) -> FileId {
+    FileId { inode, device: 7, reserved: 0 }
+}
+
+/// A connect to the socket of a runtime.
+pub fn socket_connect(boot_ns: u64, task: P, cgroup: CgroupId, inode: u64) -> Vec<u8> {
+    let header = header(RecordKind::SocketConnect, boot_ns, 0);
+    bytes(&SocketConnectRecord { header, task: task.task(), cgroup, socket: file(inode) }, &[])
+}
+
+/// An open of a credential file.
+pub fn file_open(boot_ns: u64, task: P, cgroup: CgroupId, place: u64, path: &str) -> Vec<u8> {
+    let mut record = FileOpenRecord {
+        header: header(RecordKind::FileOpen, boot_ns, 0),
+        task: task.task(),
+        cgroup,
+        place: file(place),
+        path_len: path.len() as u32,
+        reserved: 0,
+        path: [0xff; FILE_PATH_MAX],
+    };
+    record.path[..path.len()].copy_from_slice(path.as_bytes());
+    bytes(&record, &[])
+}
+
+/// A task took an accepted connection.
+pub fn accept_task(boot_ns: u64, conn: u64, task: P, cgroup: CgroupId) -> Vec<u8> {
+    let header = header(RecordKind::AcceptTask, boot_ns, 0);
+    bytes(&AcceptTaskRecord { header, conn, task: task.task(), cgroup }, &[])
 }

@@ -2,7 +2,7 @@ use sensor_common::record::Ring;
 
 use super::*;
 use crate::fact::{Direction, Enrichment, ListenerState, Scope};
-use crate::records::{P, accept, bound, close, ends, exit, fork, listener, listener_item, v2};
+use crate::records::{P, accept, accept_task, bound, close, ends, exit, fork, listener, listener_item, v2};
 
 const SOCK: u64 = 0xffff_8000;
 const PEER: (&str, u16) = ("198.18.0.9", 40_000);
@@ -29,7 +29,7 @@ fn accept_names_the_holder_of_the_listening_socket_and_the_verdict() {
     sensor.see(|now| accept(now, 7, v2(HOST), ends(LOCAL, PEER)));
     let facts = sensor.facts();
     let [fact] = &facts[..] else { panic!("one fact, not {facts:?}") };
-    assert_eq!(fact.kind, FactKind::Accept);
+    assert_eq!(fact.kind, FactKind::Accept { task: None });
     assert_eq!(comm(fact), Some("dockerd"));
     assert_eq!(fact.container, None);
     assert_eq!(fact.quality.enrichment, Enrichment::Ok);
@@ -65,7 +65,7 @@ fn close_repeats_the_subject_of_its_accept() {
     sensor.see(|now| exit(now, DOCKERD, v2(HOST), 0));
     sensor.see(|now| close(now, 7, None, v2(HOST), ends(("10.0.0.1", 0), PEER)));
     let facts = sensor.facts();
-    let accept = facts.iter().find(|fact| fact.kind == FactKind::Accept).expect("an accept");
+    let accept = facts.iter().find(|fact| fact.kind == FactKind::Accept { task: None }).expect("an accept");
     let close = facts.last().expect("a close");
     let duration_ns = Some(close.at.boot_ns - accept.at.boot_ns);
     assert_eq!(close.kind, FactKind::Close { duration_ns, bytes_in: 10, bytes_out: 20 });
@@ -111,7 +111,7 @@ fn accept_for_an_unknown_listener_is_not_lost() {
     let mut sensor = Sensor::ready();
     sensor.see(|now| accept(now, 1, v2(HOST), ends(LOCAL, PEER)));
     let facts = sensor.facts();
-    assert_eq!(facts[0].kind, FactKind::Accept);
+    assert_eq!(facts[0].kind, FactKind::Accept { task: None });
     assert_eq!((comm(&facts[0]), facts[0].quality.enrichment), (None, Enrichment::None));
 }
 
@@ -271,4 +271,33 @@ fn closed_listener_is_told_with_its_holder_after_the_exit() {
     assert_eq!(listener_states(&facts), [ListenerState::Closed]);
     let process = facts[0].process.as_ref().expect("the holder");
     assert_eq!(process.exe.as_deref(), Some("/usr/bin/dockerd"));
+}
+
+#[test]
+fn the_task_that_takes_a_connection_at_once_is_named_with_it() {
+    let mut sensor = listening();
+    sensor.see(|now| accept(now, 7, v2(HOST), ends(LOCAL, PEER)));
+    sensor.see(|now| accept_task(now, 7, CONTAINERD, v2(HOST)));
+    let facts = sensor.facts();
+    let [fact] = &facts[..] else { panic!("one fact, not {facts:?}") };
+    let FactKind::Accept { task: Some(task) } = &fact.kind else { panic!("no task in {fact:?}") };
+    assert_eq!((task.pid, task.start_ns, &*task.comm), (CONTAINERD.0, CONTAINERD.start_ns(), "containerd"));
+    assert_eq!(task.exe.as_deref(), Some("/usr/bin/containerd"));
+    assert_eq!(comm(fact), Some("dockerd"), "the holder stays the process of the record");
+}
+
+#[test]
+fn a_task_that_takes_a_connection_later_amends_it() {
+    let mut sensor = listening();
+    sensor.see(|now| accept(now, 7, v2(HOST), ends(LOCAL, PEER)));
+    let accepted = sensor.facts();
+    assert_eq!(accepted[0].kind, FactKind::Accept { task: None });
+    sensor.see(|now| accept_task(now, 7, CONTAINERD, v2(HOST)));
+    // Of a connection that nobody was told of nothing is amended.
+    sensor.see(|now| accept_task(now, 8, CONTAINERD, v2(HOST)));
+    let facts = sensor.facts();
+    let [fact] = &facts[..] else { panic!("one fact, not {facts:?}") };
+    assert_eq!(fact.kind, FactKind::AcceptTask);
+    assert_eq!(comm(fact), Some("containerd"));
+    assert_eq!(fact.net, accepted[0].net);
 }

@@ -24,7 +24,10 @@ const NAME: &str = "quaywatch-canary-1";
 const SECOND: u64 = 1_000_000_000;
 const INTERVAL_NS: u64 = 10 * SECOND;
 
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 12] = [
+    "lsm_unix_connect",
+    "lsm_file_open",
+    "accept_task",
     "sched_process_fork",
     "sched_process_exec",
     "sched_process_exit",

@@ -1,0 +1,89 @@
+//! `struct file` and `struct dentry`: what is opened, and where it lies.
+
+use aya_ebpf::helpers::generated::bpf_d_path;
+use sensor_common::record::{FILE_PATH_MAX, FileId};
+
+use super::{Access, Direct, File, Pointer, Probed, Sock};
+use crate::constants::{ABSENT, offset};
+
+/// `FMODE_READ`.
+const FMODE_READ: u32 = 1;
+/// `AF_UNIX`.
+const AF_UNIX: u16 = 1;
+/// `TCP_LISTEN`, which is the state of a listening unix socket, too.
+const LISTEN: u8 = 10;
+/// Magic of sockfs.
+const SOCKFS: u64 = 0x534f_434b;
+
+impl<A: Access> File<A> {
+    /// The socket behind this file, if it is one.
+    #[inline(always)]
+    pub fn socket(self) -> Option<Sock<Probed>> {
+        let superblock = self.0.follow(offset!(file_inode)).follow(offset!(inode_sb));
+        if superblock.load::<u64>(offset!(sb_magic)) != SOCKFS {
+            return None;
+        }
+        let socket = Pointer::<Probed>::new(self.0.load(offset!(file_private)));
+        Some(Sock(socket.follow(offset!(socket_sk))))
+    }
+}
+
+impl File<Direct> {
+    /// Whether it is open for reading.
+    #[inline(always)]
+    pub fn is_readable(self) -> bool {
+        self.0.load::<u32>(offset!(file_mode)) & FMODE_READ != 0
+    }
+
+    /// Its file system, as a place of credential files.
+    #[inline(always)]
+    pub fn file_system(self) -> FileId {
+        FileId { inode: 0, ..id_of(self.0.follow(offset!(file_inode))) }
+    }
+
+    /// The directory it lies in, whatever it is mounted at, as a place of credential files.
+    #[inline(always)]
+    pub fn directory(self) -> FileId {
+        let directory = self.0.follow(offset!(file_dentry)).follow(offset!(dentry_parent));
+        id_of(directory.follow(offset!(dentry_inode)))
+    }
+
+    /// Writes its path as the current task sees it and returns the length; 0 when there is no room.
+    ///
+    /// # Safety
+    /// `to` must point to room for [`FILE_PATH_MAX`] bytes.
+    #[inline(always)]
+    pub unsafe fn path(self, to: *mut u8) -> u32 {
+        let path = self.0.address.wrapping_add(offset!(file_path) as usize);
+        // SAFETY: `path` is the address of a `struct path`, as the verifier checks; see above for `to`.
+        let len = unsafe { bpf_d_path(path.cast_mut().cast(), to.cast(), FILE_PATH_MAX as u32) };
+        // The NUL counts.
+        if len > 1 { len as u32 - 1 } else { 0 }
+    }
+}
+
+impl<A: Access> Sock<A> {
+    /// Whether this is a unix socket that listens.
+    #[inline(always)]
+    pub fn is_unix_listener(self) -> bool {
+        self.0.load::<u16>(offset!(sk_family)) == AF_UNIX && self.0.load::<u8>(offset!(sk_state)) == LISTEN
+    }
+
+    /// The file that a unix socket is bound to; `None` for one without a path.
+    #[inline(always)]
+    pub fn bound_file(self) -> Option<FileId> {
+        if offset!(unix_dentry) == ABSENT {
+            return None;
+        }
+        // The verifier knows the common part of a socket only.
+        let dentry = self.0.probed().follow(offset!(unix_dentry));
+        if dentry.address.is_null() { None } else { Some(id_of(dentry.follow(offset!(dentry_inode)))) }
+    }
+}
+
+/// The identity of an inode.
+#[inline(always)]
+fn id_of<A: Access>(inode: Pointer<A>) -> FileId {
+    let device: u32 = inode.follow(offset!(inode_sb)).load(offset!(sb_device));
+    FileId { inode: inode.load(offset!(inode_number)), device, reserved: 0 }
+}

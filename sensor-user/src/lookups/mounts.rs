@@ -1,0 +1,90 @@
+//! The mounts of this process, from `/proc/self/mountinfo`.
+
+/// Most bytes of `mountinfo` and of other lists in procfs.
+pub const MOUNTINFO_MAX: u64 = 4 << 20;
+
+/// One line of `mountinfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount<'a> {
+    /// Number of the mount.
+    pub id: u64,
+    /// Device of its file system as the kernel numbers it, see [`device_number`].
+    pub device: u32,
+    /// Path within that file system.
+    pub root: &'a str,
+    /// Where it is mounted.
+    pub mount_point: String,
+    /// Type of the file system.
+    pub kind: &'a str,
+    /// Options of the file system.
+    pub options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    /// Reads a line; `None` for one that is not as it should be.
+    #[must_use]
+    pub fn parse(line: &'a str) -> Option<Self> {
+        let (left, right) = line.split_once(" - ")?;
+        let mut left = left.split(' ');
+        let id = left.next()?.parse().ok()?;
+        let (major, minor) = left.nth(1)?.split_once(':')?;
+        let device = device_number(major.parse().ok()?, minor.parse().ok()?);
+        let (root, mount_point) = (left.next()?, left.next()?);
+        let mut right = right.split(' ');
+        let (kind, options) = (right.next()?, right.nth(1)?);
+        Some(Self { id, device, root, mount_point: unescape(mount_point), kind, options })
+    }
+}
+
+/// The number of a device within the kernel: `MKDEV` in include/linux/kdev_t.h.
+#[must_use]
+pub const fn device_number(major: u32, minor: u32) -> u32 {
+    major << 20 | minor & 0xf_ffff
+}
+
+/// The kernel writes blanks and backslashes of a path as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
+        plain.push(octal.unwrap_or(*first));
+        rest = if octal.is_some() { &tail[3..] } else { tail };
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_gives_its_parts() {
+        let mount = Mount::parse("51 31 0:36 /a /mnt/with\\040blank rw shared:9 - tmpfs none rw,size=4k");
+        let expected = Mount {
+            id: 51,
+            device: 36,
+            root: "/a",
+            mount_point: "/mnt/with blank".to_owned(),
+            kind: "tmpfs",
+            options: "rw,size=4k",
+        };
+        assert_eq!(mount, Some(expected));
+        assert_eq!(
+            Mount::parse("1 2 8:17 / / rw - ext4 /dev/sdb1 rw").map(|mount| mount.device),
+            Some(8 << 20 | 17)
+        );
+    }
+
+    #[test]
+    fn nonsense_is_no_mount() {
+        for text in ["", " - ", "1 2 3 / /x - tmpfs", "a b c:d e f - tmpfs x rw", "1 2 0:1 - tmpfs x rw"] {
+            assert_eq!(Mount::parse(text), None, "{text}");
+        }
+        assert_eq!(unescape("\\"), "\\");
+        assert_eq!(unescape("\\777x"), "\\777x");
+    }
+}

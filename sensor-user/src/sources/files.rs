@@ -1,0 +1,227 @@
+//! Looks for the sockets of runtimes and the places of credential files, again and again: daemons bind their sockets anew,
+//! pods come and go.
+//!
+//! A thread of its own, because a home directory may be on a server that does not answer. It also keeps the marks of
+//! fanotify, where that is in use.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sensor_core::coverage::FANOTIFY;
+use sensor_core::credentials::RuntimeSocket;
+use sensor_core::fact::Runtime;
+use sensor_core::health::{Hook, HookState};
+use tokio::sync::watch;
+
+use super::fanotify::{FileOpen, FileOpens, Groups};
+use crate::lookups::Roots;
+use crate::lookups::credential_files::{self, Found};
+use crate::lookups::runtime_sockets;
+
+/// Distance between two looks. A socket that is connected to, or a credential that is read, this soon after it was made
+/// may be missed.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Longest wait for the first look: a start must not depend on somebody's home directory.
+const FIRST_MAX: Duration = Duration::from_secs(2);
+
+/// What is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Sockets of runtimes.
+    pub sockets: Vec<RuntimeSocket>,
+    /// Places of credential files.
+    pub places: Vec<Found>,
+    /// Why places may be missing.
+    pub problem: Option<Arc<str>>,
+}
+
+/// The files, and their opens where no program tells them.
+#[derive(Debug)]
+pub struct FileWatch {
+    finder: FileFinder,
+    opens: Option<FileOpens>,
+    /// fanotify, as one more hook.
+    hook: Hook,
+}
+
+impl FileWatch {
+    /// Starts to look for files; `configured` are further sockets. With `opens`, fanotify is to tell of opens of credential
+    /// files; if it cannot, [`Self::hook`] says why.
+    ///
+    /// # Errors
+    /// When the system has no thread for us.
+    pub fn start(roots: &Roots, configured: &[(Arc<str>, Runtime)], opens: bool) -> io::Result<Self> {
+        let groups = opens.then(|| Groups::new().map(Arc::new));
+        let (groups, state, reason) = match groups {
+            Some(Ok(groups)) => (Some(groups), HookState::Attached, None),
+            Some(Err(error)) => (None, HookState::Unavailable, Some(fanotify_refusal(&error))),
+            None => (None, HookState::Standby, None),
+        };
+        let hook = Hook { name: FANOTIFY.into(), program: FANOTIFY.into(), state, reason };
+        let opens = groups.clone().map(|groups| FileOpens::start(groups, roots)).transpose()?;
+        let finder = FileFinder::start(roots.clone(), configured.to_vec(), groups)?;
+        Ok(Self { finder, opens, hook })
+    }
+
+    /// fanotify, as one more hook.
+    #[must_use]
+    pub const fn hook(&self) -> &Hook {
+        &self.hook
+    }
+
+    /// Waits for the first look; `None` when it takes too long.
+    pub fn first(&mut self) -> Option<Files> {
+        self.finder.first()
+    }
+
+    /// Waits for a change or an open.
+    pub async fn next(&mut self) -> FileNews {
+        let opens = async {
+            match &mut self.opens {
+                Some(opens) => opens.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            files = self.finder.changed() => FileNews::Files(files),
+            open = opens => FileNews::Open(open),
+        }
+    }
+
+    /// Takes an open that is already there.
+    pub fn try_open(&mut self) -> Option<FileOpen> {
+        self.opens.as_mut()?.try_recv()
+    }
+
+    /// Opens that found no room since the start.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.opens.as_ref().map_or(0, FileOpens::lost)
+    }
+}
+
+/// What [`FileWatch`] has to tell.
+#[derive(Debug)]
+pub enum FileNews {
+    /// Files have come or gone; this is all there is now.
+    Files(Files),
+    /// A credential file was opened.
+    Open(FileOpen),
+}
+
+fn fanotify_refusal(error: &io::Error) -> Arc<str> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "no permission to use fanotify: run as root, or with the capability SYS_ADMIN".into()
+        }
+        _ => format!("the kernel refuses fanotify ({error})").into(),
+    }
+}
+
+/// The receiving end; dropping it ends the thread.
+#[derive(Debug)]
+struct FileFinder {
+    found: watch::Receiver<Option<Files>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl FileFinder {
+    /// Starts the thread. `configured` are further sockets; `marks` are kept as places come.
+    ///
+    /// # Errors
+    /// When the system has no thread for us.
+    fn start(
+        roots: Roots,
+        configured: Vec<(Arc<str>, Runtime)>,
+        marks: Option<Arc<Groups>>,
+    ) -> io::Result<Self> {
+        let (sender, found) = watch::channel(None);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::clone(&stop);
+        thread::Builder::new().name("files".to_owned()).spawn(move || {
+            while !stopping.load(Ordering::Acquire) {
+                let files = look(&roots, &configured, marks.as_deref());
+                sender.send_if_modified(|known| {
+                    let is_new = known.as_ref() != Some(&files);
+                    if is_new {
+                        *known = Some(files);
+                    }
+                    is_new
+                });
+                thread::park_timeout(INTERVAL);
+            }
+        })?;
+        Ok(Self { found, stop })
+    }
+
+    /// Waits for the first look; `None` when it takes too long.
+    fn first(&mut self) -> Option<Files> {
+        let until = Instant::now() + FIRST_MAX;
+        while Instant::now() < until {
+            if self.found.has_changed().unwrap_or(false) {
+                return self.found.borrow_and_update().clone();
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+
+    /// Waits until something has changed; never, once the thread is gone.
+    async fn changed(&mut self) -> Files {
+        loop {
+            if self.found.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            if let Some(files) = self.found.borrow_and_update().clone() {
+                return files;
+            }
+        }
+    }
+}
+
+impl Drop for FileFinder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+fn look(roots: &Roots, configured: &[(Arc<str>, Runtime)], marks: Option<&Groups>) -> Files {
+    let sockets = runtime_sockets::find(roots, configured);
+    let (places, mut problem) = match credential_files::find(roots) {
+        Ok(places) => (places, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    // Anew each time: a file system that has gone takes its mark along, and the next one may get its number.
+    if let Some(error) = marks.and_then(|marks| marks.mark(&places).err()) {
+        problem = Some(error.to_string());
+    }
+    Files { sockets, places, problem: problem.map(Arc::from) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_bound_anew_is_found_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("run/docker.sock");
+        std::fs::create_dir(directory.path().join("run")).expect("a directory");
+        let first = UnixListener::bind(&path).expect("a socket");
+        let roots = Roots { host: directory.path().into(), ..Roots::default() };
+        let mut finder = FileFinder::start(roots, Vec::new(), None).expect("a thread");
+        let before = finder.first().expect("in time").sockets;
+        assert_eq!(before.len(), 1);
+        // While the first file is there its number is not given to another.
+        std::fs::rename(&path, path.with_extension("old")).expect("renamed");
+        let second = UnixListener::bind(&path).expect("a socket");
+        let after = finder.first().expect("in time").sockets;
+        assert_ne!(after.first().map(|socket| socket.key), Some(before[0].key));
+        drop((first, second));
+    }
+}

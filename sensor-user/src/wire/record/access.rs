@@ -1,0 +1,72 @@
+//! Objects of the records that say who reaches something: a connection, a socket, a credential.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::lists::{ConnectResult, CredentialClass, Runtime};
+use super::Text;
+
+/// How a connection was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Accept<'a> {
+    /// The task that took it.
+    #[serde(borrow)]
+    pub task: AcceptingTask<'a>,
+}
+
+/// The task that took a connection; `pid` and `start_ns` together are the key of its process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AcceptingTask<'a> {
+    /// Thread group id in the initial pid namespace.
+    pub pid: u32,
+    /// Start of the process on CLOCK_BOOTTIME, nanoseconds.
+    pub start_ns: u64,
+    /// Name, at most 15 bytes.
+    #[serde(borrow)]
+    pub comm: Text<'a>,
+    /// Path of the executable.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<Text<'a>>,
+}
+
+/// The unix socket of a runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Socket<'a> {
+    /// Path that its listener is bound to on the host, whatever the caller named; absent when it is gone.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Text<'a>>,
+    /// Inode number of that path.
+    pub inode: u64,
+    /// The runtime that serves it; absent when the path is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Runtime>,
+}
+
+/// A credential file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct File<'a> {
+    /// Path as the process sees it; absent when it is longer than 1023 bytes.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Text<'a>>,
+    /// What the file is good for.
+    pub class: CredentialClass,
+}
+
+/// The end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Conn {
+    /// From establishment to the end, nanoseconds; absent when the record of the establishment was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ns: Option<u64>,
+    /// Payload bytes received.
+    pub bytes_in: u64,
+    /// Payload bytes sent, retransmissions excluded.
+    pub bytes_out: u64,
+}
+
+/// An outbound connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Connect {
+    /// How it went.
+    pub result: ConnectResult,
+}
