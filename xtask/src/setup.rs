@@ -7,12 +7,12 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::command::{self, say};
-use crate::{packages, system, toolchain};
+use crate::{packages, system, toolchain, vm_test};
 
 /// Installs what building and running the sensor takes, and nothing that is already there.
 #[derive(Args)]
 pub struct Options {
-    /// Also install what the tests take: Docker, containerd, Podman, runc, crun and small tools.
+    /// Also install what the tests take: Docker, containerd, Podman, runc, crun, QEMU and small tools.
     #[arg(long)]
     pub tests: bool,
 }
@@ -47,6 +47,7 @@ pub fn run(options: &Options) -> Result<()> {
     toolchain::ensure().map(drop)?;
     if options.tests {
         packages::ensure(TEST_PACKAGES)?;
+        packages::ensure(vm_test::PACKAGES)?;
     }
     mount_kernel_file_systems();
     Ok(())
