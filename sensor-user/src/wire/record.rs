@@ -1,8 +1,7 @@
-//! The JSON types of one line of output. Field order here is key order there; doc comments are the descriptions of the
-//! generated JSON Schema.
+//! The JSON types of one line of output. Field order is key order; doc comments are the descriptions of the JSON Schema.
 //!
-//! The same types write and read. Writing borrows everything from the core; reading ignores keys that are not known,
-//! because keys may be added without a new schema string, and refuses values that are not in a closed list.
+//! The same types write and read. Writing borrows from the core; reading ignores unknown keys, which may be added without a
+//! new schema string, and refuses values that are not in a closed list.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
