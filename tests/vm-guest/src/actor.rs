@@ -4,11 +4,13 @@
 //! - `as-nobody CAPABILITIES PROGRAM [ARGUMENT…]` executes the program as user 65534 with these capabilities
 //!   (comma-separated, perhaps none) and no other.
 //! - `connect ADDRESS` connects, sends four bytes, says from where, and closes when its standard input ends.
+//! - `connect-unix PATH` connects to a unix socket, says so, and closes when its standard input ends.
 //! - `listen ADDRESS` listens, says so, and accepts until its standard input ends.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
@@ -41,6 +43,7 @@ pub fn run(role: &OsStr, mut arguments: impl Iterator<Item = OsString>) -> Resul
             execute(&next()?, arguments)
         }
         Some("connect") => connect(address(&next()?)?),
+        Some("connect-unix") => connect_unix(&next()?),
         Some("listen") => listen(address(&next()?)?),
         _ => bail!("unknown role"),
     }
@@ -83,6 +86,12 @@ fn connect(server: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(10))?;
     println!("{}", stream.local_addr()?);
     stream.write_all(SENT)?;
+    wait_for_end_of_input()
+}
+
+fn connect_unix(path: &OsStr) -> Result<()> {
+    let _stream = UnixStream::connect(path)?;
+    println!("connected");
     wait_for_end_of_input()
 }
 

@@ -148,6 +148,15 @@ pub const ROWS: &[Row] = &[
     row("kinds", "exec-runtime", "`runc` called on the host"),
     row("kinds", "exit", "code and signal"),
     row("kinds", "container", "created, started and stopped, from its cgroup"),
+    row("kinds", "socket-connect", "a container connects to a runtime's socket: path, inode, process")
+        .but(&[("5.10", Owed::SeenBy("fentry_unix_connect"))])
+        .by("lsm_unix_connect"),
+    row("kinds", "file-read", "a container reads a token: path, class, process")
+        .but(&[("5.10", Owed::SeenBy("fentry_file_open"))])
+        .by("lsm_file_open"),
+    row("kinds", "accept-task", "the process that takes a connection")
+        .but(&[("5.10", Owed::SeenBy("accept_task_of_four")), ("6.1", Owed::SeenBy("accept_task_of_four"))])
+        .by("accept_task"),
     row("kinds", "stop", "exit code 0, no gap in the sequence, every balance even"),
     row("runc", "runc", "a container of real `runc`: created, started, stopped, its exec"),
     row("crun", "crun", "the same of `crun`"),

@@ -5,14 +5,14 @@ use std::net::{Ipv6Addr, TcpListener};
 use anyhow::{Context as _, Result};
 use sensor_tests::sensor::Sensor;
 
-use super::{CONFIGURATION, processes, sockets, verifier};
+use super::{CONFIGURATION, hooks, processes, sockets, verifier};
 use crate::report::{Outcome, Report};
 
 /// A row of the matrix, tried with a running sensor.
 pub type Row = (&'static str, fn(&Sensor) -> Result<Outcome>);
 
 /// Rows of one sensor that runs all the time.
-const ROWS: &[&[Row]] = &[sockets::ROWS, processes::ROWS];
+const ROWS: &[&[Row]] = &[sockets::ROWS, processes::ROWS, hooks::ROWS];
 
 /// What shows that a sensor does its work, in short: for those that run under restrictions.
 pub const ESSENTIAL: &[Row] = &[
@@ -28,6 +28,7 @@ pub const OLDER_PORT: u16 = 10_255;
 /// Runs the stage.
 pub fn run(report: &mut Report) -> Result<()> {
     let _older = TcpListener::bind((Ipv6Addr::UNSPECIFIED, OLDER_PORT))?;
+    let _fixtures = hooks::Fixtures::create()?;
     let mut started = None;
     report.row("start", || {
         started = Some(Sensor::start(CONFIGURATION)?);

@@ -7,6 +7,7 @@ use crate::report::Report;
 
 mod actor;
 mod degrade;
+mod hooks;
 mod kinds;
 mod loss;
 mod processes;

@@ -41,15 +41,16 @@ const NOBODYS: u16 = 9;
 /// An address whose network is in the allow-list, and its neighbour.
 const LISTED: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 /// An address whose network is in no list, and its neighbour.
-const UNLISTED: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
+pub const UNLISTED: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
 const UNLISTED_V6: [&str; 2] = ["fd00:99::1", "fd00:99::2"];
 
-fn address(ip: &str, port: u16) -> Result<SocketAddr> {
+/// A socket address.
+pub fn address(ip: &str, port: u16) -> Result<SocketAddr> {
     Ok(SocketAddr::new(ip.parse::<IpAddr>()?, port))
 }
 
 /// Connects from one of the machine's addresses to another.
-fn connect_between([server, client]: [&str; 2], port: u16) -> Result<TcpStream> {
+pub fn connect_between([server, client]: [&str; 2], port: u16) -> Result<TcpStream> {
     let (server, client) = (address(server, port)?, address(client, 0)?);
     let family = if server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket: OwnedFd = rustix::net::socket(family, SocketType::STREAM, None)?;

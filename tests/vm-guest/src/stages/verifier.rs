@@ -8,6 +8,8 @@ use crate::report::Report;
 
 /// Bytes of a name that the kernel keeps.
 const NAME_MAX: usize = 15;
+/// In the list of hooks, but no program.
+const USER_SPACE: &str = "fanotify";
 /// Bytes of an instruction.
 const INSTRUCTION: u32 = 8;
 
@@ -20,11 +22,11 @@ pub fn report(sensor: &Sensor, report: &mut Report) -> Result<()> {
     loaded.sort_by_key(ProgramInfo::id);
     let mut loaded = loaded.into_iter();
     for hook in ready.list("health.hooks") {
-        // A program in reserve is loaded too.
-        if hook["state"] == "unavailable" {
+        let name = hook["program"].as_str().context("a hook without a program")?;
+        // A program in reserve is loaded too; what works in user space is none of the kernel's programs.
+        if hook["state"] == "unavailable" || name == USER_SPACE {
             continue;
         }
-        let name = hook["program"].as_str().context("a hook without a program")?;
         let cut = &name[..name.len().min(NAME_MAX)];
         let program = loaded
             .find(|program| program.name_as_str() == Some(cut))
