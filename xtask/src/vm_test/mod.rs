@@ -32,7 +32,8 @@ use matrix::{KERNELS, MACHINES, Machine, TESTED};
 use report::Report;
 
 /// What the machines are made of: an emulator, a shell for containers, real runtimes.
-pub const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "runc", "crun", "debian-archive-keyring"];
+pub const PACKAGES: &[&str] =
+    &["qemu-system-x86", "busybox-static", "runc", "crun", "debian-archive-keyring"];
 /// Machines at a time, one per core of a small builder.
 const AT_A_TIME: usize = 2;
 /// Programs of the guest that are busybox's.
