@@ -372,8 +372,8 @@ fn lines_that_cannot_be_read_say_why() {
         error(&good.replace("quaywatch/1", "quaywatch/2")),
         DecodeError::Schema { found: "quaywatch/2".to_owned() }
     );
-    let scan = good.replace("\"kind\":\"accept\"", "\"kind\":\"scan\"");
-    assert_eq!(error(&scan), DecodeError::Kind { found: "scan".to_owned() });
+    let unknown = good.replace("\"kind\":\"accept\"", "\"kind\":\"sneeze\"");
+    assert_eq!(error(&unknown), DecodeError::Kind { found: "sneeze".to_owned() });
     let finding = good.replace("\"kind\":\"accept\"", "\"kind\":\"finding\"");
     assert_eq!(decode(finding.as_bytes()), Ok(Recorded::Derived));
 }
