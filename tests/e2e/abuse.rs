@@ -113,7 +113,7 @@ fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
 }
 
 fn full_disk(lab: &Lab) -> Result<()> {
-    let disk = Disk::mount(lab.directory().join("full"), "size=256k")?;
+    let disk = Disk::mount(lab.directory().join("full"), "size=32k")?;
     let path = disk.0.join("events.ndjson");
     let config = lab.directory().join("full.yaml");
     let output = format!("output: [{{type: file, path: {}}}]\n", path.display());
@@ -124,8 +124,8 @@ fn full_disk(lab: &Lab) -> Result<()> {
     let mut sensor = Process::start(&mut command)?;
     wait_for("the ready record", || Ok(path.exists() && !records(&path)?.is_empty()))?;
 
-    // Each gives two lines of several hundred bytes.
-    connections(lab, |made| made < 1000)?;
+    // Each gives two lines of several hundred bytes, until flood control withholds the rest.
+    connections(lab, |made| made < 200)?;
     wait_for("the shortage on standard error", || {
         Ok(fs::read_to_string(&log)?.contains("the output file cannot be written"))
     })?;
