@@ -389,6 +389,7 @@ fn an_object_that_its_kind_needs_must_be_there() {
         ("exec", "exec"),
         ("exit", "exit"),
         ("container", "container.action"),
+        ("scan", "scan"),
         ("health", "health"),
     ];
     for (kind, key) in cases {
