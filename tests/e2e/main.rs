@@ -18,6 +18,7 @@ mod docker;
 mod flood;
 mod lifecycle;
 mod loss;
+mod processes;
 mod replay;
 mod runtimes;
 mod sockets;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         flood::TESTS,
         coverage::TESTS,
         abuse::TESTS,
+        processes::TESTS,
         replay::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::dockerd::Dockerd;
 use crate::netns::Network;
@@ -93,17 +93,31 @@ impl Drop for Leftovers {
     }
 }
 
+/// Where cgroup file systems are mounted, with their types.
+fn cgroup_mounts() -> Vec<(String, PathBuf)> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let fields = mounts.lines().map(|line| line.split(' ').skip(1));
+    let of_cgroups = fields.filter_map(|mut fields| {
+        let (mount_point, kind) = (fields.next()?, fields.next()?);
+        matches!(kind, "cgroup" | "cgroup2").then(|| (kind.to_owned(), PathBuf::from(mount_point)))
+    });
+    of_cgroups.collect()
+}
+
+/// Where the version 2 hierarchy is mounted.
+///
+/// # Errors
+/// When it is not.
+pub fn unified_cgroups() -> Result<PathBuf> {
+    let mounts = cgroup_mounts().into_iter();
+    mounts.rev().find_map(|(kind, path)| (kind == "cgroup2").then_some(path)).context("no cgroup2 is mounted")
+}
+
 /// Cgroups that are not there now, in every hierarchy.
 fn missing_cgroups() -> Vec<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (mount_point, kind) = (fields.next()?, fields.next()?);
-            matches!(kind, "cgroup" | "cgroup2").then_some(mount_point)
-        })
-        .flat_map(|mount_point| CGROUPS.iter().map(move |name| Path::new(mount_point).join(name)))
+    cgroup_mounts()
+        .iter()
+        .flat_map(|(_, mount_point)| CGROUPS.iter().map(move |name| mount_point.join(name)))
         .filter(|cgroup| !cgroup.exists())
         .collect()
 }

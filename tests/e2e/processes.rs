@@ -1,0 +1,143 @@
+//! Programs run on the host: which of them are reported, and what they can do to a line.
+
+use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use sensor_tests::lab::{CONFIGURATION, Lab, unified_cgroups};
+use sensor_tests::record::Record;
+use sensor_tests::sensor::Sensor;
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("configured_tool_is_reported_and_other_programs_are_not", configured_tool),
+    ("arguments_beyond_the_bound_are_cut_and_said", long_arguments),
+    ("hostile_names_and_arguments_are_data_of_one_line", hostile_names),
+    ("connects_of_a_runtime_process_of_the_host_are_reported", runtime_connects),
+];
+
+/// Most bytes of arguments in a record.
+const ARGS_MAX: usize = 4096;
+
+/// A copy of a program under another path.
+fn copy(program: &str, path: &Path) -> Result<PathBuf> {
+    std::fs::copy(program, path).with_context(|| format!("cannot copy {program} to {}", path.display()))?;
+    Ok(path.to_owned())
+}
+
+fn run(program: &Path, arguments: &[impl AsRef<OsStr>]) -> Result<()> {
+    let status = Command::new(program).args(arguments).status()?;
+    ensure!(status.success(), "{} failed ({status})", program.display());
+    Ok(())
+}
+
+/// The exec whose first argument after the program is this.
+fn exec_with(sensor: &Sensor, argument: &str) -> Result<Record> {
+    sensor.wait(&format!("exec with {argument}"), |record| {
+        record.kind() == "exec" && record.args().get(1) == Some(&argument)
+    })
+}
+
+fn configured_tool(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start("watch:\n  runtimes: [harbourmaster]\n")?;
+    let other = copy("/bin/true", &lab.directory().join("stevedore"))?;
+    run(&other, &["unwatched"])?;
+    let tool = copy("/bin/true", &lab.directory().join("harbourmaster"))?;
+    run(&tool, &["watched"])?;
+    let exec = exec_with(&sensor, "watched")?;
+    ensure!(exec.is("exec", &[("exec.role", "tool"), ("process.comm", "harbourmaster")]), "{exec}");
+    ensure!(exec.text("process.exe") == tool.to_string_lossy(), "{exec}");
+    let own = std::process::id();
+    ensure!(exec.number("process.ppid") == Some(own.into()), "this test ran it: {exec}");
+    let recording = sensor.stop()?;
+    let unwatched = recording.of_kind("exec").find(|record| record.args().contains(&"unwatched"));
+    ensure!(unwatched.is_none(), "a program of the host that nobody asked for: {unwatched:?}");
+    Ok(())
+}
+
+fn long_arguments(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start("watch:\n  runtimes: [longshoreman]\n")?;
+    let tool = copy("/bin/true", &lab.directory().join("longshoreman"))?;
+    run(&tool, &["short".to_owned(), "x".repeat(1_000)])?;
+    run(&tool, &["long".to_owned(), "y".repeat(3_000), "z".repeat(3_000), "unseen".to_owned()])?;
+    let short = exec_with(&sensor, "short")?;
+    ensure!(short.at("quality.truncated").is_null(), "everything is in it: {short}");
+    ensure!(short.args()[2].len() == 1_000, "{short}");
+    let long = exec_with(&sensor, "long")?;
+    ensure!(long.at("quality.truncated") == true, "not all is in it: {long}");
+    ensure!(long.args()[2] == "y".repeat(3_000), "{long}");
+    let bytes: usize = long.args().iter().map(|argument| argument.len() + 1).sum();
+    ensure!((ARGS_MAX - 1..=ARGS_MAX + 1).contains(&bytes), "{bytes} bytes of arguments: {long}");
+    sensor.stop().map(drop)
+}
+
+/// Everything here is chosen by whoever attacks: the path of a program, its name, its arguments, the name of a cgroup. It
+/// comes out as the values of one object per line, or the harness fails to read the line.
+fn hostile_names(lab: &Lab) -> Result<()> {
+    const LOOKALIKE: &str = r#""}],"verdict":{"listed":true},"x":"\"#;
+    const FORGED: &str = "x\n{\"schema\":\"quaywatch/1\",\"kind\":\"finding\",\"id\":\"forged\"}\n";
+    const COLOURS: &str = "\u{1b}[2J\u{1b}]0;gone\u{7}\r\u{2028}\u{202e}";
+    let sensor = Sensor::start("watch:\n  runtimes: ['tool\"},{']\n")?;
+    let directory = lab.directory().join("a\nb\"c\\d");
+    std::fs::create_dir(&directory)?;
+    let tool = copy("/bin/true", &directory.join("tool\"},{"))?;
+    let invalid = OsString::from_vec(b"hostile\xff\xfe\xc3\x28\xed\xa0\x80".to_vec());
+    let arguments = ["marker", LOOKALIKE, FORGED, COLOURS].map(OsString::from);
+    run(&tool, &[&arguments[..], &[invalid, OsString::new()]].concat())?;
+
+    let exec = exec_with(&sensor, "marker")?;
+    ensure!(exec.text("process.exe") == tool.to_string_lossy(), "{exec}");
+    ensure!(exec.text("process.comm") == "tool\"},{", "{exec}");
+    let args = exec.args();
+    ensure!(args[2..5] == [LOOKALIKE, FORGED, COLOURS], "{exec}");
+    ensure!(args[5].starts_with("hostile\u{fffd}") && args[6..] == [""], "{exec}");
+    ensure!(exec.at("verdict").is_null(), "{exec}");
+
+    // A cgroup that is called like a container's, below one whose name looks like JSON and is not UTF-8.
+    let id = "0123456789abcdef".repeat(4);
+    let parent = unified_cgroups()?.join(OsStr::from_bytes(b"{\"kind\":\"finding\"}\xff\\"));
+    let cgroup = parent.join(format!("docker-{id}.scope"));
+    std::fs::create_dir(&parent)?;
+    let made = std::fs::create_dir(&cgroup);
+    let removed = made.and_then(|()| std::fs::remove_dir(&cgroup));
+    std::fs::remove_dir(&parent)?;
+    removed?;
+    let created = sensor.wait("container created", |record| record.is_container("created", &id))?;
+    let path = created.text("container.cgroup");
+    ensure!(path.starts_with("/{\"kind\":\"finding\"}\u{fffd}\\/docker-"), "{created}");
+
+    let recording = sensor.stop()?;
+    ensure!(recording.of_kind("finding").next().is_none(), "a line was forged");
+    Ok(())
+}
+
+fn runtime_connects(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port().to_string();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let closed = free.local_addr()?.port().to_string();
+    drop(free);
+    // A client that talks to anything at all is a runtime process; one of another name is nobody's business.
+    let client = copy("/usr/bin/curl", &lab.directory().join("crictl"))?;
+    for program in [client.as_path(), Path::new("/usr/bin/curl")] {
+        for port in [&port, &closed] {
+            let url = format!("http://127.0.0.1:{port}/");
+            Command::new(program).args(["--silent", "--max-time", "1", &url]).status()?;
+        }
+    }
+    for (port, result) in [(&port, "established"), (&closed, "refused")] {
+        let fields =
+            [("net.peer.port", port.as_str()), ("connect.result", result), ("process.comm", "crictl")];
+        let connect = sensor.wait_is("connect", &fields)?;
+        ensure!(connect.is("connect", &[("net.direction", "outbound")]), "{connect}");
+    }
+    let recording = sensor.stop()?;
+    let other = recording.of_kind("connect").find(|record| record.text("process.comm") == "curl");
+    ensure!(other.is_none(), "a connect of an ordinary process of the host: {other:?}");
+    Ok(())
+}
