@@ -13,6 +13,7 @@ mod command;
 #[path = "../../sensor-user/build/toolchain.rs"]
 mod detection;
 mod exit;
+mod fuzz;
 mod lint;
 mod packages;
 mod run;
@@ -45,6 +46,7 @@ enum Command {
     Bless(bless::Options),
     Schema(schema::Options),
     VmTest(vm_test::Options),
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Bless(options) => bless::run(&options),
         Command::Schema(options) => schema::run(&options),
         Command::VmTest(options) => vm_test::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 /// Directories that hold nothing written by hand.
-const SKIPPED: &[&str] = &["target", ".git"];
+const SKIPPED: &[&str] = &["target", ".git", "corpus", "artifacts"];
 
 /// Every file below `root` with one of the extensions, in a fixed order, as paths relative to `root`.
 pub fn files(root: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::command::{self, say};
 use crate::exit::Reported;
 use crate::summary::Tally;
-use crate::{lint, run, setup, system, tidy, vm_test};
+use crate::{fuzz, lint, run, setup, system, tidy, vm_test};
 
 /// Installs what is missing, then builds, lints and runs every test, end-to-end tests included; needs root.
 #[derive(Args)]
@@ -52,9 +52,11 @@ const SUITES: &[Suite] = &[
 
 /// Name of the suite that is no `cargo test`: the oldest, a middle and the newest kernel of `cargo xtask vm-test`.
 const KERNELS: &str = "kernels";
+/// Name of the other one that is none: `cargo xtask fuzz`.
+const FUZZ: &str = "fuzz";
 
 fn suite_names() -> clap::builder::PossibleValuesParser {
-    clap::builder::PossibleValuesParser::new(SUITES.iter().map(|suite| suite.name).chain([KERNELS]))
+    clap::builder::PossibleValuesParser::new(SUITES.iter().map(|suite| suite.name).chain([KERNELS, FUZZ]))
 }
 
 /// Runs the subcommand. The last line it prints is the sum of all suites.
@@ -86,6 +88,10 @@ pub fn run(options: &Options) -> Result<()> {
                 report.counted(KERNELS, vm_test::test(binary));
             }
         }
+    }
+    if is_wanted(FUZZ) {
+        say(format!("suite {FUZZ}"));
+        report.counted(FUZZ, fuzz::test());
     }
     report.finish()
 }
