@@ -26,17 +26,18 @@ pub fn engine() -> Engine {
         policy: Policy { ports: vec![(2375, Service::Docker)], ..Policy::default() },
         merge_window_ns: WINDOW_NS,
         hold_ns: 5 * WINDOW_NS,
+        canary_interval_ns: None,
     });
-    engine.handle_ready(at(0), Vec::new(), Vec::new());
+    engine.handle_ready(at(0));
     engine
 }
 
-/// Takes everything the engine has to say and checks each line. Returns how many facts there were.
+/// Takes everything the engine has to say and checks each line. Returns the last of it.
 ///
 /// # Panics
 /// When a line is not what the output's contract says.
-pub fn check_outputs(engine: &mut Engine) -> usize {
-    let mut facts = 0;
+pub fn check_outputs(engine: &mut Engine) -> Option<Output> {
+    let mut last = None;
     let mut line = Vec::new();
     while let Some(output) = engine.next_output() {
         line.clear();
@@ -45,11 +46,11 @@ pub fn check_outputs(engine: &mut Engine) -> usize {
         if let Output::Fact { fact, .. } = &output {
             let read = wire::decode(&line).expect("a replay reads what was written");
             assert_eq!(read, Recorded::Fact(Box::new(fact.clone())), "a replay sees the same fact");
-            facts += 1;
         }
+        last = Some(output);
     }
     while engine.next_request().is_some() {}
-    facts
+    last
 }
 
 /// One line, one JSON object, no control character, and not longer than what a replay reads.

@@ -6,8 +6,8 @@ use libfuzzer_sys::fuzz_target;
 use sensor_common::ABI_VERSION;
 use sensor_common::counters::Fate;
 use sensor_common::record::{
-    AcceptRecord, CgroupRecord, CloseRecord, ConnectRecord, ExecRecord, ExitRecord, ForkRecord,
-    ListenerRecord, RecordHeader, RecordKind, Ring,
+    AcceptRecord, AcceptTaskRecord, CgroupRecord, CloseRecord, ConnectRecord, ExecRecord, ExitRecord,
+    FileOpenRecord, ForkRecord, ListenerRecord, RecordHeader, RecordKind, Ring, SocketConnectRecord,
 };
 use sensor_core::decode::{decode, kind_of};
 use sensor_core::engine::Output;
@@ -36,6 +36,9 @@ fn fixed_len(kind: RecordKind) -> usize {
         RecordKind::Exit => size_of::<ExitRecord>(),
         RecordKind::Fork => size_of::<ForkRecord>(),
         RecordKind::CgroupMkdir | RecordKind::CgroupRmdir => size_of::<CgroupRecord>(),
+        RecordKind::SocketConnect => size_of::<SocketConnectRecord>(),
+        RecordKind::FileOpen => size_of::<FileOpenRecord>(),
+        RecordKind::AcceptTask => size_of::<AcceptTaskRecord>(),
     }
 }
 
@@ -77,14 +80,7 @@ fuzz_target!(|steps: Vec<Step<'_>>| {
         engine.handle_record(ring, &bytes);
     }
     engine.finish(at(u64::MAX / 4), &counters);
-    let mut last = None;
-    let mut line = Vec::new();
-    while let Some(output) = engine.next_output() {
-        line.clear();
-        quaywatch::wire::encode(&output, &mut line);
-        last = Some(output);
-    }
-    let Some(Output::Health { health, .. }) = last else { panic!("health is last") };
+    let Some(Output::Health { health, .. }) = check_outputs(&mut engine) else { panic!("health is last") };
     assert_eq!(health.undecodable, undecodable);
     for balance in &health.balance {
         assert_eq!(balance.produced, balance.received + balance.lost + balance.suppressed);
