@@ -39,11 +39,15 @@ pub enum Event {
     Resumed = 4,
     /// Likewise, but there was no room on the ring.
     ResumedLost = 5,
+    /// Like [`Event::Resumed`], but on the bulk ring: the budget for them was spent.
+    ResumedOnBulk = 6,
+    /// Likewise, but there was no room on the bulk ring.
+    ResumedOnBulkLost = 7,
 }
 
 impl Event {
     /// Number of events.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 8;
     /// Every event, in index order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::UntrackedConnection,
@@ -52,6 +56,8 @@ impl Event {
         Self::UntrackedProcess,
         Self::Resumed,
         Self::ResumedLost,
+        Self::ResumedOnBulk,
+        Self::ResumedOnBulkLost,
     ];
 }
 

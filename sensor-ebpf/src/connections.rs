@@ -11,7 +11,7 @@ use core::arch::asm;
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use sensor_common::counters::Event;
-use sensor_common::record::{CgroupId, Direction, TaskId};
+use sensor_common::record::{CgroupId, Direction, Ring, TaskId};
 
 use crate::kernel::{Direct, Sock};
 use crate::maps::{ACCEPTED, CONNECTION_IDS, OUTBOUND, OUTBOUND_PORTS, OUTBOUND_PORTS_LEN};
@@ -83,8 +83,8 @@ pub fn withhold_inbound(sock: Sock<Direct>, opened_ns: u64) -> bool {
 
 /// What is known of an accepted connection that ends.
 pub enum Ended {
-    /// Its accept was reported.
-    Reported(Accepted),
+    /// Its accept was reported, on this ring.
+    Reported(Accepted, Ring),
     /// Its accept was withheld; established at this time.
     Withheld(u64),
     /// It is older than the sensor.
@@ -99,17 +99,29 @@ const WITHHELD: u64 = 0;
 pub fn end_inbound(sock: Sock<Direct>) -> Ended {
     if Sock::has_number() {
         // Somebody else may have asked for the number of a socket that we have not reported.
-        if let Some(since_ns) = Mark::find(sock.address()).and_then(Mark::take) {
-            return Ended::Withheld(since_ns);
+        let mut ring = Ring::Management;
+        if let Some(mark) = Mark::find(sock.address()) {
+            ring = mark.ring();
+            if let Some(since_ns) = mark.take() {
+                return Ended::Withheld(since_ns);
+            }
         }
         let conn = sock.number();
-        return if conn == 0 { Ended::Unknown } else { Ended::Reported(Accepted { conn, opened_ns: 0 }) };
+        return if conn == 0 {
+            Ended::Unknown
+        } else {
+            Ended::Reported(Accepted { conn, opened_ns: 0 }, ring)
+        };
     }
     // SAFETY: nobody but the owner of the socket touches its entry.
     let Some(accepted) = unsafe { ACCEPTED.get(sock.key()) }.copied() else { return Ended::Unknown };
     // Fails only when somebody else has removed it, and nobody else removes.
     let _ = ACCEPTED.remove(sock.key());
-    if accepted.conn == WITHHELD { Ended::Withheld(accepted.opened_ns) } else { Ended::Reported(accepted) }
+    if accepted.conn == WITHHELD {
+        Ended::Withheld(accepted.opened_ns)
+    } else {
+        Ended::Reported(accepted, Ring::Management)
+    }
 }
 
 /// Returns a number that no other connection of this run has.

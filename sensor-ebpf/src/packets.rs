@@ -67,10 +67,7 @@ fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16) {
     if has_request && let Some(since_ns) = mark.take() {
         // SAFETY: the context is a packet's.
         let conn = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-        if !resume(sock, port, conn, since_ns, now()) {
-            // The next packet or the end of the connection may find the budget in a better state.
-            mark.put_back(since_ns);
-        }
+        mark.note_ring(resume(sock, port, conn, since_ns, now()));
     }
 }
 

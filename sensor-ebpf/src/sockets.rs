@@ -225,7 +225,8 @@ fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
             report_connect(sock, connection, now(), ConnectStage::Failed, sock.error());
         } else {
             let opened = Accepted { conn: connection.conn, opened_ns: connection.since_ns };
-            report_close(sock, &tcp, Direction::Outbound, opened, &connection.task, connection.cgroup);
+            let Outbound { task, cgroup, .. } = connection;
+            report_close(Ring::Bulk, sock, &tcp, Direction::Outbound, opened, task, *cgroup);
         }
         end_outbound(sock);
         return Ok(());
@@ -235,27 +236,28 @@ fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
     if flags & port_flags::TRACKED == 0 || old == SYN_SENT || old == SYN_RECV {
         return Ok(());
     }
-    let opened = match end_inbound(sock) {
-        Ended::Reported(opened) => opened,
+    let (opened, ring) = match end_inbound(sock) {
+        Ended::Reported(opened, ring) => (opened, ring),
         Ended::Unknown if flags & port_flags::WATCHED != 0 => return Err(Event::UnknownClose),
         Ended::Unknown => return Ok(()),
         Ended::Withheld(opened_ns) => {
             let conn = inbound_id(sock);
             // Whoever has sent a request is reported, at the latest now.
-            if tcp.bytes_in() == 0 || !resume(sock, tcp.local_port(), conn, opened_ns, now()) {
+            if tcp.bytes_in() == 0 {
                 count_suppressed(Ring::Management, RecordKind::Close);
                 return Ok(());
             }
-            Accepted { conn, opened_ns }
+            (Accepted { conn, opened_ns }, resume(sock, tcp.local_port(), conn, opened_ns, now()))
         }
     };
     let nobody = TaskId { pid: 0, uid: 0, start_ns: 0, comm: [0; 16] };
-    report_close(sock, &tcp, Direction::Inbound, opened, &nobody, sock.cgroup_id());
+    report_close(ring, sock, &tcp, Direction::Inbound, opened, &nobody, sock.cgroup_id());
     Ok(())
 }
 
 #[inline(always)]
 fn report_close(
+    ring: Ring,
     sock: Sock<Direct>,
     tcp: &Tcp,
     direction: Direction,
@@ -263,10 +265,6 @@ fn report_close(
     task: &TaskId,
     cgroup: CgroupId,
 ) {
-    let ring = match direction {
-        Direction::Inbound => Ring::Management,
-        Direction::Outbound => Ring::Bulk,
-    };
     emit::<CloseRecord>(ring, RecordKind::Close, now(), |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {

@@ -16,10 +16,15 @@ use crate::emit::{count_event, submit};
 use crate::flood::{Account, Budget, Count, PeerKey};
 use crate::kernel::{Direct, Sock};
 
-/// Boot clock of establishment, by socket; 0 once it was reported. The kernel bounds it by the number of sockets and frees
+/// Boot clock of establishment, by socket; [`REPORTED`] or [`REPORTED_ON_BULK`] once it was reported. The kernel bounds it by the number of sockets and frees
 /// it with the socket.
 #[btf_map]
 static WITHHELD: SkStorage<u64> = SkStorage::new();
+
+/// In place of a time: the accept was reported on the management ring.
+const REPORTED: u64 = 0;
+/// In place of a time: the accept was reported on the bulk ring.
+const REPORTED_ON_BULK: u64 = 1;
 
 /// `BPF_SK_STORAGE_GET_F_CREATE`.
 const CREATE: u64 = 1;
@@ -53,36 +58,53 @@ impl Mark {
         if value.is_null() { None } else { Some(Self(value.cast())) }
     }
 
-    /// Takes the time of establishment away, so that nobody else reports the connection; `None` when it is gone.
+    /// Takes the time of establishment away, so that nobody else reports the connection; `None` when it was reported.
     #[inline(always)]
     pub fn take(self) -> Option<u64> {
         // SAFETY: points to the value. Between the load and the store nobody else takes it but in the same moment: the
         // packet that brings data and the end of the connection.
         unsafe {
             let since_ns = *self.0;
-            *self.0 = 0;
-            if since_ns == 0 { None } else { Some(since_ns) }
+            if since_ns <= REPORTED_ON_BULK {
+                return None;
+            }
+            *self.0 = REPORTED;
+            Some(since_ns)
         }
     }
 
-    /// Puts it back.
+    /// Notes the ring that the connection was reported on.
     #[inline(always)]
-    pub fn put_back(self, since_ns: u64) {
+    pub fn note_ring(self, ring: Ring) {
+        let value = match ring {
+            Ring::Management => REPORTED,
+            Ring::Bulk => REPORTED_ON_BULK,
+        };
         // SAFETY: points to the value.
-        unsafe { *self.0 = since_ns };
+        unsafe { *self.0 = value };
+    }
+
+    /// The ring that a reported connection was reported on.
+    #[inline(always)]
+    pub fn ring(self) -> Ring {
+        // SAFETY: points to the value.
+        if unsafe { *self.0 } == REPORTED_ON_BULK { Ring::Bulk } else { Ring::Management }
     }
 }
 
-/// Reports a withheld accept after all, unless too many of this peer or this port are; says whether it did.
+/// Reports a withheld accept after all and says on which ring. Beyond the budget for them it is the bulk ring: a request
+/// is never withheld, but a flood of them displaces no management record.
 #[inline(always)]
-pub fn resume(sock: Sock<Direct>, local_port: u16, conn: u64, since_ns: u64, now: u64) -> bool {
+pub fn resume(sock: Sock<Direct>, local_port: u16, conn: u64, since_ns: u64, now: u64) -> Ring {
     let key = PeerKey::new(sock.peer_addr(), sock.netns(), local_port);
-    let Some(account) = Account::of(&key, now) else { return false };
-    if !account.charge(Budget::Requests, now) {
-        return false;
+    let mut ring = Ring::Bulk;
+    if let Some(account) = Account::of(&key, now) {
+        account.count(Count::Resumed);
+        if account.charge(Budget::Requests, now) {
+            ring = Ring::Management;
+        }
     }
-    account.count(Count::Resumed);
-    let submitted = submit::<AcceptRecord>(Ring::Management, RecordKind::Accept, since_ns, |record| {
+    let submitted = submit::<AcceptRecord>(ring, RecordKind::Accept, since_ns, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             (*record).conn = conn;
@@ -90,6 +112,11 @@ pub fn resume(sock: Sock<Direct>, local_port: u16, conn: u64, since_ns: u64, now
             sock.ends(local_port, &raw mut (*record).ends);
         }
     });
-    count_event(if submitted { Event::Resumed } else { Event::ResumedLost });
-    true
+    count_event(match (ring, submitted) {
+        (Ring::Management, true) => Event::Resumed,
+        (Ring::Management, false) => Event::ResumedLost,
+        (Ring::Bulk, true) => Event::ResumedOnBulk,
+        (Ring::Bulk, false) => Event::ResumedOnBulkLost,
+    });
+    ring
 }

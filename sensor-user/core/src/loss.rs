@@ -188,7 +188,7 @@ const fn loss_name(event: Event) -> Option<&'static str> {
         // not entered is counted as an untracked connection when that happens.
         Event::UnknownClose => None,
         // They are in the counts of the records.
-        Event::Resumed | Event::ResumedLost => None,
+        Event::Resumed | Event::ResumedLost | Event::ResumedOnBulk | Event::ResumedOnBulkLost => None,
     }
 }
 

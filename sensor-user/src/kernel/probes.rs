@@ -330,14 +330,22 @@ impl Probes {
     }
 }
 
-/// Moves the accepts that were withheld at first from that fate to the one they found later.
+/// Moves the accepts that were withheld at first from that fate to the one they found later, on the ring they came to.
 fn move_resumed(counters: &mut KernelCounters) {
-    let [submitted, lost] = [Event::Resumed, Event::ResumedLost].map(|event| counters.events[event as usize]);
-    let accepts = &mut counters.records[Ring::Management as usize][RecordKind::Accept as usize];
-    accepts[Fate::Submitted as usize] += submitted;
-    accepts[Fate::Lost as usize] += lost;
-    let suppressed = &mut accepts[Fate::Suppressed as usize];
-    *suppressed = suppressed.saturating_sub(submitted + lost);
+    let rings = [
+        (Ring::Management, [Event::Resumed, Event::ResumedLost]),
+        (Ring::Bulk, [Event::ResumedOnBulk, Event::ResumedOnBulkLost]),
+    ];
+    for (ring, events) in rings {
+        let [submitted, lost] = events.map(|event| counters.events[event as usize]);
+        let accepts = &mut counters.records[ring as usize][RecordKind::Accept as usize];
+        accepts[Fate::Submitted as usize] += submitted;
+        accepts[Fate::Lost as usize] += lost;
+        // Withheld they are on the ring that they were meant for.
+        let withheld = &mut counters.records[Ring::Management as usize][RecordKind::Accept as usize];
+        let suppressed = &mut withheld[Fate::Suppressed as usize];
+        *suppressed = suppressed.saturating_sub(submitted + lost);
+    }
 }
 
 /// Reads items until the end or until [`WALK_MAX`] are kept.
@@ -437,8 +445,12 @@ mod tests {
         counters.records[0][RecordKind::Accept as usize] = [10, 1, 100];
         counters.events[Event::Resumed as usize] = 7;
         counters.events[Event::ResumedLost as usize] = 2;
+        counters.events[Event::ResumedOnBulk as usize] = 20;
+        counters.events[Event::ResumedOnBulkLost as usize] = 30;
         move_resumed(&mut counters);
-        assert_eq!(counters.records[0][RecordKind::Accept as usize], [17, 3, 91]);
+        let accepts = |ring: Ring| counters.records[ring as usize][RecordKind::Accept as usize];
+        assert_eq!(accepts(Ring::Management), [17, 3, 41]);
+        assert_eq!(accepts(Ring::Bulk), [20, 30, 0]);
     }
 
     #[test]

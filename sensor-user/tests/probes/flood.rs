@@ -198,20 +198,35 @@ fn without_the_packet_hook_a_request_is_reported_when_its_connection_ends() {
 }
 
 #[test]
-fn too_many_requests_of_one_peer_are_withheld_too() {
+fn requests_beyond_their_budget_are_reported_on_the_other_ring_and_none_is_withheld() {
     const CONNECTIONS: u64 = 30;
-    let site = Site::new(4, true);
-    for _ in 0..CONNECTIONS {
-        let (mut client, server) = site.connect(PEER);
-        client.write_all(b"request").expect("send");
-        drop((client, server));
+    for packets in [true, false] {
+        let site = Site::new(4, packets);
+        let begun = Instant::now();
+        for _ in 0..CONNECTIONS {
+            let (mut client, server) = site.connect(PEER);
+            client.write_all(b"r").expect("send");
+            drop((server, client));
+        }
+        site.settle();
+        let refilled = 2 * (begun.elapsed().as_secs() + 1);
+        let (port, _) = site.counted();
+        let outcome = site.finish();
+        let [submitted, lost, suppressed] = fates(&outcome, RecordKind::Accept);
+        assert_eq!((lost, suppressed), (0, 0));
+        assert!(
+            (8..=8 + refilled).contains(&submitted),
+            "a burst of accepts and of requests, not {submitted}"
+        );
+        let of_bulk = |kind: RecordKind| outcome.counters.records[Ring::Bulk as usize][kind as usize];
+        let beyond = CONNECTIONS - submitted;
+        assert_eq!(of_bulk(RecordKind::Accept), [beyond, 0, 0]);
+        assert_eq!(accepts_from(&outcome, PEER).len() as u64, CONNECTIONS);
+        // The end goes where the beginning went.
+        assert_eq!(fates(&outcome, RecordKind::Close), [submitted, 0, 0]);
+        assert_eq!(of_bulk(RecordKind::Close), [beyond, 0, 0]);
+        assert_eq!(port.counts.withheld, port.counts.resumed);
     }
-    site.settle();
-    let outcome = site.finish();
-    let [submitted, lost, suppressed] = fates(&outcome, RecordKind::Accept);
-    assert_eq!((submitted + suppressed, lost), (CONNECTIONS, 0));
-    assert!((8..=12).contains(&submitted), "a burst of accepts and one of requests, not {submitted}");
-    assert_eq!(fates(&outcome, RecordKind::Close), [submitted, 0, suppressed]);
 }
 
 #[test]
