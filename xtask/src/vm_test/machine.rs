@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::kernels::Image;
 use super::matrix::Machine;
@@ -19,25 +19,26 @@ const CPU: &str = "max,-cx16,-la57";
 const MEMORY: &str = "768M";
 /// A boot and all stages take a sixth of this on an idle machine.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
-/// A machine that hangs or panics is given another try; one that gives a verdict is believed.
+/// A machine that hangs or panics is given another try; one that reports a failed row is believed, whatever its end.
 const ATTEMPTS: u32 = 2;
 const POLL: Duration = Duration::from_millis(50);
 
-/// Boots a machine, waits until it is off, and reads what it reported. Console and report stay in `directory`.
+/// Boots a machine, waits until it is off, and reads what it reported: an attempt that came to the end of its stages, or
+/// the first one with a failed row. Console and report stay in `directory`.
 ///
 /// # Errors
-/// When QEMU cannot be started, or no attempt came to the end of its stages; with the end of the last console.
+/// When QEMU cannot be started, or every attempt ended early and without a failed row; with the end of the last console.
 pub fn run(machine: &Machine, image: &Image, initramfs: &Path, directory: &Path) -> Result<Report> {
     let mut last = None;
     for attempt in 1..=ATTEMPTS {
         let files = Files::new(directory, machine, attempt);
-        match boot(machine, image, initramfs, &files) {
-            Ok(report) => return Ok(report),
-            Err(error) => {
-                command::say(format!("{machine}, attempt {attempt}: {error:#}"));
-                last = Some(error);
-            }
+        let (report, ended) = boot(machine, image, initramfs, &files)?;
+        let Err(error) = ended else { return Ok(report) };
+        command::say(format!("{machine}, attempt {attempt}: {error:#}"));
+        if report.has_failed() {
+            return Ok(report);
         }
+        last = Some(error);
     }
     Err(last.expect("invariant: there is at least one attempt"))
 }
@@ -55,7 +56,8 @@ impl Files {
     }
 }
 
-fn boot(machine: &Machine, image: &Image, initramfs: &Path, files: &Files) -> Result<Report> {
+/// Boots a machine once: what it reported, and whether it ended as it should.
+fn boot(machine: &Machine, image: &Image, initramfs: &Path, files: &Files) -> Result<(Report, Result<()>)> {
     let mut command = Command::new(QEMU);
     command
         .args(["-accel", "tcg", "-cpu", CPU, "-m", MEMORY, "-smp", "1"])
@@ -75,13 +77,13 @@ fn boot(machine: &Machine, image: &Image, initramfs: &Path, files: &Files) -> Re
     let outcome = wait(child, started);
     let text = fs::read(&files.report).unwrap_or_default();
     let report = Report::parse(&String::from_utf8_lossy(&text), started.elapsed())?;
-    if !report.complete {
-        let why =
-            outcome.err().map_or_else(|| "it ended before its stages did".to_owned(), |e| format!("{e:#}"));
-        bail!("{why}; its console ends with:\n{}", end_of(&files.console));
-    }
-    outcome?;
-    Ok(report)
+    let ended = match outcome {
+        Ok(()) if report.complete => return Ok((report, Ok(()))),
+        Ok(()) => anyhow!("it ended before its stages did"),
+        Err(error) => error,
+    };
+    let ended = anyhow!("{ended:#}; its console ends with:\n{}", end_of(&files.console));
+    Ok((report, Err(ended)))
 }
 
 /// The kernel command line; the last two are for the guest.

@@ -52,6 +52,12 @@ impl Report {
         }
         Ok(report)
     }
+
+    /// Whether a row was not as it should be, which no other attempt takes back.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.rows.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
+    }
 }
 
 fn read_outcome(name: &str, detail: &str) -> Result<Outcome> {
@@ -90,6 +96,13 @@ mod tests {
         assert!(!parse("kernel\t5.10\nrow\taccept\tseen\t\nrow\tclo").expect("sound").complete);
         assert!(!parse("kernel\t5.10\nend").expect("sound").complete);
         assert!(!parse("").expect("sound").complete);
+    }
+
+    #[test]
+    fn a_failed_row_counts_in_a_report_that_is_not_complete() {
+        let failed = parse("kernel\t5.10\nrow\taccept\tfailed\tanother port\nrow\tclo").expect("sound");
+        assert!(failed.has_failed() && !failed.complete);
+        assert!(!parse("row\taccept\tseen\t\nrow\tfile\tseen-by\tfailed\n").expect("sound").has_failed());
     }
 
     #[test]
