@@ -29,6 +29,8 @@ const fn right(bit: u32, name: &'static str, purpose: &'static str, required: bo
 
 /// Includes [`RIGHTS`] `CAP_BPF` and `CAP_PERFMON`, which were split off it.
 const CAP_SYS_ADMIN: u32 = 21;
+/// With it the sensor raises its own limit of locked memory.
+const CAP_SYS_RESOURCE: u32 = 24;
 
 const RIGHTS: &[Right] = &[
     right(39, "CAP_BPF", "loads the probes and their maps", true),
@@ -48,9 +50,10 @@ pub fn checks(roots: &Roots) -> Vec<Check> {
         lockdown(line(&roots.host_path("sys/kernel/security/lockdown")).as_deref()),
         modules(line(&roots.host_path(security_modules::PATH)).as_deref()),
     ];
-    checks.extend(capabilities(&text(&roots.proc.join("self/status"))));
+    let effective = effective_capabilities(&text(&roots.proc.join("self/status")));
+    checks.extend(capabilities(effective));
     if version(&release) < FIRST_WITHOUT_MEMLOCK {
-        checks.push(memlock(&text(&roots.proc.join("self/limits"))));
+        checks.push(memlock(&text(&roots.proc.join("self/limits")), effective));
     }
     let mounts = text(&roots.proc.join("self/mountinfo"));
     checks.extend(file_systems(&mounts));
@@ -131,10 +134,15 @@ fn modules(list: Option<&str>) -> Check {
     }
 }
 
-/// `status` is `/proc/self/status`.
-fn capabilities(status: &str) -> Vec<Check> {
-    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let Some(effective) = field("CapEff:").and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
+/// The bits of the effective capabilities; `status` is `/proc/self/status`.
+fn effective_capabilities(status: &str) -> Option<u64> {
+    let digits = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(digits.trim(), 16).ok()
+}
+
+/// `effective` is `None` when it cannot be read.
+fn capabilities(effective: Option<u64>) -> Vec<Check> {
+    let Some(effective) = effective else {
         return vec![Check::note("capabilities", "not known: procfs cannot be read", Some("mount procfs"))];
     };
     let has = |bit: u32| effective & (1 << bit) != 0;
@@ -153,8 +161,11 @@ fn capabilities(status: &str) -> Vec<Check> {
 }
 
 /// `limits` is `/proc/self/limits`: the name, then soft and hard limit.
-fn memlock(limits: &str) -> Check {
+fn memlock(limits: &str, effective: Option<u64>) -> Check {
     let name = "locked memory";
+    if effective.is_some_and(|effective| effective & (1 << CAP_SYS_RESOURCE) != 0) {
+        return Check::ok(name, "CAP_SYS_RESOURCE raises the limit");
+    }
     let soft = limits.lines().find_map(|line| {
         line.strip_prefix("Max locked memory")?.split_ascii_whitespace().next().map(str::to_owned)
     });
@@ -331,6 +342,10 @@ mod tests {
             "proc/self/limits",
             "Max locked memory         65536                65536                bytes\n",
         ));
+        let (_keep, roots) = host(&files);
+        expect(&checks(&roots), "locked memory", Good, "");
+        let without_resource = "CapEff:\t000001fffeffffff\n";
+        files[1].1 = without_resource;
         let (_keep, roots) = host(&files);
         expect(&checks(&roots), "locked memory", Missing, "LimitMEMLOCK");
         let (_keep, roots) = host(HEALTHY);
