@@ -133,6 +133,9 @@ pub const FANOTIFY: &str = "fanotify";
 /// Added to a cost where it is a canary that tells.
 const SILENT: &str = "the hook is in place and does not report the sensor's own canary";
 
+/// Why a capability is not live while a hook that is in place has never reported a canary.
+const UNPROVED: &str = "not proved yet";
+
 /// What a capability lacks for a cause other than its hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -233,10 +236,10 @@ impl CoverageLedger {
 
     fn assess(&self, capability: Capability, canaries: &Canaries) -> Assessment {
         let mut state = CoverageState::Live;
-        let mut since = None;
+        let mut silences: Vec<(CoverageState, Timestamp)> = Vec::new();
         let mut reasons: Vec<String> = Vec::new();
         let mut untested: Vec<String> = Vec::new();
-        let mut silent = false;
+        let mut unproved = false;
         for need in NEEDS.iter().filter(|need| need.capability == capability) {
             match need.what {
                 What::Hook(program) if self.is_attached(program) => continue,
@@ -258,13 +261,11 @@ impl CoverageLedger {
                 }
                 What::Sign(sign) if !self.is_attached(sign.program()) => continue,
                 What::Sign(sign) => match canaries.silent_since(sign) {
-                    Some(at) => {
-                        since = Some(since.map_or(at, |known: Timestamp| known.min(at)));
-                        silent = true;
-                    }
+                    Some(at) => silences.push((need.without, at)),
                     None => {
-                        let reason = canaries.untested(sign).filter(|reason| !untested.contains(reason));
-                        untested.extend(reason);
+                        unproved |= canaries.is_unproved(sign);
+                        let reason = canaries.failure(sign).map(|reason| format!("not tested: {reason}"));
+                        untested.extend(reason.filter(|reason| !untested.contains(reason)));
                         continue;
                     }
                 },
@@ -272,8 +273,12 @@ impl CoverageLedger {
             state = state.max(need.without);
             reasons.push(need.cost.to_owned());
         }
-        if silent {
+        if !silences.is_empty() {
             reasons.push(SILENT.to_owned());
+        }
+        if unproved {
+            state = state.max(Degraded);
+            reasons.push(UNPROVED.to_owned());
         }
         for gap in self.gaps.iter().filter(|gap| gap.capability == capability) {
             state = state.max(Degraded);
@@ -281,6 +286,8 @@ impl CoverageLedger {
         }
         reasons.extend(untested);
         let reason = (!reasons.is_empty()).then(|| Arc::from(reasons.join("; ")));
+        // What costs less than the state says nothing of when that began.
+        let since = silences.into_iter().filter(|(without, _)| *without == state).map(|(_, at)| at).min();
         Assessment { state, reason, since }
     }
 

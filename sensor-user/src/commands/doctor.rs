@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::{Roots, clock};
 
-/// Room for the canaries and whatever else happens within half a second.
+/// Room for the canaries and whatever else happens within the time of the trial.
 const RING_BYTES: u32 = 1 << 20;
 
 /// Looks at this host and prints what the sensor would see.
@@ -41,7 +41,7 @@ pub async fn doctor(args: &DoctorArgs, settings: &Settings) -> anyhow::Result<Ex
     })
 }
 
-/// Starts as `run` does, up to the ready record, and detaches again; at most half a second lies between.
+/// Starts as `run` does, up to the ready record, and detaches again; at most two seconds lie between.
 async fn attempt(roots: &Roots, settings: &Settings) -> anyhow::Result<(Health, Option<Vec<Listener>>)> {
     let mut settings = settings.clone();
     settings.rings.management_bytes = settings.rings.management_bytes.min(RING_BYTES);

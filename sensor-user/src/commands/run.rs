@@ -34,8 +34,8 @@ use crate::sources::files::FileWatch;
 use crate::sources::ring_buffer::RingSource;
 use crate::telemetry::LogLevel;
 
-/// How long the start waits for the first canaries.
-const PROOF_LIMIT: Duration = Duration::from_millis(500);
+/// How long the start waits for the first canaries; longer than a busy CPU may put a record off.
+const PROOF_LIMIT: Duration = Duration::from_millis(1500);
 /// How often it looks for them.
 const PROOF_STEP: Duration = Duration::from_millis(1);
 

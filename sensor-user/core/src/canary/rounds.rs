@@ -80,8 +80,14 @@ impl Canaries {
         }
     }
 
-    /// Takes a notice of the shell; `counters` are the latest known.
-    pub(crate) fn notice(&mut self, now: Timestamp, notice: CanaryNotice, counters: &KernelCounters) {
+    /// Takes a notice of the shell; `counters` are the latest known. Nothing is owed by a program that is not attached.
+    pub(crate) fn notice(
+        &mut self,
+        now: Timestamp,
+        notice: CanaryNotice,
+        counters: &KernelCounters,
+        is_attached: impl Fn(&str) -> bool,
+    ) {
         match notice {
             CanaryNotice::Begins(canary) => {
                 let act = canary.act();
@@ -90,7 +96,8 @@ impl Canaries {
                     self.hurried = false;
                 }
                 self.begun[act as usize] = true;
-                for sign in Sign::ALL.into_iter().filter(|sign| sign.act() == act) {
+                let owed = |sign: &Sign| sign.act() == act && is_attached(sign.program());
+                for sign in Sign::ALL.into_iter().filter(owed) {
                     let watch = &mut self.watches[sign as usize];
                     watch.expected = true;
                     watch.dropped_before = sign.dropped(counters);
@@ -209,23 +216,21 @@ impl Canaries {
         self.watches[sign as usize].silent
     }
 
-    /// Why nothing is known of a sign; `None` when something is, or when there are no canaries at all.
-    pub(crate) fn untested(&self, sign: Sign) -> Option<String> {
+    /// Why the act of a sign could not be done; `None` when it could, or when there are no canaries at all.
+    pub(crate) fn failure(&self, sign: Sign) -> Option<&str> {
         self.interval_ns?;
-        let watch = &self.watches[sign as usize];
-        match &self.failures[sign.act() as usize] {
-            Some(reason) => Some(format!("not tested: {reason}")),
-            None if watch.seen.is_none() && watch.silent.is_none() => Some("not tested yet".to_owned()),
-            None => None,
-        }
+        self.failures[sign.act() as usize].as_deref()
+    }
+
+    /// Whether a sign was never seen although nothing is known to keep its act from being done.
+    pub(crate) fn is_unproved(&self, sign: Sign) -> bool {
+        self.interval_ns.is_some()
+            && self.watches[sign as usize].seen.is_none()
+            && self.failures[sign.act() as usize].is_none()
     }
 
     /// Whether every sign was seen at least once that could be: its act could be done, and its program is in place.
     pub(crate) fn is_proved(&self, is_attached: impl Fn(&str) -> bool) -> bool {
-        Sign::ALL.into_iter().all(|sign| {
-            self.watches[sign as usize].seen.is_some()
-                || self.failures[sign.act() as usize].is_some()
-                || !is_attached(sign.program())
-        })
+        Sign::ALL.into_iter().all(|sign| !self.is_unproved(sign) || !is_attached(sign.program()))
     }
 }

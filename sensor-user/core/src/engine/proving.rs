@@ -41,7 +41,8 @@ impl Engine {
 
     /// Takes a notice of a round of canaries.
     pub fn handle_canary(&mut self, now: Timestamp, notice: CanaryNotice) {
-        self.canaries.notice(now, notice, self.loss.counters());
+        let is_attached = |program: &str| self.coverage.is_attached(program);
+        self.canaries.notice(now, notice, self.loss.counters(), is_attached);
         self.report_coverage(now, false);
     }
 

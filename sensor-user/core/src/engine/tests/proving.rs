@@ -187,11 +187,12 @@ fn the_ready_record_says_what_is_not_proved_yet() {
     proving.sensor.engine.handle_ready(at(proving.sensor.now));
     let ready = proving.healths();
     let execs = entry(&ready[0], Capability::Execs);
-    assert_eq!((execs.state, execs.reason.as_deref()), (CoverageState::Live, Some("not tested yet")));
+    assert_eq!((execs.state, execs.reason.as_deref()), (CoverageState::Degraded, Some("not proved yet")));
     assert_eq!(entry(&ready[0], Capability::Accepts).reason, None);
     proving.round(&[]);
     let proved = proving.healths();
-    assert_eq!(entry(&proved[0], Capability::Execs).reason, None);
+    let execs = entry(&proved[0], Capability::Execs);
+    assert_eq!((execs.state, execs.reason.as_deref()), (CoverageState::Live, None));
 }
 
 #[test]
@@ -256,6 +257,34 @@ fn every_sign_is_missed_by_the_capability_it_proves() {
         let health = proving.healths().pop().expect("a change");
         assert_eq!(entry(&health, capability).state, state, "{sign:?}");
     }
+}
+
+#[test]
+fn blindness_is_not_dated_by_a_sign_that_costs_less() {
+    let mut proving = Proving::ready();
+    proving.pass(INTERVAL_NS);
+    // The end of an accepted connection is missed from the start, accepts only later.
+    proving.miss(&[Sign::InboundClose]);
+    let seen = proving.sensor.now;
+    proving.round(&[Sign::InboundClose]);
+    proving.pass(INTERVAL_NS);
+    proving.healths();
+    proving.miss(&[Sign::Accept, Sign::InboundClose]);
+    let blind = proving.healths().pop().expect("a change");
+    let accepts = entry(&blind, Capability::Accepts);
+    assert_eq!(accepts.state, CoverageState::Blind);
+    assert!(accepts.since.boot_ns >= seen, "{accepts:?}");
+}
+
+#[test]
+fn nothing_is_owed_by_a_program_that_is_not_attached() {
+    let mut proving = Proving::ready();
+    proving.sensor.engine.handle_hooks(at(proving.sensor.now), hooks(&["cgroup_rmdir"]));
+    proving.healths();
+    proving.sensor.requests();
+    proving.miss(&[Sign::CgroupRemoved]);
+    assert_eq!(proving.healths(), []);
+    assert!(!proving.sensor.requests().contains(&Request::Reattach("cgroup_rmdir")));
 }
 
 #[test]
