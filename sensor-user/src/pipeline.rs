@@ -231,16 +231,27 @@ impl Pipeline {
         }
     }
 
-    /// Attaches a program anew and says how the hooks stand now.
+    /// Attaches a program anew and says how the hooks stand now, if that has changed.
     fn reattach(&mut self, program: &str) {
-        match self.probes.reattach(program) {
-            Ok(()) => warn!(program, "a hook did not report what it should and was attached again"),
+        let before = self.probes.hooks();
+        let result = self.probes.reattach(program);
+        let attached = matches!(result, Ok(true));
+        let is_news = attached || self.probes.hooks() != before;
+        match result {
+            Ok(true) => warn!(program, "a hook did not report what it should and was attached again"),
+            Ok(false) => debug!(program, "a hook that was never attached is not attached again"),
             Err(error) => {
                 let error = anyhow::Error::new(error);
-                error!(program, error = format!("{error:#}"), "a hook cannot be attached again");
+                if is_news {
+                    error!(program, error = format!("{error:#}"), "a hook cannot be attached again");
+                } else {
+                    debug!(program, error = format!("{error:#}"), "a hook still cannot be attached again");
+                }
             }
         }
-        self.engine.handle_hooks(clock::now(), all_hooks(&self.probes, &self.files));
+        if is_news {
+            self.engine.handle_hooks(clock::now(), all_hooks(&self.probes, &self.files));
+        }
     }
 
     fn walk_listeners(&mut self, now: Timestamp, walk: &mut ListenerWalk) {

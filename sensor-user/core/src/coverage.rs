@@ -158,6 +158,8 @@ struct Assessment {
 #[derive(Debug, Default)]
 pub(crate) struct CoverageLedger {
     hooks: Vec<Hook>,
+    /// Programs that were detached by others and are not in place again.
+    lost: Vec<&'static str>,
     gaps: Vec<Gap>,
     entries: Vec<Coverage>,
 }
@@ -166,6 +168,22 @@ impl CoverageLedger {
     /// Replaces what is known of the hooks.
     pub(crate) fn set_hooks(&mut self, hooks: Vec<Hook>) {
         self.hooks = hooks;
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.retain(|program| !self.is_in_use(program));
+        self.lost = lost;
+    }
+
+    /// Notes that somebody else has detached a program; returns whether that is news.
+    pub(crate) fn set_detached(&mut self, program: &'static str) -> bool {
+        if !self.lost.contains(&program) {
+            self.lost.push(program);
+        }
+        self.set_failed(program, "detached by another program")
+    }
+
+    /// Programs to be attached again.
+    pub(crate) fn lost(&self) -> &[&'static str] {
+        &self.lost
     }
 
     /// Notes that a hook that was in place does not work, as an iterator that fails when it is read; returns whether that
@@ -295,6 +313,12 @@ impl CoverageLedger {
     fn refusal(&self, program: &str) -> Option<String> {
         let hook = self.hooks.iter().find(|hook| &*hook.program == program)?;
         Some(format!("{}: {}", hook.name, hook.reason.as_ref()?))
+    }
+
+    /// Whether a program is in place, or another one stands in for it.
+    fn is_in_use(&self, program: &str) -> bool {
+        let used = |hook: &Hook| &*hook.program == program && hook.state != HookState::Unavailable;
+        self.hooks.iter().any(used)
     }
 
     /// An iterator is attached each time it runs; it counts as in place when its program is loaded.

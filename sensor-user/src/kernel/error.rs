@@ -142,6 +142,12 @@ impl KernelError {
         }
     }
 
+    /// Whether the kernel refused to attach a program because it is attached there already.
+    pub(super) fn is_in_place(&self) -> bool {
+        let Self::Refused { source: ProgramError::SyscallError(error), .. } = self else { return false };
+        matches!(error.io_error.raw_os_error(), Some(libc::EEXIST | libc::EBUSY))
+    }
+
     /// Explains a failure to load or attach a program.
     pub(super) fn from_program(hook: &'static str, error: ProgramError) -> Self {
         match error {

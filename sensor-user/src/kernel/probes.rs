@@ -129,11 +129,12 @@ impl Probes {
         self.programs.attached_state()
     }
 
-    /// Attaches a program anew; where the kernel refuses, the next one that has its feature. [`Self::hooks`] tells which.
+    /// Attaches a program anew that was attached before; where the kernel refuses, the next one that has its feature.
+    /// Returns whether it was attached; [`Self::hooks`] tells how all stand.
     ///
     /// # Errors
-    /// When a required hook cannot be attached. The others stay attached.
-    pub fn reattach(&mut self, program: &str) -> Result<(), KernelError> {
+    /// When the kernel refuses it; the next call tries again.
+    pub fn reattach(&mut self, program: &str) -> Result<bool, KernelError> {
         self.programs.reattach(program)
     }
 

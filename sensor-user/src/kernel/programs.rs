@@ -49,6 +49,8 @@ enum State {
     /// Loaded; an iterator needs no more.
     Loaded,
     Attached(Link),
+    /// It was attached and is no more, and why it could not be attached anew; that is tried again.
+    Lost(Arc<str>),
     /// Not in use, and why.
     Unusable(Arc<str>),
 }
@@ -100,15 +102,35 @@ impl Programs {
         result
     }
 
-    /// Attaches a program anew, whatever has become of its link; where the kernel refuses, another one with its feature.
+    /// Attaches a program anew that was attached before, whatever has become of its link; where the kernel refuses, another
+    /// one with its feature. Returns whether it was attached: one that never was is left alone.
     ///
     /// # Errors
-    /// When a required program cannot be attached.
-    pub(super) fn reattach(&mut self, program: &str) -> Result<(), KernelError> {
-        let attached = |entry: &&mut Entry| matches!(entry.state, State::Attached(_));
-        let of_name = self.entries.iter_mut().filter(|entry| entry.spec.program == program);
-        of_name.filter(attached).for_each(|entry| entry.state = State::Loaded);
-        self.attach()
+    /// When the kernel refuses it. It stays attached if it still is; otherwise the next call tries again.
+    pub(super) fn reattach(&mut self, program: &str) -> Result<bool, KernelError> {
+        let Some(index) = self.entries.iter().position(|entry| entry.spec.program == program) else {
+            return Ok(false);
+        };
+        let spec = self.entries[index].spec;
+        let old = match std::mem::replace(&mut self.entries[index].state, State::Loaded) {
+            State::Attached(link) => Some(link),
+            State::Lost(_) => None,
+            other => {
+                self.entries[index].state = other;
+                return Ok(false);
+            }
+        };
+        let (state, result) = renew(old, || self.link(spec));
+        let is_lost = matches!(state, State::Lost(_));
+        self.entries[index].state = state;
+        if is_lost && let Need::OneOf(feature) = spec.need {
+            self.attach()?;
+            if self.serves(feature) {
+                // The other one took its place.
+                self.entries[index].state = State::Loaded;
+            }
+        }
+        result.map(|()| true)
     }
 
     /// Whether a program with this feature is attached.
@@ -121,7 +143,8 @@ impl Programs {
     pub(super) fn attached_state(&self) -> Vec<(&'static str, bool)> {
         let links = self.entries.iter().filter_map(|entry| match &entry.state {
             State::Attached(link) => Some((entry.spec.program, link.is_attached())),
-            _ => None,
+            State::Lost(_) => Some((entry.spec.program, false)),
+            State::Loaded | State::Unusable(_) => None,
         });
         links.collect()
     }
@@ -142,7 +165,9 @@ impl Programs {
                 State::Attached(_) => (HookState::Attached, None),
                 State::Loaded if matches!(spec.attach, Attach::Iterator(_)) => (HookState::Attached, None),
                 State::Loaded => (HookState::Standby, None),
-                State::Unusable(reason) => (HookState::Unavailable, Some(reason.clone())),
+                State::Lost(reason) | State::Unusable(reason) => {
+                    (HookState::Unavailable, Some(reason.clone()))
+                }
             };
             Hook { name: spec.name.into(), program: spec.program.into(), state, reason }
         };
@@ -188,6 +213,26 @@ impl Programs {
             }
             _ => Link::attach(program).map_err(refused("bpf_raw_tracepoint_open")),
         }
+    }
+}
+
+/// Attaches a program anew before its old link is given up, so that it misses nothing in between; only where the kernel
+/// takes a program no more than once in its place, the old link goes first. Returns what has become of the program.
+fn renew(
+    mut old: Option<Link>,
+    mut link: impl FnMut() -> Result<Link, KernelError>,
+) -> (State, Result<(), KernelError>) {
+    let anew = match link() {
+        Err(error) if old.is_some() && error.is_in_place() => {
+            old = None;
+            link()
+        }
+        anew => anew,
+    };
+    match (anew, old.filter(Link::is_attached)) {
+        (Ok(link), _) => (State::Attached(link), Ok(())),
+        (Err(error), Some(old)) => (State::Attached(old), Err(error)),
+        (Err(error), None) => (State::Lost(error.to_string().into()), Err(error)),
     }
 }
 
@@ -296,6 +341,49 @@ mod tests {
             };
         }
         order
+    }
+
+    fn refusal(number: i32) -> KernelError {
+        let io_error = io::Error::from_raw_os_error(number);
+        let error = SyscallError { call: "bpf_raw_tracepoint_open", io_error };
+        KernelError::from_program("tp_btf/a", ProgramError::SyscallError(error))
+    }
+
+    /// Renews a link where the kernel answers so, call by call; returns also the number of calls.
+    fn renewed(old: Option<Link>, answers: &[Option<i32>]) -> (State, Result<(), KernelError>, usize) {
+        let mut calls = 0;
+        let (state, result) = renew(old, || {
+            calls += 1;
+            answers[calls - 1].map_or_else(|| Ok(Link::dummy()), |number| Err(refusal(number)))
+        });
+        (state, result, calls)
+    }
+
+    #[test]
+    fn a_program_is_attached_anew_before_or_after_its_old_link_as_the_kernel_wants() {
+        for in_place in [libc::EEXIST, libc::EBUSY] {
+            let (state, result, calls) = renewed(Some(Link::dummy()), &[Some(in_place), None]);
+            assert!(matches!(state, State::Attached(_)) && result.is_ok(), "{state:?}");
+            assert_eq!(calls, 2);
+        }
+        let (state, result, calls) = renewed(Some(Link::dummy()), &[None]);
+        assert!(matches!(state, State::Attached(_)) && result.is_ok(), "{state:?}");
+        assert_eq!(calls, 1);
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_attached_anew_is_lost_and_tried_again() {
+        for (old, answers) in [
+            (Some(Link::dummy()), &[Some(libc::EEXIST), Some(libc::ENOMEM)][..]),
+            (Some(Link::dummy()), &[Some(libc::EPERM)]),
+            (None, &[Some(libc::EBUSY)]),
+        ] {
+            let (state, result, calls) = renewed(old, answers);
+            assert!(matches!(state, State::Lost(_)) && result.is_err(), "{state:?}");
+            assert_eq!(calls, answers.len());
+        }
+        let (state, ..) = renewed(None, &[None]);
+        assert!(matches!(state, State::Attached(_)), "{state:?}");
     }
 
     fn alternatives() -> Vec<Entry> {

@@ -25,9 +25,10 @@ impl Engine {
         }
     }
 
-    /// Takes that somebody else has detached a program: told at once, and asked to be attached again.
+    /// Takes that somebody else has detached a program, as often as that is seen: told at once, and asked to be attached
+    /// again, then and at every round of canaries until it is.
     pub fn handle_detached(&mut self, now: Timestamp, program: &'static str) {
-        if self.coverage.set_failed(program, "detached by another program") {
+        if self.coverage.set_detached(program) {
             self.report_coverage(now, true);
             self.outbox.request(Request::Reattach(program));
         }
@@ -78,6 +79,9 @@ impl Engine {
         self.report_coverage(now, false);
         if judgement.run {
             self.outbox.request(Request::RunCanaries);
+            for program in self.coverage.lost() {
+                self.outbox.request(Request::Reattach(program));
+            }
         }
         for program in judgement.silent {
             self.outbox.request(Request::Reattach(program));

@@ -452,6 +452,32 @@ fn a_detached_hook_is_told_attached_again_and_told_again() {
 }
 
 #[test]
+fn a_hook_that_cannot_be_attached_again_is_tried_at_every_round() {
+    let mut proving = Proving::ready();
+    proving.sensor.engine.handle_detached(at(proving.sensor.now), "cgroup_rmdir");
+    proving.sensor.engine.handle_hooks(at(proving.sensor.now), hooks(&["cgroup_rmdir"]));
+    let told = proving.healths();
+    assert_eq!(
+        states_of(told.last().expect("a change")),
+        [(Capability::Containers, CoverageState::Degraded)]
+    );
+    assert_eq!(proving.sensor.requests(), [Request::Reattach("cgroup_rmdir")]);
+    for _ in 0..2 {
+        // The shell says so as often as it looks.
+        proving.sensor.engine.handle_detached(at(proving.sensor.now), "cgroup_rmdir");
+        proving.pass(INTERVAL_NS);
+        let retries = [Request::RunCanaries, Request::Reattach("cgroup_rmdir")];
+        assert_eq!(proving.sensor.requests(), retries);
+        proving.round(&[Sign::CgroupRemoved]);
+        proving.pass(SECOND);
+    }
+    assert_eq!(proving.healths(), [], "it is told once");
+    proving.sensor.engine.handle_hooks(at(proving.sensor.now), hooks(&[]));
+    proving.pass(INTERVAL_NS);
+    assert!(!proving.sensor.requests().contains(&Request::Reattach("cgroup_rmdir")));
+}
+
+#[test]
 fn several_times_of_blindness_end_in_a_record_each() {
     let mut proving = Proving::ready();
     proving.sensor.engine.handle_detached(at(proving.sensor.now), "inet_sock_set_state");
