@@ -81,12 +81,11 @@ impl Canaries {
         Ok(Self { notices, start: Some(start), thread })
     }
 
-    /// Asks for a round; while one is under way, for one more at most.
-    pub fn run(&self) {
-        if let Some(Err(TrySendError::Disconnected(()))) = self.start.as_ref().map(|start| start.try_send(()))
-        {
-            tracing::error!("the thread of the canaries has ended; coverage is not tested any more");
-        }
+    /// Asks for a round; while one is under way, for one more at most. Returns whether there is still somebody to do it.
+    #[must_use]
+    pub fn run(&self) -> bool {
+        let asked = self.start.as_ref().map(|start| start.try_send(()));
+        !matches!(asked, Some(Err(TrySendError::Disconnected(()))))
     }
 
     /// Waits for the next notice.
@@ -187,7 +186,7 @@ mod tests {
         // Not this program: a test binary takes the argument for the name of a test, of this one among others.
         let program = PathBuf::from("/bin/true");
         let mut canaries = Canaries::start_with(program, &roots, &Hierarchies::default(), loopback).unwrap();
-        canaries.run();
+        assert!(canaries.run());
         let mut begun = Vec::new();
         let failed = loop {
             match canaries.notices.blocking_recv().unwrap().1 {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sensor_core::canary::{Act, CanaryNotice};
 use sensor_core::coverage::Gap;
 use sensor_core::engine::{Engine, Request};
 use sensor_core::health::{Capability, Hook, ShellLosses};
@@ -226,7 +227,7 @@ impl Pipeline {
             Request::ForgetCgroup(cgroup) => self.probes.forget_cgroup(cgroup),
             Request::ForgetFloodPort(port) => self.probes.forget_flood_port(port),
             Request::RefreshListeners => walk.wanted = true,
-            Request::RunCanaries => self.canaries.run(),
+            Request::RunCanaries => run_canaries(&mut self.engine, &self.canaries),
             Request::Reattach(program) => self.reattach(program),
         }
     }
@@ -300,6 +301,19 @@ impl Pipeline {
         self.write();
         Ok(self.output.finish()?)
     }
+}
+
+/// Asks for a round of canaries; without anybody to do it, tells the engine that no act can be done.
+pub(crate) fn run_canaries(engine: &mut Engine, canaries: &Canaries) {
+    if canaries.run() {
+        return;
+    }
+    error!("the thread of the canaries has ended; coverage is not tested any more");
+    let now = clock::now();
+    for act in Act::ALL {
+        engine.handle_canary(now, CanaryNotice::Failed(act, "the thread of the canaries has ended".into()));
+    }
+    engine.handle_canary(now, CanaryNotice::Ended);
 }
 
 /// The programs and fanotify.

@@ -27,7 +27,7 @@ use crate::lookups::procfs::Processes;
 use crate::lookups::runtime::Containers;
 use crate::lookups::{Roots, addresses, clock, node};
 use crate::output::OutputQueue;
-use crate::pipeline::{End, Pipeline, all_hooks, hand_over_files};
+use crate::pipeline::{End, Pipeline, all_hooks, hand_over_files, run_canaries};
 use crate::sinks::{LineFile, Overflow, Reopen};
 use crate::sources::container_state::ContainerState;
 use crate::sources::files::FileWatch;
@@ -181,7 +181,7 @@ fn set_ports(
 /// Lets the first canaries come back, so that the ready record says what is proved; if they do not in time, the sensor
 /// starts all the same and says that.
 async fn prove(engine: &mut Engine, canaries: &mut Canaries, rings: &mut RingSource) {
-    canaries.run();
+    run_canaries(engine, canaries);
     let deadline = Instant::now() + PROOF_LIMIT;
     while !engine.is_proved() && Instant::now() < deadline {
         tokio::time::sleep(PROOF_STEP).await;
