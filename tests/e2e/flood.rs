@@ -51,6 +51,7 @@ fn many_addresses(lab: &Lab) -> Result<()> {
     let tool = named_like_a_runtime(lab)?;
     let sensor = Sensor::start(CONFIGURATION)?;
     let done = Done::default();
+    let completed_before = lab.network.node.completed_connections()?;
     let begun = Instant::now();
     let (id, memory) = std::thread::scope(|scope| -> Result<_> {
         let floods = [0, 1].map(|thread| {
@@ -113,9 +114,15 @@ fn many_addresses(lab: &Lab) -> Result<()> {
     let accepts: Vec<&Record> = recording.of_kind("accept").filter(|record| is_ours(record)).collect();
     let of_docker = accepts.iter().filter(|record| by_docker(record)).count() as u64;
     let suppressed = sum(&recording, "flood", "scan.suppressed") - sum(&recording, "flood", "scan.resumed");
+    let completed = lab.network.node.completed_connections()? - completed_before;
     ensure!(
-        accepts.len() as u64 + suppressed == made + of_docker,
-        "{made} connections and {of_docker} of docker, but {} accepts and {suppressed} suppressed: {last}",
+        completed <= made + of_docker,
+        "{completed} connections, but only {made} and {of_docker} were tried"
+    );
+    ensure!(suppressed > completed / 2, "{suppressed} of {completed} connections withheld is no flood");
+    ensure!(
+        accepts.len() as u64 + suppressed == completed,
+        "{completed} connections, but {} accepts and {suppressed} suppressed: {last}",
         accepts.len()
     );
     for kind in ["accept", "close"] {

@@ -74,6 +74,20 @@ impl Netns {
         .with_context(|| format!("in network namespace {}", self.name))
     }
 
+    /// Connections that listeners of the namespace have completed so far, as the kernel counts them. A client that finds
+    /// the queue of a listener full believes in one more.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn completed_connections(&self) -> Result<u64> {
+        let text = self.within(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
+        let mut columns = names.split(' ').zip(values.split(' '));
+        let value = columns.find_map(|(name, value)| (name == "PassiveOpens").then_some(value));
+        Ok(value.context("no PassiveOpens")?.parse()?)
+    }
+
     fn ip(&self, arguments: &[&str]) -> Result<String> {
         run(self.command("ip").args(arguments))
     }
