@@ -98,11 +98,13 @@ fn build() -> Result<PathBuf> {
         .context("rustc does not say what it compiles for")?;
     let target = host.trim();
     // Named, so that the flags do not reach build scripts and macros.
+    let target_directory = directory.join("target");
     let mut cargo = command::cargo();
-    cargo.args(["build", "--locked", "--release", "--bins", "--target", target, "--manifest-path"]);
-    command::check(cargo.arg(directory.join("Cargo.toml")).env("RUSTFLAGS", FLAGS.join(" ")))
-        .context("building the fuzz targets")?;
-    Ok(directory.join("target").join(target).join("release"))
+    cargo.args(["build", "--locked", "--release", "--bins", "--target", target]);
+    cargo.arg("--manifest-path").arg(directory.join("Cargo.toml"));
+    cargo.arg("--target-dir").arg(&target_directory).env("RUSTFLAGS", FLAGS.join(" "));
+    command::check(&mut cargo).context("building the fuzz targets")?;
+    Ok(target_directory.join(target).join("release"))
 }
 
 /// Runs one target for some seconds.
