@@ -145,7 +145,7 @@ fn facts_go_through_unchanged_and_health_does_not() {
     assert_eq!(last["ts"], output.last().expect("facts")["ts"]);
     assert_eq!(output.iter().map(kept).collect::<Vec<_>>(), recorded);
     let kinds: BTreeSet<&str> = output.iter().filter_map(|record| record["kind"].as_str()).collect();
-    assert_eq!(kinds.len(), 7, "{kinds:?}");
+    assert_eq!(kinds.len(), 8, "{kinds:?}");
     for (position, record) in output.iter().chain([&last]).enumerate() {
         assert_eq!(
             record["seq"].as_u64(),
