@@ -12,6 +12,8 @@ pub struct Tally {
     pub failed: u64,
     /// Not run, which the runner said.
     pub skipped: u64,
+    /// Machines that had to be booted more than once.
+    pub repeated: u64,
 }
 
 impl Tally {
@@ -42,6 +44,7 @@ impl AddAssign for Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.repeated += other.repeated;
     }
 }
 
@@ -50,6 +53,9 @@ impl fmt::Display for Tally {
         write!(f, "{} passed, {} failed", self.passed, self.failed)?;
         if self.skipped > 0 {
             write!(f, ", {} skipped", self.skipped)?;
+        }
+        if self.repeated > 0 {
+            write!(f, ", {} machines booted again", self.repeated)?;
         }
         Ok(())
     }
@@ -62,10 +68,13 @@ mod tests {
     #[test]
     fn summary_lines_of_both_runners_are_read() {
         let libtest = "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 7 filtered out; finished in 0.02s";
-        assert_eq!(Tally::from_line(libtest), Some(Tally { passed: 3, failed: 1, skipped: 2 }));
+        assert_eq!(
+            Tally::from_line(libtest),
+            Some(Tally { passed: 3, failed: 1, skipped: 2, ..Tally::default() })
+        );
         let mimic =
             "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s";
-        assert_eq!(Tally::from_line(mimic), Some(Tally { passed: 12, failed: 0, skipped: 0 }));
+        assert_eq!(Tally::from_line(mimic), Some(Tally { passed: 12, ..Tally::default() }));
     }
 
     #[test]
@@ -82,8 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn skipped_is_printed_only_when_there_are_some() {
-        assert_eq!(Tally { passed: 4, failed: 0, skipped: 0 }.to_string(), "4 passed, 0 failed");
-        assert_eq!(Tally { passed: 4, failed: 1, skipped: 2 }.to_string(), "4 passed, 1 failed, 2 skipped");
+    fn what_is_out_of_the_ordinary_is_printed_only_when_there_is_some() {
+        let tally = Tally { passed: 4, ..Tally::default() };
+        assert_eq!(tally.to_string(), "4 passed, 0 failed");
+        let tally = Tally { passed: 4, failed: 1, skipped: 2, repeated: 1 };
+        assert_eq!(tally.to_string(), "4 passed, 1 failed, 2 skipped, 1 machines booted again");
     }
 }

@@ -19,23 +19,24 @@ const CPU: &str = "max,-cx16,-la57";
 const MEMORY: &str = "768M";
 /// A boot and all stages take a sixth of this on an idle machine.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
-/// A machine that hangs or panics is given another try; one that reports a failed row is believed, whatever its end.
+/// A machine that does not boot is given another try; once its guest has said a word, its report is final.
 const ATTEMPTS: u32 = 2;
 const POLL: Duration = Duration::from_millis(50);
 
-/// Boots a machine, waits until it is off, and reads what it reported: an attempt that came to the end of its stages, or
-/// the first one with a failed row. Console and report stay in `directory`.
+/// Boots a machine, waits until it is off, and reads what it reported, however far it came. Console and report stay in
+/// `directory`.
 ///
 /// # Errors
-/// When QEMU cannot be started, or every attempt ended early and without a failed row; with the end of the last console.
+/// When QEMU cannot be started, or no attempt came as far as the first word of the guest; with the end of the last console.
 pub fn run(machine: &Machine, image: &Image, initramfs: &Path, directory: &Path) -> Result<Report> {
     let mut last = None;
     for attempt in 1..=ATTEMPTS {
         let files = Files::new(directory, machine, attempt);
         let (report, ended) = boot(machine, image, initramfs, &files)?;
+        let report = Report { attempts: attempt, ..report };
         let Err(error) = ended else { return Ok(report) };
         command::say(format!("{machine}, attempt {attempt}: {error:#}"));
-        if report.has_failed() {
+        if report.has_begun() {
             return Ok(report);
         }
         last = Some(error);

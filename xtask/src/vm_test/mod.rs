@@ -213,6 +213,10 @@ fn judge(results: &[Finished], renew: bool) -> Result<Tally> {
             }
         };
         println!("{machine}: {} after {:.0} s", report.release, report.duration.as_secs_f32());
+        if report.attempts > 1 {
+            println!("{machine}: it did not boot at the first attempt");
+            tally.repeated += 1;
+        }
         if !report.complete {
             println!("{machine}: FAILED: it did not come to the end of its stages");
             tally.failed += 1;

@@ -5,21 +5,31 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 
 use super::Finished;
-use super::matrix::{MACHINES, Owed, ROWS, owed};
+use super::matrix::{MACHINES, Machine, Owed, ROWS, Row, owed};
+use super::report::{Outcome, Report};
 use crate::command;
 
 const DOCUMENT: &str = "docs/kernel-hooks.md";
 const SECTION: &str = "matrix";
+/// Stands for a promise that was kept by the only way there is.
+const SEEN: &str = "yes";
+/// Stands for a row that a machine does not try.
+const NOT_TRIED: &str = "·";
 
-/// Writes the table after a run of the whole matrix in which every row kept its promise.
+/// Writes the table: what each machine of a run of the whole matrix reported.
 pub fn write(results: &[Finished]) -> Result<()> {
-    ensure!(results.len() == MACHINES.len(), "the table needs the whole matrix");
-    let reports = results.iter().filter_map(|finished| finished.result.as_ref().ok());
-    let mut releases: Vec<&str> = reports.map(|report| report.release.as_str()).collect();
+    let report_of = |machine: &Machine| {
+        let finished = results.iter().find(|finished| std::ptr::eq(finished.machine, machine));
+        let report = finished.and_then(|finished| finished.result.as_ref().ok());
+        report.with_context(|| format!("the table needs the whole matrix, there is no report of {machine}"))
+    };
+    let reports: Vec<&Report> = MACHINES.iter().map(report_of).collect::<Result<_>>()?;
+    let mut releases: Vec<&str> = reports.iter().map(|report| report.release.as_str()).collect();
     releases.sort_unstable();
     // Some kernels are run with several layouts of cgroups.
     releases.dedup();
-    write_section(DOCUMENT, SECTION, &format!("{}\nLast run in full on {}.\n", rows(), releases.join(", ")))
+    let reported = rows(|index, row| cell_of_outcome(reports[index], row));
+    write_section(DOCUMENT, SECTION, &format!("{reported}\nLast run in full on {}.\n", releases.join(", ")))
 }
 
 /// Demands that the table in the document is that of the matrix as it is.
@@ -30,29 +40,41 @@ pub fn check() -> Result<()> {
     let text = read(DOCUMENT)?;
     let found = section(&text, SECTION).with_context(|| format!("{DOCUMENT} has no section {SECTION}"))?;
     ensure!(
-        found.trim_start().starts_with(&rows()),
+        found.trim_start().starts_with(&rows(cell_of_promise)),
         "the table in {DOCUMENT} is not that of the matrix: run `cargo xtask vm-test --write-docs`"
     );
     Ok(())
 }
 
-/// The table: a column per machine.
-fn rows() -> String {
+/// The table: a column per machine. `cell` gets the index of the machine.
+fn rows(cell: impl Fn(usize, &Row) -> String) -> String {
     let names: Vec<String> = MACHINES.iter().map(ToString::to_string).collect();
     let mut text =
         format!("| row | promises | {} |\n|---|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     for row in ROWS {
-        let cells: Vec<String> = MACHINES
-            .iter()
-            .map(|machine| match owed(machine, row) {
-                Some(Owed::Seen) => "yes".to_owned(),
-                Some(Owed::SeenBy(way)) => format!("`{way}`"),
-                None => "·".to_owned(),
-            })
-            .collect();
+        let cells: Vec<String> = (0..MACHINES.len()).map(|index| cell(index, row)).collect();
         text += &format!("| `{}` | {} | {} |\n", row.name, row.promise, cells.join(" | "));
     }
     text
+}
+
+/// What a machine found.
+fn cell_of_outcome(report: &Report, row: &Row) -> String {
+    match report.rows.iter().find(|(name, _)| name == row.name) {
+        Some((_, Outcome::Seen)) => SEEN.to_owned(),
+        Some((_, Outcome::SeenBy(way))) => format!("`{way}`"),
+        Some((_, Outcome::Failed(_))) => "**failed**".to_owned(),
+        None => NOT_TRIED.to_owned(),
+    }
+}
+
+/// What the matrix says that a machine must find.
+fn cell_of_promise(index: usize, row: &Row) -> String {
+    match owed(&MACHINES[index], row) {
+        Some(Owed::Seen) => SEEN.to_owned(),
+        Some(Owed::SeenBy(way)) => format!("`{way}`"),
+        None => NOT_TRIED.to_owned(),
+    }
 }
 
 /// Reads a document of the repository.
@@ -98,9 +120,23 @@ mod tests {
 
     #[test]
     fn the_table_has_a_cell_for_every_row_and_machine() {
-        for line in rows().lines() {
+        let table = rows(cell_of_promise);
+        for line in table.lines() {
             assert_eq!(line.matches('|').count(), MACHINES.len() + 3, "{line}");
         }
-        assert_eq!(rows().lines().count(), ROWS.len() + 2);
+        assert_eq!(table.lines().count(), ROWS.len() + 2);
+    }
+
+    #[test]
+    fn cells_say_what_was_found_whatever_was_owed() {
+        let row = &ROWS[0];
+        let cell = |outcome: Option<Outcome>| {
+            let rows = outcome.into_iter().map(|outcome| (row.name.to_owned(), outcome)).collect();
+            cell_of_outcome(&Report { rows, ..Report::default() }, row)
+        };
+        assert_eq!(cell(Some(Outcome::Seen)), cell_of_promise(0, row));
+        assert_eq!(cell(Some(Outcome::SeenBy("another".to_owned()))), "`another`");
+        assert_eq!(cell(Some(Outcome::Failed("x".to_owned()))), "**failed**");
+        assert_eq!(cell(None), NOT_TRIED);
     }
 }

@@ -44,7 +44,8 @@ impl Budgets {
         Ok(Self(budgets))
     }
 
-    /// Verdicts on the programs of a kernel, each of which must be recorded and not have grown beyond the tolerance.
+    /// Verdicts on the programs of a kernel: each must be recorded and not have grown beyond the tolerance, and none that
+    /// is recorded may be missing.
     pub fn judge(&self, kernel: &str, programs: &[(String, u64)]) -> Vec<Verdict> {
         let judge = |(program, count): &(String, u64)| {
             let recorded = self.0.iter().find(|(name, of, _)| name == program && *of == kernel);
@@ -57,7 +58,14 @@ impl Budgets {
             };
             Verdict { name: format!("verifier {program}"), problem }
         };
-        programs.iter().map(judge).collect()
+        let is_missing = |(name, of, _): &&(String, &str, u64)| {
+            *of == kernel && programs.iter().all(|(program, _)| program != name)
+        };
+        let missing = self.0.iter().filter(is_missing).map(|(name, ..)| Verdict {
+            name: format!("verifier {name}"),
+            problem: Some(format!("it is in {DOCUMENT}, and this kernel did not load it")),
+        });
+        programs.iter().map(judge).chain(missing).collect()
     }
 }
 
@@ -113,6 +121,16 @@ mod tests {
     #[test]
     fn a_count_that_is_not_recorded_is_a_problem() {
         assert!(judge(KERNELS[1].name, 1).is_some_and(|problem| problem.contains("none recorded")));
+    }
+
+    #[test]
+    fn a_program_that_is_recorded_and_not_loaded_is_a_problem() {
+        let budgets = Budgets::parse(TABLE).expect("sound");
+        let names = |kernel: &str| {
+            let verdicts = budgets.judge(kernel, &[]);
+            verdicts.into_iter().filter(|verdict| verdict.problem.is_some()).count()
+        };
+        assert_eq!((names(KERNELS[0].name), names(KERNELS[1].name)), (1, 0));
     }
 
     #[test]
