@@ -3,8 +3,8 @@
 #![no_std]
 #![no_main]
 
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::macros::{btf_tracepoint, cgroup_skb};
+use aya_ebpf::programs::{BtfTracePointContext, SkBuffContext};
 
 macro_rules! empty {
     ($($program:ident on $hook:literal;)*) => {
@@ -25,6 +25,12 @@ empty! {
     empty_exit on "sched_process_exit";
     empty_mkdir on "cgroup_mkdir";
     empty_rmdir on "cgroup_rmdir";
+}
+
+/// Nothing, for every packet: it lets it pass.
+#[cgroup_skb(ingress)]
+fn empty_packets_in(_: SkBuffContext) -> i32 {
+    1
 }
 
 #[unsafe(no_mangle)]

@@ -30,7 +30,7 @@ pub fn print(_scratch: &Path) -> anyhow::Result<()> {
 
 /// Makes `count` connections at uneven distances and times the `accept` line of each. Returns nanoseconds, ascending.
 fn measure(count: usize) -> anyhow::Result<Vec<u64>> {
-    let mut child = Sensor::command().stdout(Stdio::piped()).spawn()?;
+    let mut child = Sensor::telling().stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().context("the sensor has no standard output")?;
     let (send, receive) = mpsc::channel();
     let reader = std::thread::spawn(move || {

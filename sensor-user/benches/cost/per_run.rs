@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use crate::loops::{self, FORK_EXEC, Load, UNWATCHED, UNWATCHED_TCP, WATCHED_TCP};
 use crate::programs::{Runs, Statistics};
-use crate::sensor::{EMPTIES, HOOKS, Running, Variant};
+use crate::sensor::{EMPTIES, PROBES, Running, Variant};
 use crate::statistics::median;
 
 /// Rounds, each with both variants.
@@ -18,24 +18,27 @@ const SAMPLES: usize = 5;
 /// Time per sample.
 const SLICE: Duration = Duration::from_millis(60);
 
-/// A line of the table: which hook, under which load.
+/// A line of the table: which probe, under which load.
 struct Row {
     label: &'static str,
-    hook: usize,
+    /// Index in [`PROBES`].
+    probe: usize,
     load: Load,
     aim: &'static str,
 }
 
-const fn row(label: &'static str, hook: usize, load: Load, aim: &'static str) -> Row {
-    Row { label, hook, load, aim }
+const fn row(label: &'static str, probe: usize, load: Load, aim: &'static str) -> Row {
+    Row { label, probe, load, aim }
 }
 
-const ROWS: [Row; 5] = [
+const ROWS: [Row; 7] = [
     row("inet_sock_set_state, transition on an unwatched port", 0, UNWATCHED_TCP, "<=45"),
     row("inet_sock_set_state, transition on a watched port", 0, WATCHED_TCP, ""),
     row("sched_process_exec, short arguments, emitted", 1, FORK_EXEC, "<=1300"),
     row("sched_process_fork, emitted", 2, FORK_EXEC, ""),
     row("sched_process_exit, emitted", 3, FORK_EXEC, ""),
+    row("packets_in, packet to an unwatched port", 6, UNWATCHED_TCP, "<=52"),
+    row("packets_in, packet to a watched port", 6, WATCHED_TCP, "<=133"),
 ];
 
 /// Measures and prints the table.
@@ -45,12 +48,12 @@ pub fn print(scratch: &Path) -> anyhow::Result<()> {
     let mut means = [(); 2].map(|()| ROWS.map(|_| Vec::new()));
     for _ in 0..ROUNDS {
         for (means, (variant, names)) in
-            means.iter_mut().zip([(Variant::Empty, EMPTIES), (Variant::Sensor, HOOKS)])
+            means.iter_mut().zip([(Variant::Empty, EMPTIES), (Variant::Telling, PROBES)])
         {
             let _running = Running::start(variant, scratch)?;
             for (means, row) in means.iter_mut().zip(&ROWS) {
                 for _ in 0..SAMPLES {
-                    means.push(sample(&statistics, names[row.hook], &row.load)?);
+                    means.push(sample(&statistics, names[row.probe], &row.load)?);
                 }
             }
         }

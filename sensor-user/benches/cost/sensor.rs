@@ -7,26 +7,37 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use aya::programs::BtfTracePoint;
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
 use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The empty counterparts of the probes, built with them.
 static EMPTY: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-baseline"));
 
-/// The hooks of the probes, and the names of the probes on them.
-pub const HOOKS: [&str; 6] = [
+/// The probes. Those on tracepoints bear the names of their hooks.
+pub const PROBES: [&str; 7] = [
     "inet_sock_set_state",
     "sched_process_exec",
     "sched_process_fork",
     "sched_process_exit",
     "cgroup_mkdir",
     "cgroup_rmdir",
+    PACKETS,
 ];
 
-/// The empty programs, in the order of [`HOOKS`].
-pub const EMPTIES: [&str; 6] =
-    ["empty_state", "empty_exec", "empty_fork", "empty_exit", "empty_mkdir", "empty_rmdir"];
+/// The empty programs, in the order of [`PROBES`].
+pub const EMPTIES: [&str; 7] = [
+    "empty_state",
+    "empty_exec",
+    "empty_fork",
+    "empty_exit",
+    "empty_mkdir",
+    "empty_rmdir",
+    "empty_packets_in",
+];
+
+/// The probe on the packets that come in.
+const PACKETS: &str = "packets_in";
 
 /// What runs while a load is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +46,15 @@ pub enum Variant {
     Bare,
     /// Empty programs on the sensor's hooks.
     Empty,
-    /// The sensor.
+    /// The sensor as it is by default: flood control withholds most accepts of a loop.
     Sensor,
+    /// The sensor with budgets so large that it tells of every accept.
+    Telling,
 }
 
 impl Variant {
     /// Every variant.
-    pub const ALL: [Self; 3] = [Self::Bare, Self::Empty, Self::Sensor];
+    pub const ALL: [Self; 4] = [Self::Bare, Self::Empty, Self::Sensor, Self::Telling];
 }
 
 /// A running variant; ends when dropped.
@@ -60,7 +73,8 @@ impl Running {
         Ok(match variant {
             Variant::Bare => Self::Bare,
             Variant::Empty => Self::Empty(Box::new(attach_empty()?)),
-            Variant::Sensor => Self::Sensor(Sensor::start(scratch)?),
+            Variant::Sensor => Self::Sensor(Sensor::start_as(&mut Sensor::command(), scratch)?),
+            Variant::Telling => Self::Sensor(Sensor::start(scratch)?),
         })
     }
 }
@@ -68,13 +82,32 @@ impl Running {
 fn attach_empty() -> anyhow::Result<Ebpf> {
     let btf = Btf::from_sys_fs().context("reading the kernel's BTF")?;
     let mut object = EbpfLoader::new().btf(Some(&btf)).load(EMPTY).context("loading the empty programs")?;
-    for (hook, name) in HOOKS.into_iter().zip(EMPTIES) {
-        let program: &mut BtfTracePoint =
-            object.program_mut(name).with_context(|| format!("no program `{name}`"))?.try_into()?;
-        program.load(hook, &btf)?;
-        program.attach()?;
+    for (probe, name) in PROBES.into_iter().zip(EMPTIES) {
+        let program = object.program_mut(name).with_context(|| format!("no program `{name}`"))?;
+        if probe == PACKETS {
+            let program: &mut CgroupSkb = program.try_into()?;
+            program.load()?;
+            program.attach(root_cgroup()?, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single)?;
+        } else {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(probe, &btf)?;
+            program.attach()?;
+        }
     }
     Ok(object)
+}
+
+/// The root of the version 2 cgroups.
+fn root_cgroup() -> anyhow::Result<File> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let mut lines = mounts.lines().map(|line| line.split(' '));
+    let path = lines
+        .find_map(|mut fields| {
+            let path = fields.nth(1)?;
+            (fields.next()? == "cgroup2").then_some(path)
+        })
+        .context("cgroup2 is not mounted")?;
+    File::open(path).with_context(|| path.to_owned())
 }
 
 /// A sensor writing to a file, so that no reader of its output takes processor time.
@@ -85,11 +118,16 @@ pub struct Sensor {
 }
 
 impl Sensor {
-    /// Starts the sensor and waits for its `ready` record.
+    /// Starts a sensor that tells of every accept and waits for its `ready` record. What a record costs is measured
+    /// nearly everywhere, not what it costs to withhold one.
     pub fn start(scratch: &Path) -> anyhow::Result<Self> {
+        Self::start_as(&mut Self::telling(), scratch)
+    }
+
+    fn start_as(command: &mut Command, scratch: &Path) -> anyhow::Result<Self> {
         let output = scratch.join("sensor.ndjson");
         let file = File::create(&output)?;
-        let child = Self::command().stdout(file).spawn().context("starting the sensor")?;
+        let child = command.stdout(file).spawn().context("starting the sensor")?;
         let mut sensor = Self { child, output };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -107,10 +145,15 @@ impl Sensor {
     }
 
     /// The command that runs the sensor with its defaults.
-    pub fn command() -> Command {
+    fn command() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quaywatch"));
         command.arg("run").stdin(Stdio::null()).stderr(Stdio::null());
-        // What a record costs is measured, not what it costs to withhold one.
+        command
+    }
+
+    /// The command that runs a sensor which withholds nothing.
+    pub fn telling() -> Command {
+        let mut command = Self::command();
         command.envs([("QUAYWATCH_FLOOD_BURST", "100000"), ("QUAYWATCH_FLOOD_PER_SECOND", "100000")]);
         command
     }
