@@ -1,10 +1,10 @@
 //! Two rings to one order: records wait for earlier ones of the other ring, within a bound.
 //!
 //! Owns the queue between decode and enrich, ordered by (boot clock, ring, arrival). Knows nothing of what the events
-//! mean. The heap holds small keys only; the events lie still in slots.
+//! mean. A ring's records come nearly in order, so each ring has a queue that is sorted by putting the few that are late
+//! where they belong.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 
 use sensor_common::record::Ring;
 
@@ -15,22 +15,11 @@ pub const MERGE_EVENTS_MAX: usize = 65_536;
 /// Most bytes of event contents that wait.
 pub const MERGE_BYTES_MAX: usize = 16 << 20;
 
-/// Order of release; the slot only says where the event is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    boot_ns: u64,
-    ring: u32,
-    arrival: u64,
-    slot: u32,
-}
-
 /// The queue.
 #[derive(Debug)]
 pub struct Merge {
-    heap: BinaryHeap<Reverse<Place>>,
-    slots: Vec<Option<Event>>,
-    free: Vec<u32>,
-    arrivals: u64,
+    /// By ring, each in order of release.
+    rings: [VecDeque<(u64, Event)>; Ring::COUNT],
     bytes: usize,
     events_max: usize,
     bytes_max: usize,
@@ -46,65 +35,58 @@ impl Merge {
     /// An empty queue with these bounds.
     #[must_use]
     pub fn new(events_max: usize, bytes_max: usize) -> Self {
-        Self {
-            heap: BinaryHeap::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            arrivals: 0,
-            bytes: 0,
-            events_max: events_max.clamp(1, u32::MAX as usize),
-            bytes_max,
-        }
+        Self { rings: Default::default(), bytes: 0, events_max: events_max.max(1), bytes_max }
     }
 
     /// Adds an event. Afterwards the queue may be over its bounds, see [`Self::is_over_full`].
     pub fn push(&mut self, ring: Ring, boot_ns: u64, event: Event) {
         self.bytes += event.heap_bytes();
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = Some(event);
-                slot
-            }
-            None => {
-                self.slots.push(Some(event));
-                (self.slots.len() - 1) as u32
-            }
-        };
-        self.heap.push(Reverse(Place { boot_ns, ring: ring as u32, arrival: self.arrivals, slot }));
-        self.arrivals += 1;
+        let queue = &mut self.rings[ring as usize];
+        if queue.back().is_none_or(|(last_ns, _)| *last_ns <= boot_ns) {
+            queue.push_back((boot_ns, event));
+        } else {
+            let place = queue.partition_point(|(waiting_ns, _)| *waiting_ns <= boot_ns);
+            queue.insert(place, (boot_ns, event));
+        }
     }
 
     /// Whether the oldest event must be released before its time.
     #[must_use]
     pub fn is_over_full(&self) -> bool {
-        self.heap.len() > self.events_max || self.bytes > self.bytes_max
+        self.len() > self.events_max || self.bytes > self.bytes_max
     }
 
     /// Time and event that are next.
     #[must_use]
     pub fn peek(&self) -> Option<(u64, &Event)> {
-        let Reverse(place) = self.heap.peek()?;
-        self.slots[place.slot as usize].as_ref().map(|event| (place.boot_ns, event))
+        let (boot_ns, event) = self.rings[self.next_ring()?].front()?;
+        Some((*boot_ns, event))
     }
 
     /// Takes the next event.
     pub fn pop(&mut self) -> Option<(u64, Event)> {
-        let Reverse(place) = self.heap.pop()?;
-        let event = self.slots[place.slot as usize].take()?;
-        self.free.push(place.slot);
+        let next = self.next_ring()?;
+        let (boot_ns, event) = self.rings[next].pop_front()?;
         self.bytes -= event.heap_bytes();
-        Some((place.boot_ns, event))
+        Some((boot_ns, event))
+    }
+
+    /// The ring whose first event is the earliest; of several, the first ring.
+    fn next_ring(&self) -> Option<usize> {
+        let firsts = self.rings.iter().enumerate();
+        let (_, next) = firsts.filter_map(|(ring, queue)| Some((queue.front()?.0, ring))).min()?;
+        Some(next)
     }
 
     /// Events that wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.heap.len()
+        self.rings.iter().map(VecDeque::len).sum()
     }
 
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
+        self.rings.iter().all(VecDeque::is_empty)
     }
 }
