@@ -11,6 +11,8 @@ pub mod port_flags {
     /// The agent connects to itself on this port, to see whether it sees itself: connects towards it are reported whoever
     /// makes them.
     pub const CANARY: u8 = 1 << 3;
+    /// Listeners on this port are reported whoever opens them, but not what comes to them: a daemon has listened there.
+    pub const LISTENERS: u8 = 1 << 4;
 }
 
 /// The value of the `PORTS` map: [`port_flags`] indexed by port.

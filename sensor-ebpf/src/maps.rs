@@ -7,6 +7,7 @@ use sensor_common::flood::{ATTEMPTS_LEN, PEERS_CHUNK, PEERS_LEN, PORTS_MAX, Peer
 use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord, FileId};
 use sensor_common::settings::{
     CREDENTIAL_PLACES_MAX, PORTS_LEN, ROOT_CGROUP, RUNTIME_SOCKETS_MAX, cgroup_class, place_filter,
+    port_flags,
 };
 
 use crate::connections::{Accepted, Outbound};
@@ -151,6 +152,14 @@ pub fn flags_of(port: u16) -> u8 {
         Some(flags) => flags[port as usize],
         None => 0,
     }
+}
+
+/// Whether listeners on a port are reported when this process opens, closes or holds them: on any port when it is a
+/// runtime's, as their daemons are.
+#[inline(always)]
+pub fn reports_listener(port: u16, tgid: u32) -> bool {
+    flags_of(port) & (port_flags::WATCHED | port_flags::LISTENERS) != 0
+        || RUNTIME_PROCESSES.get_ptr(tgid).is_some()
 }
 
 /// Returns the class of a cgroup, 0 when it is unknown.

@@ -27,7 +27,7 @@ use crate::connections::{
 use crate::emit::{count_event, count_suppressed, emit, now};
 use crate::flood::{Account, Budget, Count, PeerKey, ring_for};
 use crate::kernel::{Access, Direct, Sock, Task, Tcp, with_current};
-use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of};
+use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of, reports_listener};
 use crate::withheld::resume;
 
 const ESTABLISHED: i32 = 1;
@@ -86,7 +86,7 @@ transitions! {
 #[inline(always)]
 fn listener(sock: Sock<Direct>, kind: RecordKind) -> Result<(), Event> {
     let port = sock.local_port();
-    if !sock.is_tcp() || flags_of(port) & port_flags::WATCHED == 0 {
+    if !sock.is_tcp() || !with_current!(|task| reports_listener(port, task.tgid())) {
         return Ok(());
     }
     let at = now();

@@ -8,10 +8,9 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_seq_write;
 use sensor_common::record::{ListenerItem, TaskItem};
-use sensor_common::settings::port_flags;
 
 use crate::kernel::{Direct, File, Task};
-use crate::maps::flags_of;
+use crate::maps::reports_listener;
 
 /// `struct bpf_iter__task`.
 #[repr(C)]
@@ -56,7 +55,8 @@ extern "C" fn walk_tasks(ctx: *const TaskContext) -> i32 {
     }
 }
 
-/// Writes one [`ListenerItem`] per descriptor of a listening TCP socket on a watched port, in all network namespaces.
+/// Writes one [`ListenerItem`] per descriptor of a listening TCP socket on a watched port or of a runtime process, in all
+/// network namespaces.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn walk_listeners(ctx: *const TaskFileContext) -> i32 {
@@ -70,10 +70,10 @@ extern "C" fn walk_listeners(ctx: *const TaskFileContext) -> i32 {
         return 0;
     }
     let port = sock.local_port();
-    if flags_of(port) & port_flags::WATCHED == 0 {
+    let task = Task::<Direct>::new(task);
+    if !reports_listener(port, task.tgid()) {
         return 0;
     }
-    let task = Task::<Direct>::new(task);
     let mut item = MaybeUninit::<ListenerItem>::uninit();
     let to = item.as_mut_ptr();
     // SAFETY: `to` points to room for an item, and every member is written.

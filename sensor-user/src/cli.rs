@@ -34,6 +34,8 @@ pub enum Command {
     Run(RunArgs),
     /// Say what this host lets the sensor see, and what to do about the rest.
     Doctor(DoctorArgs),
+    /// Print the management endpoints that are open, and who has reached them.
+    Exposure(ExposureArgs),
     /// Check a configuration file without touching the kernel.
     Check(CheckArgs),
     /// Print the configuration in effect: defaults, file, environment and flags together.
@@ -75,6 +77,20 @@ pub struct RunArgs {
 /// Arguments of `doctor`.
 #[derive(Clone, Debug, Args)]
 pub struct DoctorArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `exposure`.
+#[derive(Clone, Debug, Args)]
+pub struct ExposureArgs {
+    /// Recorded output, read in this order; `-` is standard input [default: look at this host].
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
     /// Where the configuration comes from.
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -134,6 +150,8 @@ pub enum SchemaOf {
     Config,
     /// The answer of `doctor`.
     Doctor,
+    /// The answer of `exposure`.
+    Exposure,
 }
 
 /// Arguments of `completions`.

@@ -227,6 +227,11 @@ impl Pipeline {
             Request::ForgetCgroup(cgroup) => self.probes.forget_cgroup(cgroup),
             Request::ForgetFloodPort(port) => self.probes.forget_flood_port(port),
             Request::RefreshListeners => walk.wanted = true,
+            Request::WatchPort { port, accepts } => {
+                if let Err(error) = self.probes.watch_port(port, accepts) {
+                    warn!(%error, port, "a daemon's port is not watched: its connections and its end are not seen");
+                }
+            }
             Request::RunCanaries => run_canaries(&mut self.engine, &self.canaries),
             Request::Reattach(program) => self.reattach(program),
         }

@@ -15,6 +15,7 @@ mod container;
 mod coverage;
 mod credentials;
 mod docker;
+mod exposure;
 mod flood;
 mod lifecycle;
 mod loss;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         container::TESTS,
         credentials::TESTS,
         sockets::TESTS,
+        exposure::TESTS,
         runtimes::TESTS,
         lifecycle::TESTS,
         loss::TESTS,

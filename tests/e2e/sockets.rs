@@ -15,7 +15,6 @@ use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
 
 use crate::Test;
-use crate::container::request;
 
 pub const TESTS: &[Test] = &[
     ("byte_counts_and_duration_of_a_connection_are_exact", byte_counts),
@@ -246,16 +245,16 @@ fn configured_port(lab: &Lab) -> Result<()> {
     listener.accept()?;
     let accept = accept_of(&sensor, &client)?;
     ensure!(accept.is("accept", &[("net.service", "docker"), ("net.local.port", "12375")]), "{accept}");
-    // The default ports are replaced, not extended.
-    request(
-        &lab.network.client,
-        SocketAddr::new(NODE_OUTSIDE.parse()?, 2375),
-        "GET /_ping HTTP/1.0\r\n\r\n",
-    )?;
+    // The default ports are replaced, not extended; a daemon is told of on any port, and this is none.
+    let other = listen(&lab.network.node, Ipv4Addr::UNSPECIFIED.into(), KUBELET)?;
+    drop(connect(&lab.network.client, NODE_OUTSIDE, KUBELET)?);
+    other.accept()?;
     let client = connect(&lab.network.client, NODE_OUTSIDE, 12375)?;
     accept_of(&sensor, &client)?;
     let recording = sensor.stop()?;
-    let other = recording.of_kind("accept").find(|record| record.number("net.local.port") == Some(2375));
-    ensure!(other.is_none(), "port 2375 is not configured: {other:?}");
+    let mut of_other =
+        recording.records.iter().filter(|record| record.number("net.local.port") == Some(KUBELET.into()));
+    let found = of_other.next();
+    ensure!(found.is_none(), "port {KUBELET} is not configured: {found:?}");
     Ok(())
 }

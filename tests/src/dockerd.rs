@@ -33,7 +33,21 @@ impl Dockerd {
     /// # Errors
     /// When it does not answer in time; with its log.
     pub fn start(node: &Netns, directory: &Path, rootfs: &Path) -> Result<Self> {
-        let directory = directory.join("docker");
+        let hosts = [NODE_OUTSIDE, NODE_INSIDE, NODE_V6, NODE_V6_OUTSIDE].map(endpoint);
+        let dockerd = Self::start_at(node, directory.join("docker"), &hosts, &[])?;
+        dockerd.import(rootfs)?;
+        Ok(dockerd)
+    }
+
+    /// Starts a dockerd that serves these endpoints beside its unix socket, without containers or networks.
+    ///
+    /// # Errors
+    /// When it does not answer in time; with its log.
+    pub fn start_bare(node: &Netns, directory: PathBuf, hosts: &[String]) -> Result<Self> {
+        Self::start_at(node, directory, hosts, &["--bridge=none"])
+    }
+
+    fn start_at(node: &Netns, directory: PathBuf, hosts: &[String], options: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(&directory)?;
         let log = directory.join("log");
         let mut command = node.command("dockerd");
@@ -46,15 +60,15 @@ impl Dockerd {
         command.arg("--config-file").arg(directory.join("daemon.json"));
         command.args(["--iptables=false", "--ip6tables=false", "--tls=false"]);
         command.arg("--host").arg(format!("unix://{}", directory.join(SOCKET).display()));
-        for address in [NODE_OUTSIDE, NODE_INSIDE, NODE_V6, NODE_V6_OUTSIDE] {
-            command.arg("--host").arg(endpoint(address));
+        for host in hosts {
+            command.arg("--host").arg(host);
         }
+        command.args(options);
         let output = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let dockerd = Self { process: Process::start(&mut command)?, directory };
         wait_until("dockerd answers", START_TIMEOUT, || dockerd.docker(&["version"]).ok())
             .with_context(|| format!("log of dockerd:\n{}", read_log(&log)))?;
-        dockerd.import(rootfs)?;
         Ok(dockerd)
     }
 

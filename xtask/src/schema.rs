@@ -16,7 +16,7 @@ pub struct Options {
 }
 
 /// Arguments of `quaywatch schema` and the file that holds the answer.
-const SCHEMAS: &[&str] = &["event", "config", "doctor"];
+const SCHEMAS: &[&str] = &["event", "config", "doctor", "exposure"];
 
 /// Runs the subcommand.
 pub fn run(options: &Options) -> Result<()> {

@@ -87,7 +87,8 @@ impl Target {
     }
 }
 
-fn in_any(networks: &[IpNetwork], peer: IpAddr) -> bool {
+/// Whether any of the networks holds a canonical address.
+pub(crate) fn in_any(networks: &[IpNetwork], peer: IpAddr) -> bool {
     networks.iter().any(|network| contains(*network, peer))
 }
 

@@ -40,6 +40,7 @@ use crate::event::{AcceptTaskEvent, Event};
 pub use crate::exchange::{
     ContainerMetadata, ContainerQuery, Output, Policy, Request, SeedCgroup, SeedProcess, Settings,
 };
+use crate::exposure::{Inside, Ledger};
 use crate::fact::Service;
 use crate::health::{Health, HealthState};
 use crate::holds::Holds;
@@ -52,7 +53,7 @@ use crate::processes::{PROCESSES_MAX, Processes};
 use crate::scans::Scans;
 use crate::time::{ClockMap, Timestamp};
 use credentials::Files;
-use listening::Refresh;
+use listening::{LearnedPorts, Refresh};
 use replay::Replay;
 use report::Condition;
 pub use report::Statistics;
@@ -78,6 +79,9 @@ pub struct Engine {
     calls: Calls,
     listeners: Listeners,
     refresh: Refresh,
+    learned: LearnedPorts,
+    exposure: Ledger,
+    inside: Inside,
     connections: Bounded<u64, Connection>,
     takers: Bounded<u64, AcceptTaskEvent>,
     files: Files,
@@ -111,6 +115,9 @@ impl Engine {
             calls: Calls::new(CALLS_MAX),
             listeners: Listeners::new(LISTENERS_MAX),
             refresh: Refresh::default(),
+            learned: LearnedPorts::default(),
+            exposure: Ledger::default(),
+            inside: Inside::default(),
             connections: Bounded::new(CONNECTIONS_MAX),
             takers: Bounded::new(TAKERS_MAX),
             files: Files::default(),
@@ -216,7 +223,8 @@ impl Engine {
     }
 
     fn set_policy(&mut self, policy: Policy) {
-        let Policy { mut ports, tools, mut allow } = policy;
+        let Policy { mut ports, tools, networks, mut allow } = policy;
+        self.inside.networks = networks;
         ports.sort_unstable_by_key(|(port, _)| *port);
         self.ports = ports;
         self.processes.set_tools(tools);
@@ -232,15 +240,18 @@ impl Engine {
         addresses.sort_unstable();
         addresses.dedup();
         let changed = self.allow.local != addresses;
+        self.inside.own.clone_from(&addresses);
         self.allow.local = addresses;
         changed
     }
 
     fn service_of(&self, port: u16) -> Service {
-        match self.ports.binary_search_by_key(&port, |(port, _)| *port) {
-            Ok(index) => self.ports[index].1,
-            Err(_) => Service::Other,
-        }
+        self.configured_service(port).unwrap_or(Service::Other)
+    }
+
+    fn configured_service(&self, port: u16) -> Option<Service> {
+        let index = self.ports.binary_search_by_key(&port, |(port, _)| *port).ok()?;
+        Some(self.ports[index].1)
     }
 
     fn release_next(&mut self) {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use sensor_common::flood::PortKey;
 use sensor_common::record::TaskItem;
 
@@ -38,6 +39,8 @@ pub struct Policy {
     pub ports: Vec<(u16, Service)>,
     /// Names of further runtimes or tools.
     pub tools: Vec<Arc<str>>,
+    /// Every named network: what is in none of them is outside.
+    pub networks: Vec<IpNetwork>,
     /// Expected access.
     pub allow: AllowList,
 }
@@ -117,6 +120,13 @@ pub enum Request {
     ForgetFloodPort(PortKey),
     /// Run the listener iterator; answered by [`crate::engine::Engine::handle_listeners`].
     RefreshListeners,
+    /// Report listeners at a port of a daemon that no configuration names, and what comes to it if asked for.
+    WatchPort {
+        /// The port.
+        port: u16,
+        /// Connections, too.
+        accepts: bool,
+    },
     /// Do a round of canaries; answered by [`crate::engine::Engine::handle_canary`].
     RunCanaries,
     /// This program does not report what it should: attach it anew; answered by

@@ -10,8 +10,10 @@ use crate::ids::{ConnId, RecordId};
 use crate::time::Timestamp;
 
 mod access;
+mod exposure;
 
 pub use access::{AcceptingTask, CredentialClass};
+pub use exposure::{LeadsTo, PeerSeen, Reach};
 
 /// A management service, known by the configured port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -190,7 +192,7 @@ pub struct K8s {
 }
 
 /// One end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct End {
     /// Address; an IPv4-mapped address is kept as IPv4.
     pub ip: IpAddr,
@@ -253,7 +255,7 @@ pub enum ListenerState {
     Opened,
     /// It was there when the sensor started.
     Snapshot,
-    /// Its holder changed.
+    /// Its holder changed, or a first peer from outside has reached it.
     Changed,
     /// It stopped.
     Closed,
@@ -377,6 +379,10 @@ pub enum FactKind {
         tls: Tls,
         /// Inode of its network namespace.
         netns: u32,
+        /// Where it leads, when a runtime publishes it for a container.
+        leads_to: Option<LeadsTo>,
+        /// Who has reached it; absent while nobody has.
+        reach: Option<Arc<Reach>>,
     },
     /// A connection completed for a management listener.
     Accept {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::bounded::{Bounded, Index};
 use crate::event::{Ends, Task};
-use crate::fact::{End, ExecRole, Scope};
+use crate::exposure::bind_fit;
+use crate::fact::{End, ExecRole, LeadsTo, Scope, Service, Tls};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::processes::Processes;
 
@@ -21,11 +22,20 @@ pub(crate) struct Holder {
     pub(crate) cgroup: CgroupKey,
 }
 
+/// What is served at a port, by its number and by the program that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traits {
+    pub(crate) service: Service,
+    pub(crate) tls: Tls,
+    pub(crate) leads_to: Option<LeadsTo>,
+}
+
 /// One listening socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) local: End,
     pub(crate) netns: u32,
+    pub(crate) traits: Traits,
     /// Cgroup of the socket.
     pub(crate) cgroup: CgroupKey,
     /// Who began to listen, where that was seen.
@@ -135,16 +145,16 @@ impl Listeners {
 
     /// The socket that took a connection: bound to exactly this address, else to all of its family, else an IPv6 one
     /// bound to all, which takes IPv4 too. Of several, one with holders, then the one known last.
-    pub(crate) fn find(&self, ends: &Ends) -> Option<&Listener> {
+    pub(crate) fn find(&self, ends: &Ends) -> Option<(u64, &Listener)> {
         let socks = self.by_port.get(&(ends.netns, ends.local.port))?;
-        let listeners = socks.iter().filter_map(|sock| self.table.peek(sock));
+        let listeners = socks.iter().filter_map(|sock| Some((*sock, self.table.peek(sock)?)));
         listeners
-            .filter_map(|listener| {
+            .filter_map(|(sock, listener)| {
                 let fit = bind_fit(listener.local, ends.local)?;
-                Some(((fit, !listener.holders.is_empty(), listener.known_ns), listener))
+                Some(((fit, !listener.holders.is_empty(), listener.known_ns), (sock, listener)))
             })
             .max_by_key(|(rank, _)| *rank)
-            .map(|(_, listener)| listener)
+            .map(|(_, found)| found)
     }
 
     /// Sockets evicted since the start.
@@ -155,19 +165,6 @@ impl Listeners {
     /// Number of sockets.
     pub(crate) fn len(&self) -> usize {
         self.table.len()
-    }
-}
-
-/// How well a bound address fits the address a connection came to; `None` when it does not.
-fn bind_fit(bound: End, local: End) -> Option<u8> {
-    if bound.ip == local.ip {
-        Some(2)
-    } else if !bound.ip.is_unspecified() {
-        None
-    } else if bound.ip.is_ipv4() == local.ip.is_ipv4() {
-        Some(1)
-    } else {
-        bound.ip.is_ipv6().then_some(0)
     }
 }
 

@@ -13,9 +13,6 @@ use crate::exit::Exit;
 use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::{Roots, clock};
 
-/// Room for the canaries and whatever else happens within the time of the trial.
-const RING_BYTES: u32 = 1 << 20;
-
 /// Looks at this host and prints what the sensor would see.
 ///
 /// # Errors
@@ -43,11 +40,8 @@ pub async fn doctor(args: &DoctorArgs, settings: &Settings) -> anyhow::Result<Ex
 
 /// Starts as `run` does, up to the ready record, and detaches again; at most two seconds lie between.
 async fn attempt(roots: &Roots, settings: &Settings) -> anyhow::Result<(Health, Option<Vec<Listener>>)> {
-    let mut settings = settings.clone();
-    settings.rings.management_bytes = settings.rings.management_bytes.min(RING_BYTES);
-    settings.rings.bulk_bytes = settings.rings.bulk_bytes.min(RING_BYTES);
     let hierarchies = Hierarchies::find(roots)?;
-    let mut started = run::attach(roots, &hierarchies, &settings, false).await?;
+    let mut started = run::attach_briefly(roots, &hierarchies, settings).await?;
     let found = started.probes.listeners();
     started.canaries.stop();
     started.probes.detach();

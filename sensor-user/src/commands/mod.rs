@@ -1,4 +1,4 @@
-//! One subcommand each. `run` and `doctor` alone touch the kernel.
+//! One subcommand each. `run`, `doctor` and `exposure` alone touch the kernel.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,9 @@ use crate::exit::Exit;
 pub mod check;
 pub mod completions;
 pub mod doctor;
+pub mod exposure;
 pub mod man;
+mod recordings;
 pub mod replay;
 pub mod run;
 pub mod schema;
@@ -31,6 +33,11 @@ pub fn dispatch(command: Command) -> anyhow::Result<Exit> {
             let settings = load(&args.config)?.settings;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(doctor::doctor(&args, &settings))
+        }
+        Command::Exposure(args) => {
+            let settings = load(&args.config)?.settings;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(exposure::exposure(&args, &settings))
         }
         Command::Check(args) => check::check(&args),
         Command::ShowConfig(args) => show_config::show_config(&args),

@@ -1,16 +1,15 @@
 //! `quaywatch replay`: recorded facts through the same core, judged with the configuration in effect.
 
-use std::fs::File;
-use std::io::{self, BufReader};
-use std::path::Path;
+use std::io;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use sensor_core::engine::Output;
 use tracing::info;
 
 use super::load;
+use super::recordings::{Complaints, feed};
 use crate::cli::ReplayArgs;
 use crate::exit::Exit;
 use crate::sinks::{Overflow, QUEUE_BYTES, Sink, Stream};
@@ -19,15 +18,13 @@ use crate::wire::{self, Kind, KindFilter};
 
 /// Lines are handed to the sink in chunks of about this size.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Lines that cannot be read are told one by one up to this many, then only counted.
-const TOLD: u64 = 100;
 
 /// Writes the engine's records to standard output and what is wrong to stderr.
 struct Printer {
     sink: Sink,
     kinds: KindFilter,
     chunk: Vec<u8>,
-    malformed: u64,
+    complaints: Complaints,
 }
 
 impl Printer {
@@ -49,12 +46,7 @@ impl Audience for Printer {
     }
 
     fn malformed(&mut self, malformed: Malformed) {
-        self.malformed += 1;
-        if self.malformed <= TOLD {
-            eprintln!("{malformed}");
-        } else if self.malformed == TOLD + 1 {
-            eprintln!("{}: error: further lines that cannot be read are counted only", malformed.input);
-        }
+        self.complaints.tell(&malformed);
     }
 }
 
@@ -66,7 +58,10 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<Exit> {
     let settings = load(&args.config)?.settings;
     let kinds = settings.outputs.first().map_or(KindFilter::ANY, |output| output.kinds);
     let sink = Sink::start(Stream(io::stdout()), Overflow::Block, QUEUE_BYTES)?;
-    let mut replay = Replay::new(settings.policy, Printer { sink, kinds, chunk: Vec::new(), malformed: 0 });
+    let mut replay = Replay::new(
+        settings.policy,
+        Printer { sink, kinds, chunk: Vec::new(), complaints: Complaints::default() },
+    );
     let mut unreadable = None;
     for path in &args.files {
         if let Err(error) = feed(&mut replay, path) {
@@ -94,15 +89,4 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<Exit> {
         (None, None) if counts.malformed > 0 => bail!("{} lines could not be read", counts.malformed),
         (None, None) => Ok(Exit::Done),
     }
-}
-
-fn feed(replay: &mut Replay<Printer>, path: &Path) -> anyhow::Result<()> {
-    if path == Path::new("-") {
-        return replay.feed("<stdin>", io::stdin().lock()).context("standard input cannot be read");
-    }
-    let context = || format!("{} cannot be read", path.display());
-    let file = File::open(path).with_context(context)?;
-    replay
-        .feed(&path.display().to_string(), BufReader::with_capacity(CHUNK_BYTES, file))
-        .with_context(context)
 }

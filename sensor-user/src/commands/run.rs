@@ -36,6 +36,8 @@ use crate::telemetry::LogLevel;
 
 /// How long the start waits for the first canaries; longer than a busy CPU may put a record off.
 const PROOF_LIMIT: Duration = Duration::from_millis(1500);
+/// Room in each ring for the canaries and whatever else happens within the time of a brief look.
+const BRIEF_RING_BYTES: u32 = 1 << 20;
 /// How often it looks for them.
 const PROOF_STEP: Duration = Duration::from_millis(1);
 
@@ -66,12 +68,11 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     }
 
     let debug = args.probe_log != LogLevel::Off;
-    let Started { mut engine, mut probes, rings, files, canaries } =
-        attach(&roots, &hierarchies, &settings, debug).await?;
+    let mut started = attach(&roots, &hierarchies, &settings, debug).await?;
 
     let containers = Containers::new(roots.clone(), hierarchies.clone());
-    let tools = &settings.policy.tools;
-    seed(&mut engine, &mut probes, &roots, &hierarchies, &containers, tools);
+    started.seed(&roots, &hierarchies, &containers, &settings.policy.tools);
+    let Started { mut engine, probes, rings, files, canaries } = started;
     engine.handle_ready(clock::now());
     info!("ready");
 
@@ -104,6 +105,31 @@ pub(super) struct Started {
     rings: RingSource,
     files: FileWatch,
     pub(super) canaries: Canaries,
+}
+
+impl Started {
+    /// Tells the engine what was there before the sensor.
+    pub(super) fn seed(
+        &mut self,
+        roots: &Roots,
+        hierarchies: &Hierarchies,
+        containers: &Containers,
+        tools: &[Arc<str>],
+    ) {
+        seed(&mut self.engine, &mut self.probes, roots, hierarchies, containers, tools);
+    }
+}
+
+/// Attaches for a look of a few seconds.
+pub(super) async fn attach_briefly(
+    roots: &Roots,
+    hierarchies: &Hierarchies,
+    settings: &Settings,
+) -> anyhow::Result<Started> {
+    let mut settings = settings.clone();
+    settings.rings.management_bytes = settings.rings.management_bytes.min(BRIEF_RING_BYTES);
+    settings.rings.bulk_bytes = settings.rings.bulk_bytes.min(BRIEF_RING_BYTES);
+    attach(roots, hierarchies, &settings, false).await
 }
 
 /// Loads and attaches the probes and lets the first canaries come back.

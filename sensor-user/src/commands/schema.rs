@@ -14,5 +14,6 @@ pub fn schema(args: &SchemaArgs) -> anyhow::Result<Exit> {
         SchemaOf::Event => wire::record_schema(),
         SchemaOf::Config => wire::config_schema(),
         SchemaOf::Doctor => wire::doctor_schema(),
+        SchemaOf::Exposure => wire::exposure_schema(),
     })
 }

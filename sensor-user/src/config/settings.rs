@@ -80,6 +80,10 @@ impl Settings {
             policy: Policy {
                 ports: file.watch.ports.iter().map(|(port, service)| (port.0, service.value.0)).collect(),
                 tools: file.watch.runtimes.iter().map(|name| Arc::from(name.as_str())).collect(),
+                networks: networks(
+                    (file.networks.nodes.members.values().flatten())
+                        .chain(file.networks.named.values().flat_map(|networks| &networks.value)),
+                ),
                 allow: allow_list(file),
             },
             sockets: file

@@ -179,10 +179,7 @@ fn what_probably_is_not_meant_is_a_warning() {
             with("{local: true}", "{ports: [80]}"),
             "1:53: warning: port 80 is not watched; add it under `watch.ports`",
         ),
-        (
-            "networks: {pods: [10.0.0.0/8]}".to_owned(),
-            "1:18: warning: the network \"pods\" is not used; name it under `from.networks` of an entry or drop it",
-        ),
+        ("networks: {pods: []}".to_owned(), "1:18: warning: the network \"pods\" is empty; add an address"),
         (
             "output: [{type: stdout, kinds: [accept]}]".to_owned(),
             "1:33: warning: without `health` the output does not tell loss from quiet; add it",

@@ -107,20 +107,9 @@ impl Checker {
         for network in nodes.chain(named) {
             self.host_bits("networks", network);
         }
-        let used: BTreeSet<&str> = file
-            .allow
-            .iter()
-            .flat_map(|entry| &entry.from.value.networks)
-            .map(|name| name.value.as_str())
-            .collect();
         for (name, networks) in &file.networks.named {
             if networks.value.is_empty() {
                 self.warning("networks", networks, format!("the network {name:?} is empty; add an address"));
-            } else if !used.contains(name.as_str()) {
-                let message = format!(
-                    "the network {name:?} is not used; name it under `from.networks` of an entry or drop it"
-                );
-                self.warning("networks", networks, message);
             }
         }
     }

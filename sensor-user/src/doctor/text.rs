@@ -3,12 +3,8 @@
 use std::fmt::{self, Write};
 
 use super::{CheckState, Report, Verdict};
+use crate::table::{clean, continued, row};
 use crate::wire::{CoverageState, HookState};
-
-/// Width of the first column.
-const NAME: usize = 24;
-/// Width of the second column.
-const STATE: usize = 12;
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> fmt::Result {
     writeln!(out, "{}", in_words(report.verdict))?;
@@ -79,19 +75,9 @@ const fn in_words(verdict: Verdict) -> &'static str {
     }
 }
 
-fn row(out: &mut impl Write, name: &str, state: &str, found: &str) -> fmt::Result {
-    let line = format!("  {:NAME$} {state:STATE$} {}", clean(name), clean(found));
-    writeln!(out, "{}", line.trim_end())
-}
-
 fn remedy(out: &mut impl Write, remedy: Option<&str>) -> fmt::Result {
     match remedy {
-        Some(remedy) => writeln!(out, "  {:NAME$} {:STATE$} -> {}", "", "", clean(remedy)),
+        Some(remedy) => continued(out, &format!("-> {remedy}")),
         None => Ok(()),
     }
-}
-
-/// Names and paths are chosen by others; a terminal must not obey them.
-fn clean(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }

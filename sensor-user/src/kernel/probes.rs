@@ -169,6 +169,18 @@ impl Probes {
         self.ports.set(0, *table, 0).map_err(failed)
     }
 
+    /// Watches a port beside those of [`Self::set_ports`]: its listeners, and what comes to them if `accepts`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn watch_port(&mut self, port: u16, accepts: bool) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Map { what: "watch the port of a daemon", source };
+        let mut table = Box::new(self.ports.get(&0, 0).map_err(failed)?);
+        let accepts = if accepts { port_flags::WATCHED | port_flags::TRACKED } else { 0 };
+        table[usize::from(port)] |= port_flags::LISTENERS | accepts;
+        self.ports.set(0, *table, 0).map_err(failed)
+    }
+
     /// Sets the names of runtimes and tools; the kernel compares the first fifteen bytes, which is all it keeps.
     ///
     /// # Errors

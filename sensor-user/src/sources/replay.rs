@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sensor_core::engine::{Engine, Output, Policy, Settings};
@@ -35,6 +36,8 @@ impl fmt::Display for Malformed {
 pub trait Audience {
     /// A record of the engine. Returns whether there is anybody left to hear more.
     fn output(&mut self, output: &Output) -> bool;
+    /// A node's own addresses, from a health record.
+    fn addresses(&mut self, _node: &Node, _addresses: &[IpAddr]) {}
     /// A line that was left out.
     fn malformed(&mut self, malformed: Malformed);
 }
@@ -121,7 +124,8 @@ impl<A: Audience> Replay<A> {
                 self.counts.passed_over += 1;
                 let engine = self.engine_of(&node);
                 if !addresses.is_empty() {
-                    engine.handle_replayed_addresses(addresses);
+                    engine.handle_replayed_addresses(addresses.clone());
+                    self.audience.addresses(&node, &addresses);
                 }
             }
             Recorded::Derived => self.counts.passed_over += 1,

@@ -201,6 +201,26 @@ fn push_quality(out: &mut Vec<u8>, fact: &Fact) {
     push(out, b"}");
 }
 
+fn push_reach(out: &mut Vec<u8>, reach: &fact::Reach) {
+    for (key, count) in
+        [(&br#","accepts":"#[..], reach.accepts), (br#","outside_peers":"#, reach.outside_peers.into())]
+    {
+        if count != 0 {
+            push_count(out, key, count);
+        }
+    }
+    for (key, peer) in
+        [(&br#","first_peer":{"ip":"#[..], reach.first), (br#","last_peer":{"ip":"#, reach.last)]
+    {
+        if let Some(peer) = peer {
+            push(out, key);
+            push_ip(out, peer.ip.to_canonical());
+            push_name(out, br#","ts":""#, UtcTime(peer.unix_ns).write(&mut [0; TEXT_LEN]));
+            push(out, b"}");
+        }
+    }
+}
+
 fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
     match &fact.kind {
         FactKind::Accept { task: None } | FactKind::AcceptTask => return,
@@ -229,13 +249,23 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             push_name(out, br#","class":""#, CredentialClass::from(*class).name());
             drop_first_comma(out, start);
         }
-        &FactKind::Listener { state, scope, tls, netns } => {
+        &FactKind::Listener { state, scope, tls, netns, leads_to, ref reach } => {
             let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
             push_name(out, br#","listener":{"service":""#, Service::from(service).name());
             push_name(out, br#","scope":""#, Scope::from(scope).name());
             push_name(out, br#","tls":""#, ListenerTls::from(tls).name());
             push_name(out, br#","state":""#, ListenerState::from(state).name());
             push_count(out, br#","netns":"#, netns.into());
+            if let Some(to) = leads_to {
+                push(out, br#","leads_to":{"ip":"#);
+                push_ip(out, to.ip.to_canonical());
+                push_count(out, br#","port":"#, to.port.into());
+                push_name(out, br#","service":""#, Service::from(to.service).name());
+                push(out, b"}");
+            }
+            if let Some(reach) = reach {
+                push_reach(out, reach);
+            }
         }
         &FactKind::Close { duration_ns, bytes_in, bytes_out } => {
             push(out, br#","conn":{"#);

@@ -4,7 +4,7 @@
 
 use schemars::JsonSchema;
 use sensor_common::record as abi;
-use sensor_core::{fact, health};
+use sensor_core::{exposure, fact, health};
 use serde::{Deserialize, Serialize};
 
 /// Defines the wire form of an enum of the core and the conversions, which stop compiling when one side changes.
@@ -94,13 +94,26 @@ Scope from fact::Scope {
 }}
 
 closed_list! {
+/// How much an endpoint asks for attention.
+Exposure from exposure::Exposure {
+    /// Open to others, and somebody from outside has connected.
+    Reached = "reached",
+    /// Open to others.
+    Exposed = "exposed",
+    /// Reached from its own network namespace only.
+    Local = "local",
+    /// It listens no more.
+    Closed = "closed",
+}}
+
+closed_list! {
 /// What happened to a listener.
 ListenerState from fact::ListenerState {
     /// It began to listen.
     Opened = "opened",
     /// It was there when the sensor started.
     Snapshot = "snapshot",
-    /// Its holder changed.
+    /// Its holder changed, or a first peer from outside has reached it.
     Changed = "changed",
     /// It stopped.
     Closed = "closed",

@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sensor_core::engine::Output;
-use sensor_core::fact::{self, Fact, FactKind};
+use sensor_core::fact::{self, Fact, FactKind, Reach};
 use sensor_core::health;
 use sensor_core::ids::{ConnId, RecordId};
 use sensor_core::time::Timestamp;
@@ -18,6 +18,8 @@ use super::record::{
 };
 use super::seq::List;
 use super::time::UtcTime;
+
+mod exposure;
 
 impl<'a> From<&'a Output> for Record<'a> {
     fn from(output: &'a Output) -> Self {
@@ -92,14 +94,20 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
         FactKind::FileRead { path, class } => {
             record.file = Some(File { path: text(path), class: (*class).into() });
         }
-        &FactKind::Listener { state, scope, tls, netns } => {
+        &FactKind::Listener { state, scope, tls, netns, leads_to, ref reach } => {
             let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
+            let reach = reach.as_deref().copied().unwrap_or_default();
             record.listener = Some(Listener {
                 service: service.into(),
                 scope: scope.into(),
                 tls: tls.into(),
                 state: state.into(),
                 netns,
+                leads_to: leads_to.map(Into::into),
+                accepts: reach.accepts,
+                outside_peers: reach.outside_peers,
+                first_peer: reach.first.map(Into::into),
+                last_peer: reach.last.map(Into::into),
             });
         }
         &FactKind::Close { duration_ns, bytes_in, bytes_out } => {
@@ -273,11 +281,19 @@ impl TryFrom<Record<'_>> for Fact {
         let kind = match of {
             Kind::Listener => {
                 let listener = required(record.listener, of, "listener")?;
+                let reach = Reach {
+                    accepts: listener.accepts,
+                    outside_peers: listener.outside_peers,
+                    first: listener.first_peer.map(Into::into),
+                    last: listener.last_peer.map(Into::into),
+                };
                 FactKind::Listener {
                     state: listener.state.into(),
                     scope: listener.scope.into(),
                     tls: listener.tls.into(),
                     netns: listener.netns,
+                    leads_to: listener.leads_to.map(Into::into),
+                    reach: (reach != Reach::default()).then(|| Arc::new(reach)),
                 }
             }
             Kind::Accept => {

@@ -23,9 +23,9 @@ mod time;
 mod tests;
 
 pub use kind::{Kind, KindFilter};
-pub use lists::{Capability, CoverageState, HookState, Scope, Service};
-pub use record::{Record, SchemaVersion};
-pub use schema::{config_schema, doctor_schema, record_schema};
+pub use lists::{Capability, CoverageState, Exposure, HookState, ListenerTls, Runtime, Scope, Service};
+pub use record::{LeadsTo, PeerSeen, Record, SchemaVersion};
+pub use schema::{config_schema, doctor_schema, exposure_schema, record_schema};
 pub use time::UtcTime;
 
 /// Longest line that is read, newline excluded. The longest that is written has some 30 KiB: 4 KiB of arguments, all

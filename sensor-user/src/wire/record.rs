@@ -16,14 +16,16 @@ use serde::{Deserialize, Serialize};
 use super::kind::Kind;
 use super::lists::{
     Capability, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState, HookState,
-    KernelRecord, ListenerState, ListenerTls, OriginClass, Ring, Runtime, ScanShape, Scope, Service,
+    KernelRecord, OriginClass, Ring, Runtime, ScanShape, Service,
 };
 use super::seq::List;
 use super::time::UtcTime;
 
 mod access;
+mod exposure;
 
 pub use access::{Accept, AcceptingTask, Conn, Connect, File, Socket};
+pub use exposure::{LeadsTo, Listener, PeerSeen};
 
 /// A text: borrowed from the core when written, from the line when read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -317,21 +319,6 @@ pub struct Quality {
     pub lost: u64,
 }
 
-/// A management endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Listener {
-    /// Service by its port.
-    pub service: Service,
-    /// Reach of its bind address.
-    pub scope: Scope,
-    /// Whether it speaks TLS.
-    pub tls: ListenerTls,
-    /// What happened to it.
-    pub state: ListenerState,
-    /// Inode of its network namespace.
-    pub netns: u32,
-}
-
 /// Many connections or attempts, in one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Scan {
@@ -487,6 +474,6 @@ pub struct Balance {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
-fn is_zero(value: &u64) -> bool {
+pub(super) fn is_zero(value: &u64) -> bool {
     *value == 0
 }

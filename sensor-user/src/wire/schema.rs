@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::kind::Kind;
 use super::record::Record;
 use crate::config::ConfigFile;
-use crate::doctor::Report;
+use crate::{doctor, exposure};
 
 /// What records of a kind must have beyond the envelope.
 const fn objects(kind: Kind) -> &'static [&'static str] {
@@ -85,7 +85,13 @@ pub fn config_schema() -> String {
 /// The schema of the answer of `quaywatch doctor`.
 #[must_use]
 pub fn doctor_schema() -> String {
-    text::<Report>(SchemaSettings::draft2020_12().for_serialize().with_transform(ForbidNull))
+    text::<doctor::Report>(SchemaSettings::draft2020_12().for_serialize().with_transform(ForbidNull))
+}
+
+/// The schema of the answer of `quaywatch exposure`.
+#[must_use]
+pub fn exposure_schema() -> String {
+    text::<exposure::Report>(SchemaSettings::draft2020_12().for_serialize().with_transform(ForbidNull))
 }
 
 fn text<T: JsonSchema>(settings: SchemaSettings) -> String {

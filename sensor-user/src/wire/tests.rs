@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use sensor_common::record::{RecordKind, Ring};
 use sensor_core::fact::{
     self, AcceptingTask, Ancestor, ConnectResult, Container, ContainerAction, CredentialClass, Direction,
-    End, Enrichment, ExecRole, FactKind, K8s, ListenerState, Net, OriginClass, Process, Quality, Runtime,
-    ScanShape, Scope, Service, Tls, Verdict,
+    End, Enrichment, ExecRole, FactKind, K8s, LeadsTo, ListenerState, Net, OriginClass, PeerSeen, Process,
+    Quality, Reach, Runtime, ScanShape, Scope, Service, Tls, Verdict,
 };
 use sensor_core::health::{
     Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
@@ -166,10 +166,33 @@ fn each_kind_has_its_own_object() {
         scope: Scope::Any,
         tls: Tls::Unknown,
         netns: 4_026_531_840,
+        leads_to: None,
+        reach: None,
+    };
+    let seen = |address, unix_ns| Some(PeerSeen { ip: ip(address), unix_ns });
+    let reached = FactKind::Listener {
+        state: ListenerState::Changed,
+        scope: Scope::Any,
+        tls: Tls::Plaintext,
+        netns: 1,
+        leads_to: Some(LeadsTo { ip: ip("172.17.0.2"), port: 2375, service: Service::Docker }),
+        reach: Some(Arc::new(Reach {
+            accepts: 3,
+            outside_peers: 2,
+            first: seen("::ffff:198.18.0.9", 1_795_343_940_123_456_789),
+            last: seen("fd00::9", 1_795_343_941_000_000_000),
+        })),
     };
     let listening = Net { direction: None, peer: None, conn: None, ..net() };
     let quality = r#""quality":{"enrichment":"ok"}"#;
     let cases = [
+        (
+            Fact { net: Some(listening.clone()), ..fact(reached) },
+            "listener",
+            format!(
+                r#""net":{{"proto":"tcp","local":{{"ip":"fd00::1","port":2375}},"service":"docker"}},{quality},"listener":{{"service":"docker","scope":"any","tls":"plaintext","state":"changed","netns":1,"leads_to":{{"ip":"172.17.0.2","port":2375,"service":"docker"}},"accepts":3,"outside_peers":2,"first_peer":{{"ip":"198.18.0.9","ts":"2026-11-22T10:39:00.123456789Z"}},"last_peer":{{"ip":"fd00::9","ts":"2026-11-22T10:39:01.000000000Z"}}}}}}"#
+            ),
+        ),
         (
             Fact { net: Some(listening), ..fact(listener) },
             "listener",
@@ -417,6 +440,7 @@ fn the_committed_schemas_are_current() {
     check_committed("quaywatch-event.schema.json", &record_schema());
     check_committed("quaywatch-config.schema.json", &config_schema());
     check_committed("quaywatch-doctor.schema.json", &doctor_schema());
+    check_committed("quaywatch-exposure.schema.json", &exposure_schema());
 }
 
 /// Checks a value against the part of JSON Schema that our schemas use; returns what does not fit.
@@ -576,6 +600,19 @@ fn any_scan() -> impl Strategy<Value = FactKind> {
     })
 }
 
+fn any_listener() -> impl Strategy<Value = FactKind> {
+    let leads_to = (any::<IpAddr>(), any::<u16>(), prop::sample::select(&Service::ALL[..]))
+        .prop_map(|(ip, port, service)| LeadsTo { ip: ip.to_canonical(), port, service });
+    let seen = any::<(IpAddr, u64)>().prop_map(|(ip, unix_ns)| PeerSeen { ip: ip.to_canonical(), unix_ns });
+    let reach = (1..u64::MAX, any::<u32>(), prop::option::of(seen))
+        .prop_map(|(accepts, outside_peers, first)| Reach { accepts, outside_peers, first, last: first });
+    let reach = prop::option::of(reach.prop_map(Arc::new));
+    (any::<u32>(), prop::option::of(leads_to), reach).prop_map(|(netns, leads_to, reach)| {
+        let (state, scope, tls) = (ListenerState::Changed, Scope::Private, Tls::Plaintext);
+        FactKind::Listener { state, scope, tls, netns, leads_to, reach }
+    })
+}
+
 fn any_kind() -> impl Strategy<Value = FactKind> {
     prop_oneof![
         Just(FactKind::Accept { task: None }),
@@ -597,12 +634,7 @@ fn any_kind() -> impl Strategy<Value = FactKind> {
         Just(FactKind::Exec { role: ExecRole::Workload }),
         any::<(Option<u8>, Option<u8>)>().prop_map(|(code, signal)| FactKind::Exit { code, signal }),
         Just(FactKind::Container { action: ContainerAction::Enriched, origin: OriginClass::Inferred }),
-        any::<u32>().prop_map(|netns| FactKind::Listener {
-            state: ListenerState::Changed,
-            scope: Scope::Private,
-            tls: Tls::Plaintext,
-            netns
-        }),
+        any_listener(),
     ]
 }
 

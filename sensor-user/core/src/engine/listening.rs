@@ -1,12 +1,19 @@
-//! Listeners on watched ports: opened, found, passed on, closed; and when to look again who holds them.
+//! Listeners on watched ports and of daemons: opened, found, passed on, reached, closed; and when to look again who
+//! holds them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use sensor_common::record::ListenerItem;
 
 use crate::bounded::Index;
+use crate::daemons;
 use crate::engine::{Engine, Request};
 use crate::event::{Ends, ListenerEvent};
-use crate::fact::{End, FactKind, ListenerState, Net, Tls};
-use crate::listeners::{Holder, Listener, present_holder, scope_of};
+use crate::exposure::{EndpointKey, Listening};
+use crate::fact::{ExecRole, FactKind, LeadsTo, ListenerState, Net, Reach, Service};
+use crate::ids::ProcessKey;
+use crate::listeners::{Holder, Listener, Traits, present_holder, scope_of};
 use crate::time::Timestamp;
 
 /// Most holders of one listening socket that are told apart.
@@ -25,6 +32,10 @@ pub(super) struct Refresh {
     waiting: bool,
 }
 
+/// Ports of daemons that the probes were told to watch beside the configured ones, and whether for their accepts, too.
+#[derive(Debug, Default)]
+pub(super) struct LearnedPorts(Index<u16, bool>);
+
 impl Engine {
     /// Takes the result of the listener iterator: the first one tells of the listeners that were there before, later
     /// ones say who holds them now.
@@ -40,7 +51,8 @@ impl Engine {
             let holder = Holder { task: item.task.into(), cgroup: item.task_cgroup.into() };
             self.processes.ensure(&holder.task);
             let position = *index.entry(item.sock).or_insert_with(|| {
-                found.push((item.sock, listener_of(item, now)));
+                let traits = self.traits_of(item.ends.local_port, None);
+                found.push((item.sock, listener_of(item, traits, now)));
                 found.len() - 1
             });
             let holders = &mut found[position].1.holders;
@@ -57,22 +69,48 @@ impl Engine {
         for (sock, listener) in found {
             if self.listeners.peek(sock).is_some() {
                 self.listeners.set_holders(sock, listener.holders);
-            } else {
+            } else if self.is_of_interest(&listener) {
                 self.listeners.insert(sock, listener);
             }
             self.announce_if_changed(now, sock, is_first);
         }
     }
 
-    /// Tells of a listener that was found, or whose holder is another one than the output named last.
+    /// Whether a listener is on a watched port, a daemon's, or leads to a watched port.
+    fn is_of_interest(&self, listener: &Listener) -> bool {
+        let port = listener.local.port;
+        self.configured_service(port).is_some()
+            || listener.holders.iter().any(|Holder { task, .. }| {
+                let role = self.processes.peek(task.key).and_then(|entry| entry.image.role);
+                let traits = self.traits_of(port, Some(task.key));
+                role == Some(ExecRole::Daemon) || traits.service != Service::Other
+            })
+    }
+
+    /// What is served at a port: by the configuration, else by what its holder was told to serve there.
+    fn traits_of(&self, port: u16, holder: Option<ProcessKey>) -> Traits {
+        let image = holder.and_then(|key| self.processes.peek(key)).map(|entry| &entry.image);
+        let known = image.map_or(daemons::UNKNOWN, |image| {
+            daemons::port(image.exe.as_deref(), image.args.as_deref().unwrap_or_default(), port)
+        });
+        let leads_to = known.leads_to.map(|(ip, port)| LeadsTo { ip, port, service: self.service_of(port) });
+        let service = self.configured_service(port).or(known.service);
+        let service = service.or(leads_to.map(|to| to.service)).unwrap_or(Service::Other);
+        Traits { service, tls: known.tls, leads_to }
+    }
+
+    /// Tells of a listener that was found, or whose holder is another one than the output named last or executes another
+    /// program.
     fn announce_if_changed(&mut self, now: Timestamp, sock: u64, is_first: bool) {
         let Some(listener) = self.listeners.peek(sock) else { return };
         let holder = present_holder(listener, &self.processes).map(|holder| holder.task.key);
+        let is_told =
+            |announced| holder == announced && self.traits_of(listener.local.port, holder) == listener.traits;
         let state = match listener.announced {
             None if is_first => ListenerState::Snapshot,
             // Its own record is most likely on its way.
             None if listener.known_ns.saturating_add(ANNOUNCE_NS) > now.boot_ns => return,
-            Some(announced) if holder.is_none() || holder == announced => return,
+            Some(announced) if holder.is_none() || is_told(announced) => return,
             _ => ListenerState::Changed,
         };
         self.send_listener(now, sock, state);
@@ -98,12 +136,16 @@ impl Engine {
                 let listener = Listener {
                     local: event.ends.local,
                     netns: event.ends.netns,
+                    traits: self.traits_of(event.ends.local.port, Some(opener)),
                     cgroup: event.cgroup,
                     opener: Some(opener),
                     holders: vec![holder],
                     announced: None,
                     known_ns: at.boot_ns,
                 };
+                if !self.is_of_interest(&listener) {
+                    return;
+                }
                 self.listeners.insert(event.sock, listener);
             }
         }
@@ -113,37 +155,76 @@ impl Engine {
 
     fn on_listener_closed(&mut self, at: Timestamp, event: &ListenerEvent) {
         let known = self.listeners.remove(event.sock);
+        if known.is_none() && self.configured_service(event.ends.local.port).is_none() {
+            return;
+        }
         let holder = known
             .as_ref()
             .and_then(|listener| present_holder(listener, &self.processes).copied())
             .unwrap_or(Holder { task: event.task, cgroup: event.task_cgroup });
-        let (cgroup, local) =
-            known.map_or((event.cgroup, event.ends.local), |known| (known.cgroup, known.local));
-        let subject = self.socket_subject(cgroup, Some(holder));
-        let kind = FactKind::Listener {
-            state: ListenerState::Closed,
-            scope: scope_of(local),
-            tls: Tls::Unknown,
+        let listener = known.unwrap_or_else(|| Listener {
+            local: event.ends.local,
             netns: event.ends.netns,
-        };
-        let net = self.listener_net(local);
+            traits: self.traits_of(event.ends.local.port, Some(holder.task.key)),
+            cgroup: event.cgroup,
+            opener: None,
+            holders: Vec::new(),
+            announced: None,
+            known_ns: at.boot_ns,
+        });
+        let reach = self.exposure.close(at, listener.endpoint()).unwrap_or_default();
+        let subject = self.socket_subject(listener.cgroup, Some(holder));
+        let (net, kind) = listener_fact(&listener, ListenerState::Closed, reach);
         self.send(at, subject, Some(net), kind, None);
     }
 
     fn send_listener(&mut self, at: Timestamp, sock: u64, state: ListenerState) {
-        let Some(listener) = self.listeners.get_mut(sock) else { return };
+        let Some(listener) = self.listeners.peek(sock) else { return };
         let holder = present_holder(listener, &self.processes).copied();
-        listener.announced = Some(holder.map(|holder| holder.task.key));
-        let (local, netns, cgroup) = (listener.local, listener.netns, listener.cgroup);
+        let key = holder.map(|holder| holder.task.key);
+        let traits = self.traits_of(listener.local.port, key);
+        let Some(listener) = self.listeners.get_mut(sock) else { return };
+        listener.announced = Some(key);
+        // Nobody left to ask: what was known before holds.
+        if key.is_some() {
+            listener.traits = traits;
+        }
+        let (cgroup, endpoint, traits) = (listener.cgroup, listener.endpoint(), listener.traits);
         let subject = self.socket_subject(cgroup, holder);
-        let kind = FactKind::Listener { state, scope: scope_of(local), tls: Tls::Unknown, netns };
-        let net = self.listener_net(local);
+        let listening = Listening {
+            service: traits.service,
+            tls: traits.tls,
+            leads_to: traits.leads_to,
+            process: subject.process.clone(),
+            container: subject.container.clone(),
+        };
+        let reach = self.exposure.listen(at, endpoint, state, listening);
+        self.learn_port(endpoint.local.port, traits.service);
+        let Some(listener) = self.listeners.peek(sock) else { return };
+        let (net, kind) = listener_fact(listener, state, reach);
         self.send(at, subject, Some(net), kind, None);
     }
 
-    fn listener_net(&self, local: End) -> Net {
-        let service = self.service_of(local.port);
-        Net { direction: None, peer: None, local: Some(local), service, conn: None }
+    /// Lets the probes watch a port that no configuration names: for the end of the listener, and for who comes to a
+    /// management service.
+    fn learn_port(&mut self, port: u16, service: Service) {
+        let accepts = service != Service::Other;
+        if self.configured_service(port).is_some()
+            || self.learned.0.get(&port).is_some_and(|known| *known >= accepts)
+        {
+            return;
+        }
+        self.learned.0.insert(port, accepts);
+        self.outbox.request(Request::WatchPort { port, accepts });
+    }
+
+    /// Enters a connection in the ledger and tells of the first peer from outside.
+    pub(super) fn note_reach(&mut self, at: Timestamp, sock: u64, peer: IpAddr) {
+        let Some(listener) = self.listeners.peek(sock) else { return };
+        let is_outside = self.inside.is_outside(peer);
+        if self.exposure.accept(at, listener.endpoint(), peer, is_outside) {
+            self.send_listener(at, sock, ListenerState::Changed);
+        }
     }
 
     /// Asks for a new look at the holders, unless one was asked for a moment ago or none can be had.
@@ -172,15 +253,29 @@ impl Engine {
     }
 }
 
-fn listener_of(item: &ListenerItem, now: Timestamp) -> Listener {
+fn listener_of(item: &ListenerItem, traits: Traits, now: Timestamp) -> Listener {
     let ends = Ends::from(item.ends);
     Listener {
         local: ends.local,
         netns: ends.netns,
+        traits,
         cgroup: item.cgroup.into(),
         opener: None,
         holders: Vec::new(),
         announced: None,
         known_ns: now.boot_ns,
+    }
+}
+
+fn listener_fact(listener: &Listener, state: ListenerState, reach: Reach) -> (Net, FactKind) {
+    let &Listener { local, netns, traits: Traits { service, tls, leads_to }, .. } = listener;
+    let net = Net { direction: None, peer: None, local: Some(local), service, conn: None };
+    let reach = (reach.accepts > 0).then(|| Arc::new(reach));
+    (net, FactKind::Listener { state, scope: scope_of(local), tls, netns, leads_to, reach })
+}
+
+impl Listener {
+    fn endpoint(&self) -> EndpointKey {
+        EndpointKey { netns: self.netns, local: self.local }
     }
 }

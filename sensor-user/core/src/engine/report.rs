@@ -126,6 +126,7 @@ impl Engine {
             ("containers", self.containers.evicted()),
             ("runtime-calls", self.calls.evicted()),
             ("listeners", self.listeners.evicted()),
+            ("endpoints", self.exposure.evicted()),
             ("connections", self.connections.evicted()),
             ("accept-tasks", self.takers.evicted()),
             ("before-ready", self.outbox.evicted()),

@@ -33,20 +33,23 @@ impl Engine {
         let port = u16::try_from(place.port).ok().filter(|port| *port != 0);
         let local = port.map(|port| End { ip: ip_of(local_addr), port });
         let listener = local.and_then(|local| {
-            self.listeners.find(&Ends { local, peer: local, netns: place.netns }).map(|listener| {
+            self.listeners.find(&Ends { local, peer: local, netns: place.netns }).map(|(_, listener)| {
                 let holder = crate::listeners::present_holder(listener, &self.processes).copied();
-                (listener.cgroup, holder)
+                (listener.cgroup, holder, listener.traits.service)
             })
         });
-        let subject = match listener {
-            Some((cgroup, holder)) => self.socket_subject(cgroup, holder),
-            None => self.subject(None, &super::subject::Whereabouts::Unknown),
+        let (subject, service) = match listener {
+            Some((cgroup, holder, service)) => (self.socket_subject(cgroup, holder), service),
+            None => {
+                let subject = self.subject(None, &super::subject::Whereabouts::Unknown);
+                (subject, self.service_of(port.unwrap_or(0)))
+            }
         };
         let net = Net {
             direction: Some(Direction::Inbound),
             peer: peer.map(|addr| End { ip: ip_of(addr), port: 0 }),
             local,
-            service: self.service_of(port.unwrap_or(0)),
+            service,
             conn: None,
         };
         let kind = FactKind::Scan {

@@ -92,15 +92,25 @@ impl Opener {
 
 impl Engine {
     pub(super) fn on_accept(&mut self, at: Timestamp, event: &AcceptEvent) {
+        let Some(service) = self.service_at(&event.ends) else { return };
         let holder = self.holder_of(&event.ends);
         let subject = self.socket_subject(event.cgroup, holder);
-        let service = self.service_of(event.ends.local.port);
         let verdict = self.allow.judge(event.ends.peer.ip, service, event.ends.local.port);
         let conn = self.outbox.conn_id(event.conn);
         let net = inbound(&event.ends, service, conn);
         let task = self.takers.remove(&event.conn).map(|taker| self.accepting_task(&taker));
         self.connections.insert(event.conn, Connection::new(at, &subject, &net));
         self.send(at, subject, Some(net), FactKind::Accept { task }, Some(verdict));
+        if let Some((sock, _)) = self.listeners.find(&event.ends) {
+            self.note_reach(at, sock, event.ends.peer.ip);
+        }
+    }
+
+    /// The service that a connection came to; `None` where neither the configuration nor a daemon has a port watched that
+    /// others may use in namespaces of their own.
+    pub(super) fn service_at(&self, ends: &Ends) -> Option<Service> {
+        let of_listener = || self.listeners.find(ends).map(|(_, listener)| listener.traits.service);
+        self.configured_service(ends.local.port).or_else(of_listener)
     }
 
     /// Keeps who took a connection for the record of its accept, which usually waits at that moment.
@@ -152,9 +162,9 @@ impl Engine {
                 (subject, outbound(&event.ends, service, self.outbox.conn_id(event.conn)))
             }
             (None, None) => {
+                let Some(service) = self.service_at(&event.ends) else { return };
                 let holder = self.holder_of(&event.ends);
                 let subject = self.socket_subject(event.cgroup, holder);
-                let service = self.service_of(event.ends.local.port);
                 (subject, inbound(&event.ends, service, self.outbox.conn_id(event.conn)))
             }
         };
@@ -191,7 +201,7 @@ impl Engine {
     }
 
     fn holder_of(&self, ends: &Ends) -> Option<Holder> {
-        present_holder(self.listeners.find(ends)?, &self.processes).copied()
+        present_holder(self.listeners.find(ends)?.1, &self.processes).copied()
     }
 
     /// The subject of a listening socket and its connections: the holder, in the container of the socket. A socket

@@ -22,6 +22,7 @@ fn listener(netns: u32, local: End, known_ns: u64, holders: &[P]) -> Listener {
     Listener {
         local,
         netns,
+        traits: Traits { service: Service::Docker, tls: Tls::Unknown, leads_to: None },
         cgroup: CgroupKey { hierarchy: 0, id: 10 },
         opener: None,
         holders: holders.iter().copied().map(holder).collect(),
@@ -31,7 +32,7 @@ fn listener(netns: u32, local: End, known_ns: u64, holders: &[P]) -> Listener {
 }
 
 fn found(listeners: &Listeners, netns: u32, ip: &str, port: u16) -> Option<u64> {
-    listeners.find(&ends(netns, end(ip, port))).map(|listener| listener.known_ns)
+    listeners.find(&ends(netns, end(ip, port))).map(|(_, listener)| listener.known_ns)
 }
 
 const ANY: P = P(9, "x");

@@ -1,0 +1,151 @@
+//! The exposure ledger: daemons on any port, who came from outside, and where published ports lead.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use sensor_tests::dockerd::{Dockerd, IMAGE, PORT};
+use sensor_tests::lab::{CONFIGURATION, Lab};
+use sensor_tests::netns::{CLIENT_OUTSIDE, NODE_OUTSIDE};
+use sensor_tests::process::{run, wait_until};
+use sensor_tests::record::Record;
+use sensor_tests::sensor::{self, Sensor};
+use serde_json::Value;
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("dockerd_moved_to_tcp_shows_within_a_second", dockerd_moved),
+    ("dockerd_on_another_port_is_told_of_with_its_peers", dockerd_elsewhere),
+    ("published_port_that_leads_to_docker_is_followed", published),
+    ("exposure_of_this_host_is_listed", host_is_listed),
+];
+
+/// A port that no configuration names.
+const ELSEWHERE: u16 = 4243;
+
+fn connect(lab: &Lab, port: u16) -> Option<TcpStream> {
+    let server = SocketAddr::new(NODE_OUTSIDE.parse().expect("invariant: an address"), port);
+    lab.network.client.within(|| TcpStream::connect_timeout(&server, Duration::from_secs(1))).ok()
+}
+
+fn dockerd_moved(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let directory = lab.directory().join("moved");
+    // In the client's namespace, where nothing else has the port.
+    drop(Dockerd::start_bare(&lab.network.client, directory.clone(), &[])?);
+    let mark = sensor.mark();
+    let hosts = [format!("tcp://0.0.0.0:{PORT}")];
+    let dockerd = Dockerd::start_bare(&lab.network.client, directory, &hosts)?;
+    // It answers on its unix socket now: it listened a moment ago at the latest.
+    let answered = Instant::now();
+    let opened = sensor.wait_after(mark, "its listener", |record| {
+        record.is("listener", &[("process.pid", &dockerd.id().to_string()), ("listener.state", "opened")])
+    })?;
+    ensure!(answered.elapsed() < Duration::from_secs(1), "it took {:?}: {opened}", answered.elapsed());
+    let fields = [
+        ("listener.service", "docker"),
+        ("listener.scope", "any"),
+        ("listener.tls", "plaintext"),
+        // Go listens on all addresses of both families.
+        ("net.local.ip", "::"),
+        ("process.comm", "dockerd"),
+    ];
+    ensure!(opened.is("listener", &fields), "{opened}\nhas not {fields:?}");
+    sensor.stop().map(drop)
+}
+
+fn dockerd_elsewhere(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let hosts = [format!("tcp://{NODE_OUTSIDE}:{ELSEWHERE}")];
+    let dockerd = Dockerd::start_bare(&lab.network.node, lab.directory().join("elsewhere"), &hosts)?;
+    let port = ELSEWHERE.to_string();
+    let state = |state| [("listener.state", state), ("net.local.port", port.as_str())];
+    let opened = sensor.wait_is("listener", &state("opened"))?;
+    let fields = [("listener.service", "docker"), ("listener.tls", "plaintext"), ("process.comm", "dockerd")];
+    ensure!(opened.is("listener", &fields), "{opened}\nhas not {fields:?}");
+    ensure!(opened.at("listener.accepts").is_null(), "nobody has connected yet: {opened}");
+
+    let client = connect(lab, ELSEWHERE).context("dockerd does not answer there")?;
+    let accept = sensor.wait_is("accept", &[("net.local.port", port.as_str())])?;
+    ensure!(accept.is("accept", &[("net.service", "docker"), ("net.peer.ip", CLIENT_OUTSIDE)]), "{accept}");
+    let reached = sensor.wait_is("listener", &state("changed"))?;
+    let fields = [
+        ("listener.accepts", "1"),
+        ("listener.outside_peers", "1"),
+        ("listener.first_peer.ip", CLIENT_OUTSIDE),
+        ("listener.first_peer.ts", accept.text("ts")),
+    ];
+    ensure!(reached.is("listener", &fields), "{reached}\nhas not {fields:?}");
+    drop(client);
+    drop(connect(lab, ELSEWHERE));
+    sensor.wait("the second accept", |record| {
+        record.is("accept", &[("net.local.port", &port)]) && record.text("id") != accept.text("id")
+    })?;
+    drop(dockerd);
+    let closed = sensor.wait_is("listener", &state("closed"))?;
+    ensure!(closed.is("listener", &[("listener.accepts", "2"), ("listener.outside_peers", "1")]), "{closed}");
+
+    let path = lab.directory().join("exposure.ndjson");
+    sensor.stop()?.write(&path)?;
+    ensure_reported(&path, &accept)
+}
+
+/// The recording says to `quaywatch exposure` what the records said.
+fn ensure_reported(path: &std::path::Path, accept: &Record) -> Result<()> {
+    let report = run(sensor::command()?.args(["exposure", "--json"]).arg(path))?;
+    let report: Value = serde_json::from_str(&report)?;
+    let endpoints = report["endpoints"].as_array().context("a list")?;
+    let address = format!("{NODE_OUTSIDE}:{ELSEWHERE}");
+    let found = endpoints.iter().find(|endpoint| endpoint["address"] == *address).context("not listed")?;
+    ensure!(found["exposure"] == "closed" && found["accepts"] == 2, "{found}");
+    ensure!(found["first_peer"]["ts"] == *accept.at("ts"), "{found}\nand\n{accept}");
+    Ok(())
+}
+
+fn published(lab: &Lab) -> Result<()> {
+    const PUBLISHED: u16 = 12375;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let publish = format!("{PUBLISHED}:{PORT}");
+    let arguments = ["run", "--detach", "--publish", &publish, "--publish", "12380:8080", IMAGE];
+    let id = lab.dockerd.docker(&[&arguments[..], &["/bin/sleep", "600"]].concat())?;
+    let port = PUBLISHED.to_string();
+    let opened = sensor.wait_is("listener", &[("net.local.port", &port), ("listener.state", "opened")])?;
+    let fields = [
+        ("process.comm", "docker-proxy"),
+        ("listener.service", "docker"),
+        ("listener.leads_to.port", "2375"),
+        ("listener.leads_to.service", "docker"),
+        ("listener.tls", "unknown"),
+    ];
+    ensure!(opened.is("listener", &fields), "{opened}\nhas not {fields:?}");
+    let address = lab.dockerd.docker(&["inspect", "--format", "{{.NetworkSettings.IPAddress}}", &id])?;
+    ensure!(opened.text("listener.leads_to.ip") == address, "{opened} does not lead to {address}");
+    let _client = wait_until("the proxy accepts", Duration::from_secs(10), || connect(lab, PUBLISHED))?;
+    let accept = sensor.wait_is("accept", &[("net.local.port", &port)])?;
+    ensure!(accept.is("accept", &[("net.service", "docker"), ("net.peer.ip", CLIENT_OUTSIDE)]), "{accept}");
+    lab.dockerd.docker(&["rm", "--force", &id])?;
+    sensor.wait("the end of the published port", |record| {
+        record.is("listener", &[("net.local.port", &port), ("listener.state", "closed")])
+    })?;
+    let recording = sensor.stop()?;
+    let web = recording.records.iter().find(|record| record.number("net.local.port") == Some(12380));
+    ensure!(web.is_none(), "a published port that leads elsewhere is nobody's business: {web:?}");
+    Ok(())
+}
+
+fn host_is_listed(lab: &Lab) -> Result<()> {
+    let report = run(sensor::command()?.args(["exposure", "--json"]))?;
+    let report: Value = serde_json::from_str(&report)?;
+    ensure!(report["source"] == "host" && report["problem"].is_null(), "{report}");
+    let address = format!("{NODE_OUTSIDE}:{PORT}");
+    let endpoints = report["endpoints"].as_array().context("a list")?;
+    let found = endpoints.iter().find(|endpoint| endpoint["address"] == *address).context("not listed")?;
+    ensure!(found["process"]["pid"] == lab.dockerd.id() && found["process"]["comm"] == "dockerd", "{found}");
+    for (key, expected) in
+        [("exposure", "exposed"), ("service", "docker"), ("tls", "plaintext"), ("scope", "any")]
+    {
+        ensure!(found[key] == expected, "{key} is not {expected}: {found}");
+    }
+    Ok(())
+}
