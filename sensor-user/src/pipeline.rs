@@ -277,6 +277,7 @@ impl Pipeline {
         ShellLosses {
             output_lines: self.output.shed(),
             container_questions: self.containers.refused(),
+            container_specs: self.containers.unusable_specs(),
             file_opens: self.files.lost(),
         }
     }

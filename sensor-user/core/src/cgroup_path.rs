@@ -124,10 +124,14 @@ fn is_pod(name: &str) -> Option<&str> {
         Some(_) => return None,
         None => name.strip_prefix("pod")?,
     };
-    // Static pods have an MD5 for a uid, all others a UUID.
-    let well_formed = matches!(uid.len(), 32 | 36)
-        && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'-' | b'_'));
-    well_formed.then_some(uid)
+    is_pod_uid(uid).then_some(uid)
+}
+
+/// Whether this has the form of a pod's uid, with dashes or, in the name of a systemd unit, underscores: an MD5 for
+/// static pods, a UUID for all others.
+pub(crate) fn is_pod_uid(uid: &str) -> bool {
+    matches!(uid.len(), 32 | 36)
+        && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'-' | b'_'))
 }
 
 /// The user below whose own slice a path lies.

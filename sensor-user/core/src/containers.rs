@@ -46,7 +46,9 @@ pub(crate) struct Entry {
     pub(crate) cgroups: Vec<CgroupKey>,
     /// Paths of its cgroups according to the runtime's state on disk.
     pub(crate) homes: Vec<Arc<str>>,
-    /// The runtime's state on disk has said who it is.
+    /// There was no room for all its risks, or for the whole of one.
+    pub(crate) risks_truncated: bool,
+    /// The runtime's state on disk has said who it is and what it may do.
     pub(crate) enriched: bool,
     /// Records went out while the output could not say all there is to say.
     pub(crate) owes_metadata: bool,
@@ -64,6 +66,7 @@ impl Entry {
                 name: None,
                 image: None,
                 created: None,
+                risks: None,
                 cgroup: path,
             }),
             k8s: pod_uid.map(|uid| Arc::new(K8s { pod_uid: Some(uid), ..K8s::default() })),
@@ -73,6 +76,7 @@ impl Entry {
             creator_mnt_ns: 0,
             cgroups: Vec::new(),
             homes: Vec::new(),
+            risks_truncated: false,
             enriched: false,
             owes_metadata: false,
             watched: false,
@@ -114,12 +118,15 @@ impl Entry {
         container.name = None;
         container.image = None;
         container.created = None;
+        container.risks = None;
+        self.risks_truncated = false;
         self.homes.clear();
     }
 
     /// Takes over the runtime's state on disk. Returns whether the output can say more now than before.
     pub(crate) fn enrich(&mut self, metadata: &ContainerMetadata) -> bool {
-        let ContainerMetadata { id: _, runtime, name, image, created, cgroups, k8s } = metadata;
+        let ContainerMetadata { id: _, runtime, name, image, created, cgroups, k8s, risks, spec_refused: _ } =
+            metadata;
         let before = (self.shared.clone(), self.k8s.clone());
         let container = Arc::make_mut(&mut self.shared);
         if let Some(runtime) = *runtime {
@@ -134,6 +141,10 @@ impl Entry {
         fill(&mut container.name, name);
         fill(&mut container.image, image);
         fill(&mut container.created, created);
+        if let Some(risks) = risks {
+            container.risks = Some(risks.list.clone());
+            self.risks_truncated = risks.truncated;
+        }
         if container.cgroup.is_none() {
             container.cgroup = cgroups.first().cloned();
         }
@@ -149,7 +160,8 @@ impl Entry {
         }
         // Whoever keeps one of these keeps them all in one place; some containers have neither name nor image.
         let kept = container.name.is_some() || container.image.is_some() || container.created.is_some();
-        self.enriched |= kept || (container.runtime == Runtime::Runc && runtime.is_some());
+        let known = kept || (container.runtime == Runtime::Runc && runtime.is_some());
+        self.enriched |= known && container.risks.is_some();
         before != (self.shared.clone(), self.k8s.clone())
     }
 }

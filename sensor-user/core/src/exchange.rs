@@ -13,6 +13,7 @@ use crate::allow_list::AllowList;
 use crate::fact::{Fact, Node, Runtime, Service, Verdict};
 use crate::health::Health;
 use crate::ids::{CgroupKey, RecordId, RunId};
+use crate::risks::Risks;
 use crate::time::Timestamp;
 
 /// What the engine needs to know before the first event.
@@ -101,6 +102,10 @@ pub struct ContainerMetadata {
     pub cgroups: Vec<Arc<str>>,
     /// Kubernetes identity from annotations or labels.
     pub k8s: Option<Arc<crate::fact::K8s>>,
+    /// What tells of it, once what was asked for has been read.
+    pub risks: Option<Risks>,
+    /// What was asked for is there and cannot be used: too long, or not what it should be.
+    pub spec_refused: bool,
 }
 
 /// Something the core wants from outside; answers come back through the `handle_*` functions.

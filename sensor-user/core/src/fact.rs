@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ids::{ConnId, RecordId};
+use crate::risks::Risk;
 use crate::time::Timestamp;
 
 mod access;
@@ -172,6 +173,8 @@ pub struct Container {
     pub image: Option<Arc<str>>,
     /// Creation time as RFC 3339 UTC, from the runtime's state on disk.
     pub created: Option<Arc<str>>,
+    /// What tells of it, the heaviest first; empty: it was looked at and nothing does.
+    pub risks: Option<Arc<[Risk]>>,
     /// Path of its cgroup from the root of the hierarchy.
     pub cgroup: Option<Arc<str>>,
 }

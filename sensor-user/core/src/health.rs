@@ -184,6 +184,8 @@ pub struct ShellLosses {
     pub output_lines: u64,
     /// Questions about containers that found no room, so that their metadata stays unknown.
     pub container_questions: u64,
+    /// Containers whose spec is there and cannot be used, so that their risks stay unknown.
+    pub container_specs: u64,
     /// Opens of credential files that fanotify told of and that found no room.
     pub file_opens: u64,
 }

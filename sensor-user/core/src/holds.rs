@@ -69,6 +69,7 @@ mod tests {
             name: None,
             image: None,
             created: None,
+            risks: None,
             cgroup: None,
         };
         Held {

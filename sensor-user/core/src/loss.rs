@@ -192,10 +192,11 @@ const fn loss_name(event: Event) -> Option<&'static str> {
     }
 }
 
-fn shell_tallies(shell: ShellLosses) -> [Tally; 3] {
+fn shell_tallies(shell: ShellLosses) -> [Tally; 4] {
     [
         ("output", shell.output_lines),
         ("container-state", shell.container_questions),
+        ("container-spec", shell.container_specs),
         ("credential-opens", shell.file_opens),
     ]
 }

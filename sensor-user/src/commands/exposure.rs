@@ -51,7 +51,7 @@ async fn host(settings: &Settings) -> Report {
 async fn look(roots: &Roots, settings: &Settings) -> anyhow::Result<Ledgers> {
     let hierarchies = Hierarchies::find(roots)?;
     let mut started = run::attach_briefly(roots, &hierarchies, settings).await?;
-    let containers = Containers::new(roots.clone(), hierarchies.clone());
+    let containers = Containers::new(roots.clone(), hierarchies.clone(), settings.sockets.clone());
     started.seed(roots, &hierarchies, &containers, &settings.policy.tools);
     started.canaries.stop();
     started.probes.detach();

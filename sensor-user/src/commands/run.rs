@@ -70,7 +70,7 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     let debug = args.probe_log != LogLevel::Off;
     let mut started = attach(&roots, &hierarchies, &settings, debug).await?;
 
-    let containers = Containers::new(roots.clone(), hierarchies.clone());
+    let containers = Containers::new(roots.clone(), hierarchies.clone(), settings.sockets.clone());
     started.seed(&roots, &hierarchies, &containers, &settings.policy.tools);
     let Started { mut engine, probes, rings, files, canaries } = started;
     engine.handle_ready(clock::now());

@@ -144,6 +144,56 @@ impl<'de> Deserialize<'de> for StringOrOther {
     }
 }
 
+/// A list of at most `N` items, or the values of an object; `null` is an empty list, and a longer one is an error.
+#[derive(Debug)]
+pub struct Limited<T, const N: usize>(pub Vec<T>);
+
+impl<T, const N: usize> Default for Limited<T, N> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Limited<T, N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items<T, const N: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Items<T, N> {
+            type Value = Limited<T, N>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "a list of at most {N} items")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Limited::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut kept = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    if kept.len() == N {
+                        return Err(serde::de::Error::invalid_length(N + 1, &self));
+                    }
+                    kept.push(item);
+                }
+                Ok(Limited(kept))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                let mut kept = Vec::new();
+                while let Some((IgnoredAny, item)) = entries.next_entry()? {
+                    if kept.len() == N {
+                        return Err(serde::de::Error::invalid_length(N + 1, &self));
+                    }
+                    kept.push(item);
+                }
+                Ok(Limited(kept))
+            }
+        }
+        deserializer.deserialize_any(Items(std::marker::PhantomData))
+    }
+}
+
 /// The first item of a list that passes a test; only one item is in memory at a time. `null` is an empty list.
 #[derive(Debug)]
 pub struct Find<F, T>(F, std::marker::PhantomData<T>);
@@ -228,6 +278,17 @@ mod tests {
             assert_eq!(serde_json::from_str::<StringOrOther>(text).unwrap().0, None, "{text}");
         }
         assert_eq!(serde_json::from_str::<StringOrOther>("\"\\n\"").unwrap().0.as_deref(), Some("\n"));
+    }
+
+    #[test]
+    fn lists_have_a_bound() {
+        let read = |text: &str| serde_json::from_str::<Limited<u8, 2>>(text).map(|list| list.0);
+        assert_eq!(read("[1, 2]").unwrap(), [1, 2]);
+        assert!(read("null").unwrap().is_empty());
+        assert!(read("[1, 2, 3]").unwrap_err().to_string().contains("a list of at most 2 items"));
+        assert_eq!(read("{\"a\": 3, \"b\": 4}").unwrap(), [3, 4]);
+        assert!(read("{\"a\": 3, \"b\": 4, \"c\": 5}").is_err());
+        assert!(read("7").is_err());
     }
 
     #[test]

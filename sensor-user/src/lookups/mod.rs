@@ -14,6 +14,7 @@ pub mod file;
 pub mod json;
 pub mod mounts;
 pub mod node;
+pub mod paths;
 pub mod procfs;
 pub mod runtime;
 pub mod runtime_sockets;

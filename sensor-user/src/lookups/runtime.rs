@@ -12,16 +12,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hashlink::LinkedHashMap;
 use sensor_core::engine::{ContainerMetadata, ContainerQuery};
 use sensor_core::fact::{K8s, Runtime};
+use sensor_core::pod_volume;
+use sensor_core::risks::{self, Own, Sharing, Spec};
 
 use super::Roots;
 use super::cgroupfs::Hierarchies;
 use super::file::is_component;
+use host::HostFacts;
 
 mod bolt;
 mod containerd;
 mod docker;
+mod docker_options;
+mod host;
 mod oci;
 mod seeds;
+mod spec;
 mod storage;
 
 /// Containers whose state directory is remembered; the one looked at longest ago gives way.
@@ -34,9 +40,18 @@ const STRING_MAX: usize = 1024;
 pub struct Containers {
     roots: Roots,
     hierarchies: Hierarchies,
+    host: HostFacts,
     docker: docker::DataRoots,
     /// Where a container's state was found: its absence later means that the runtime has dropped it.
     known: Mutex<LinkedHashMap<Arc<str>, PathBuf>>,
+}
+
+/// One search: where, and for what.
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    roots: &'a Roots,
+    host: &'a HostFacts,
+    query: &'a ContainerQuery,
 }
 
 /// What one place has on a container.
@@ -48,16 +63,26 @@ struct Found {
     created: Option<Arc<str>>,
     cgroups: Vec<Arc<str>>,
     k8s: Option<K8s>,
+    /// Its sandbox, where it has one beside itself.
+    sandbox: Option<Arc<str>>,
+    /// What the OCI runtime was asked for.
+    spec: Option<Spec>,
+    /// What its manager was asked for.
+    manager_spec: Option<Spec>,
+    /// A file that says what was asked for is there and cannot be used.
+    refused: bool,
     /// Exists as long as the manager knows the container.
     state_directory: Option<PathBuf>,
 }
 
 impl Containers {
-    /// Looks for containers below these roots; `hierarchies` turn a runtime's cgroup directories into cgroup paths.
+    /// Looks for containers below these roots; `hierarchies` turn a runtime's cgroup directories into cgroup paths, and
+    /// `sockets` are those of runtimes beside the built-in ones.
     #[must_use]
-    pub fn new(roots: Roots, hierarchies: Hierarchies) -> Self {
+    pub fn new(roots: Roots, hierarchies: Hierarchies, sockets: Vec<(Arc<str>, Runtime)>) -> Self {
         let docker = docker::DataRoots::new(&roots);
-        Self { roots, hierarchies, docker, known: Mutex::default() }
+        let host = HostFacts::new(&roots, &hierarchies, sockets);
+        Self { roots, hierarchies, host, docker, known: Mutex::default() }
     }
 
     /// Reads what the state files say of a container now; fields that no file has stay absent.
@@ -67,7 +92,7 @@ impl Containers {
         if let Some(directory) = found.state_directory.take() {
             self.remember(&query.id, directory);
         }
-        found.into_metadata(&query.id)
+        found.into_metadata(&query.id, &self.host)
     }
 
     /// Whether the runtime still keeps the state of a container that was created.
@@ -163,26 +188,26 @@ impl Containers {
     }
 
     fn find_in_places(&self, query: &ContainerQuery) -> Found {
-        let roots = &self.roots;
+        let search = Search { roots: &self.roots, host: &self.host, query };
         let mut found = Found::default();
         // The bundle is the first thing that exists; what it has beside annotations differs by manager.
         if let Some(bundle) = query.bundle.as_deref().filter(|bundle| bundle.starts_with('/')) {
-            found.add(oci::read(&roots.host_path(bundle), owner(query)));
+            found.add(oci::read(search, &self.roots.host_path(bundle)));
             found.runtime = oci::runtime_of_bundle(bundle).or(found.runtime);
         }
         let runtime = found.runtime.unwrap_or(query.runtime);
         let any = runtime == Runtime::Unknown;
         if any || runtime == Runtime::Docker {
-            found.add(self.docker.read(roots, query));
+            found.add(self.docker.read(search));
         }
         if any || runtime == Runtime::Containerd {
-            found.add(containerd::read(roots, query));
+            found.add(containerd::read(search));
         }
         if any || matches!(runtime, Runtime::Podman | Runtime::Crio) {
-            found.add(storage::read(roots, query));
+            found.add(storage::read(search));
         }
         if found.state_directory.is_none() && (any || runtime == Runtime::Runc) {
-            found.add(seeds::find(roots, query));
+            found.add(seeds::find(search));
         }
         found
     }
@@ -201,13 +226,23 @@ impl Found {
         fill(&mut self.image, other.image);
         fill(&mut self.created, other.created);
         fill(&mut self.k8s, other.k8s);
+        fill(&mut self.sandbox, other.sandbox);
+        fill(&mut self.spec, other.spec);
+        fill(&mut self.manager_spec, other.manager_spec);
         fill(&mut self.state_directory, other.state_directory);
+        self.refused |= other.refused;
         if self.cgroups.is_empty() {
             self.cgroups = other.cgroups;
         }
     }
 
-    fn into_metadata(self, id: &Arc<str>) -> ContainerMetadata {
+    fn into_metadata(mut self, id: &Arc<str>, host: &HostFacts) -> ContainerMetadata {
+        let spec = self.take_spec();
+        if let Some(spec) = &spec {
+            self.learn_volumes(spec);
+        }
+        let pod_uid = self.k8s.as_ref().and_then(|k8s| k8s.pod_uid.clone());
+        let own = Own { ids: self.sandbox.into_iter().chain([Arc::clone(id)]).collect(), pod_uid };
         ContainerMetadata {
             id: Arc::clone(id),
             runtime: self.runtime,
@@ -216,7 +251,40 @@ impl Found {
             created: self.created,
             cgroups: self.cgroups,
             k8s: self.k8s.map(Arc::new),
+            spec_refused: self.refused && spec.is_none(),
+            risks: spec.map(|spec| risks::of_container(&spec, &host.now(), &own)),
         }
+    }
+
+    /// The OCI spec with what only the manager says, or all that the manager says.
+    fn take_spec(&mut self) -> Option<Spec> {
+        let Some(mut spec) = self.spec.take() else { return self.manager_spec.take() };
+        if let Some(said) = self.manager_spec.take() {
+            spec.privileged |= said.privileged;
+            spec.new_privileges_wanted |= said.new_privileges_wanted;
+            let of_host = said.namespaces.into_iter().filter(|entry| entry.sharing == Sharing::Host);
+            spec.namespaces.extend(of_host);
+        }
+        Some(spec)
+    }
+
+    /// The kubelet's directory of a pod has its uid, and an older one the name of the service account.
+    fn learn_volumes(&mut self, spec: &Spec) {
+        let sources = spec.mounts.iter().map(|mount| (&*mount.source, &*mount.destination));
+        let Some(volume) = pod_volume::find(sources) else { return };
+        let k8s = self.k8s.get_or_insert_default();
+        // A mount may be another pod's: where the runtime says which pod it is, that counts.
+        if k8s.pod_uid.as_deref().is_none_or(|uid| uid == volume.pod_uid) {
+            k8s.pod_uid = Some(volume.pod_uid.into());
+            k8s.service_account = volume.service_account.map(Arc::from);
+        }
+    }
+}
+
+impl Search<'_> {
+    /// The user whose files these must be.
+    fn owner(&self) -> Option<u32> {
+        owner(self.query)
     }
 }
 

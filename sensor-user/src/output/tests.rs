@@ -101,6 +101,7 @@ fn in_container(kind: FactKind) -> Fact {
         name: None,
         image: None,
         created: None,
+        risks: None,
         cgroup: None,
     };
     Fact { container: Some(Arc::new(container)), ..fact(kind) }

@@ -69,6 +69,15 @@ pub enum Answer {
     Removed(Arc<str>),
 }
 
+/// What could not be done since the start.
+#[derive(Debug, Default)]
+struct Losses {
+    /// Questions that found no room and watches that had to give way.
+    refused: AtomicU64,
+    /// Containers of which what was asked for is there and cannot be used.
+    unusable_specs: AtomicU64,
+}
+
 enum Question {
     Read(ContainerQuery),
     Watch(ContainerQuery),
@@ -81,7 +90,7 @@ pub struct ContainerState {
     questions: Option<SyncSender<Question>>,
     answers: mpsc::Receiver<Answer>,
     thread: Option<JoinHandle<()>>,
-    refused: Arc<AtomicU64>,
+    losses: Arc<Losses>,
 }
 
 impl ContainerState {
@@ -92,11 +101,11 @@ impl ContainerState {
     pub fn start(files: impl StateFiles) -> std::io::Result<Self> {
         let (questions, receive) = sync_channel(QUESTIONS_MAX);
         let (send, answers) = mpsc::channel(ANSWERS_MAX);
-        let refused = Arc::<AtomicU64>::default();
-        let worker = Worker::new(files, send, Arc::clone(&refused));
+        let losses = Arc::<Losses>::default();
+        let worker = Worker::new(files, send, Arc::clone(&losses));
         let thread =
             std::thread::Builder::new().name("container-state".into()).spawn(move || worker.run(&receive))?;
-        Ok(Self { questions: Some(questions), answers, thread: Some(thread), refused })
+        Ok(Self { questions: Some(questions), answers, thread: Some(thread), losses })
     }
 
     /// Asks for a container's metadata.
@@ -127,13 +136,19 @@ impl ContainerState {
     /// Questions that found no room and watches that had to give way since the start.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.losses.refused.load(Ordering::Relaxed)
+    }
+
+    /// Containers since the start whose spec is there and cannot be used, so that their risks stay unknown.
+    #[must_use]
+    pub fn unusable_specs(&self) -> u64 {
+        self.losses.unusable_specs.load(Ordering::Relaxed)
     }
 
     fn post(&mut self, question: Question) {
         let Some(questions) = &self.questions else { return };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = questions.try_send(question) {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.losses.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -157,6 +172,10 @@ struct Attempt {
     last: Option<ContainerMetadata>,
 }
 
+/// Nobody takes answers any more.
+#[derive(Debug)]
+struct Gone;
+
 struct Worker<F> {
     files: F,
     answers: mpsc::Sender<Answer>,
@@ -166,11 +185,11 @@ struct Worker<F> {
     schedule: BTreeSet<(Instant, Arc<str>)>,
     watched: LinkedHashMap<Arc<str>, ContainerQuery>,
     next_watch: Instant,
-    refused: Arc<AtomicU64>,
+    losses: Arc<Losses>,
 }
 
 impl<F: StateFiles> Worker<F> {
-    fn new(files: F, answers: mpsc::Sender<Answer>, refused: Arc<AtomicU64>) -> Self {
+    fn new(files: F, answers: mpsc::Sender<Answer>, losses: Arc<Losses>) -> Self {
         Self {
             files,
             answers,
@@ -178,7 +197,7 @@ impl<F: StateFiles> Worker<F> {
             schedule: BTreeSet::new(),
             watched: LinkedHashMap::new(),
             next_watch: Instant::now() + WATCH_INTERVAL,
-            refused,
+            losses,
         }
     }
 
@@ -211,13 +230,14 @@ impl<F: StateFiles> Worker<F> {
             Question::Read(query) => {
                 // No room to come back to it: one look now is better than none.
                 let metadata = self.files.read(&query);
-                let _ = self.answers.blocking_send(Answer::Metadata(metadata));
+                // That nobody waits for it any more shows with the next attempt.
+                let _ = self.send(Answer::Metadata(metadata));
             }
             Question::Watch(query) => {
                 self.watched.remove(&query.id);
                 if self.watched.len() >= WATCHES_MAX {
                     self.watched.pop_front();
-                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    self.losses.refused.fetch_add(1, Ordering::Relaxed);
                 }
                 self.watched.insert(query.id.clone(), query);
             }
@@ -241,8 +261,8 @@ impl<F: StateFiles> Worker<F> {
         self.attempts.insert(id, attempt);
     }
 
-    /// Does what is due. An error means that the pipeline is gone.
-    fn work(&mut self) -> Result<(), mpsc::error::SendError<Answer>> {
+    /// Does what is due.
+    fn work(&mut self) -> Result<(), Gone> {
         let now = Instant::now();
         while self.schedule.first().is_some_and(|(due, _)| *due <= now) {
             let next = self.schedule.pop_first().and_then(|(_, id)| self.attempts.remove(&id));
@@ -257,14 +277,17 @@ impl<F: StateFiles> Worker<F> {
         Ok(())
     }
 
-    fn attempt(&mut self, now: Instant, attempt: Attempt) -> Result<(), mpsc::error::SendError<Answer>> {
+    fn attempt(&mut self, now: Instant, attempt: Attempt) -> Result<(), Gone> {
         let Attempt { number, query, last, .. } = attempt;
         let metadata = self.files.read(&query);
         let pause = if is_complete(&metadata) { None } else { PAUSES.get(number) };
         let news = last.as_ref() != Some(&metadata) && !is_empty(&metadata);
+        if pause.is_none() && metadata.spec_refused {
+            self.losses.unusable_specs.fetch_add(1, Ordering::Relaxed);
+        }
         // The end of the schedule is an answer too: the core stops waiting.
         if news || (pause.is_none() && last.is_none()) {
-            self.answers.blocking_send(Answer::Metadata(metadata.clone()))?;
+            self.send(Answer::Metadata(metadata.clone()))?;
         }
         if let Some(&pause) = pause {
             let last = news.then_some(metadata).or(last);
@@ -273,7 +296,11 @@ impl<F: StateFiles> Worker<F> {
         Ok(())
     }
 
-    fn look_at_watched(&mut self) -> Result<(), mpsc::error::SendError<Answer>> {
+    fn send(&self, answer: Answer) -> Result<(), Gone> {
+        self.answers.blocking_send(answer).map_err(|_| Gone)
+    }
+
+    fn look_at_watched(&mut self) -> Result<(), Gone> {
         let gone: Vec<Arc<str>> = self
             .watched
             .iter()
@@ -282,7 +309,7 @@ impl<F: StateFiles> Worker<F> {
             .collect();
         for id in gone {
             self.watched.remove(&id);
-            self.answers.blocking_send(Answer::Removed(id))?;
+            self.send(Answer::Removed(id))?;
         }
         Ok(())
     }
@@ -310,11 +337,12 @@ fn merge(older: ContainerQuery, newer: ContainerQuery) -> ContainerQuery {
 
 /// Whether asking again can bring more. A container of a bare OCI runtime has no name or image beside its id.
 fn is_complete(metadata: &ContainerMetadata) -> bool {
-    match metadata.runtime {
-        None => false,
-        Some(Runtime::Runc) => metadata.created.is_some(),
-        Some(_) => metadata.name.is_some() && metadata.image.is_some(),
-    }
+    metadata.risks.is_some()
+        && match metadata.runtime {
+            None => false,
+            Some(Runtime::Runc) => metadata.created.is_some(),
+            Some(_) => metadata.name.is_some() && metadata.image.is_some(),
+        }
 }
 
 fn is_empty(metadata: &ContainerMetadata) -> bool {
@@ -324,6 +352,8 @@ fn is_empty(metadata: &ContainerMetadata) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+
+    use sensor_core::risks::Risks;
 
     use super::*;
 
@@ -344,6 +374,7 @@ mod tests {
                 runtime: found.then_some(Runtime::Docker),
                 name: found.then(|| "web".into()),
                 image: found.then(|| "nginx".into()),
+                risks: found.then(Risks::default),
                 ..ContainerMetadata::default()
             }
         }
@@ -465,9 +496,9 @@ mod tests {
             worker.take(Question::Watch(query(&index.to_string())));
         }
         worker.take(Question::Watch(query("7")));
-        assert_eq!(worker.refused.load(Ordering::Relaxed), 0, "it was watched already");
+        assert_eq!(worker.losses.refused.load(Ordering::Relaxed), 0, "it was watched already");
         worker.take(Question::Watch(query("one more")));
-        assert_eq!((worker.watched.len(), worker.refused.load(Ordering::Relaxed)), (WATCHES_MAX, 1));
+        assert_eq!((worker.watched.len(), worker.losses.refused.load(Ordering::Relaxed)), (WATCHES_MAX, 1));
     }
 
     #[test]

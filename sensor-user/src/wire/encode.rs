@@ -139,6 +139,14 @@ fn push_container(out: &mut Vec<u8>, container: &fact::Container, action: Option
     push_known(out, br#","name":"#, &container.name);
     push_known(out, br#","image":"#, &container.image);
     push_known(out, br#","created":"#, &container.created);
+    if let Some(risks) = &container.risks {
+        push(out, br#","risks":["#);
+        for (index, risk) in risks.iter().enumerate() {
+            push(out, if index == 0 { b"" } else { b"," });
+            push_text(out, &risk.name());
+        }
+        push(out, b"]");
+    }
     push_known(out, br#","cgroup":"#, &container.cgroup);
     push(out, b"}");
 }

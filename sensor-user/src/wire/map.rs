@@ -7,6 +7,7 @@ use sensor_core::engine::Output;
 use sensor_core::fact::{self, Fact, FactKind, Reach};
 use sensor_core::health;
 use sensor_core::ids::{ConnId, RecordId};
+use sensor_core::risks::Risk;
 use sensor_core::time::Timestamp;
 
 use super::DecodeError;
@@ -180,6 +181,7 @@ impl<'a> From<&'a fact::Container> for Container<'a> {
             name: text(&container.name),
             image: text(&container.image),
             created: text(&container.created),
+            risks: container.risks.as_deref().map(List::Core),
             cgroup: text(&container.cgroup),
         }
     }
@@ -405,6 +407,7 @@ impl From<Container<'_>> for fact::Container {
             name: shared(container.name),
             image: shared(container.image),
             created: shared(container.created),
+            risks: container.risks.map(|risks| risks.into_read().into_iter().map(Risk::from).collect()),
             cgroup: shared(container.cgroup),
         }
     }

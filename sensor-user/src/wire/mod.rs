@@ -14,6 +14,7 @@ mod kind;
 mod lists;
 mod map;
 mod record;
+mod risk;
 mod schema;
 mod seq;
 mod text;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use sensor_core::fact;
+use sensor_core::risks::Risk;
 use serde::{Deserialize, Serialize};
 
 use super::kind::Kind;
@@ -18,6 +19,7 @@ use super::lists::{
     Capability, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState, HookState,
     KernelRecord, OriginClass, Ring, Runtime, ScanShape, Service,
 };
+use super::risk::RiskName;
 use super::seq::List;
 use super::time::UtcTime;
 
@@ -231,6 +233,9 @@ pub struct Container<'a> {
     /// Its creation time (RFC 3339), from the runtime's state on disk.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Text<'a>>,
+    /// What tells of it, the heaviest first; empty: it was looked at and nothing does. Absent: not known (yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risks: Option<List<'a, Risk, RiskName>>,
     /// Path of its cgroup from the root of the hierarchy.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Text<'a>>,

@@ -15,6 +15,7 @@ use sensor_core::health::{
     Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
 };
 use sensor_core::ids::{ConnId, RecordId};
+use sensor_core::risks::{Namespace, Risk};
 use sensor_core::time::Timestamp;
 use serde_json::Value;
 
@@ -51,6 +52,11 @@ fn container() -> Arc<Container> {
         name: Some("web".into()),
         image: Some("nginx:1".into()),
         created: Some("2026-11-22T10:39:00Z".into()),
+        risks: Some(Arc::new([
+            Risk::Privileged,
+            Risk::Mount { path: "/et\"c".into(), writable: true },
+            Risk::HostNamespace(Namespace::Pid),
+        ])),
         cgroup: Some("/docker/cafe".into()),
     })
 }
@@ -112,7 +118,7 @@ fn full_accept() -> Fact {
 }
 
 const PROCESS: &str = r#""process":{"pid":42,"ppid":7,"start_ns":1000,"comm":"dockerd","exe":"/usr/sbin/dockerd","args":["dockerd","-H\u001b"],"uid":0,"ancestors":[{"pid":7,"comm":"sh","exe":"/bin/sh"},{"pid":1,"comm":"systemd"}]}"#;
-const CONTAINER: &str = r#""id":"cafecafecafecafecafecafecafecafecafecafecafecafecafecafecafecafe","runtime":"docker","name":"web","image":"nginx:1","created":"2026-11-22T10:39:00Z","cgroup":"/docker/cafe"}"#;
+const CONTAINER: &str = r#""id":"cafecafecafecafecafecafecafecafecafecafecafecafecafecafecafecafe","runtime":"docker","name":"web","image":"nginx:1","created":"2026-11-22T10:39:00Z","risks":["privileged","mount:/et\"c:rw","host-pid"],"cgroup":"/docker/cafe"}"#;
 const NET: &str = r#""net":{"direction":"inbound","proto":"tcp","peer":{"ip":"198.18.0.9","port":40000},"local":{"ip":"fd00::1","port":2375},"service":"docker","conn":"0123456789ab-c1f"}"#;
 
 #[test]
@@ -143,6 +149,7 @@ fn what_is_not_known_is_not_there() {
         name: None,
         image: None,
         created: None,
+        risks: None,
         cgroup: None,
     };
     let bare_net = Net { direction: None, peer: None, local: None, service: Service::Other, conn: None };
@@ -157,6 +164,13 @@ fn what_is_not_known_is_not_there() {
         own(&line_of(bare, Some(Verdict::Unlisted)), "accept"),
         r#""process":{"pid":1,"start_ns":0,"comm":"x"},"container":{"id":"free text","runtime":"unknown"},"k8s":{},"net":{"proto":"tcp","service":"other"},"verdict":{"listed":false},"quality":{"enrichment":"ok"}}"#
     );
+}
+
+#[test]
+fn a_container_without_risks_is_not_one_that_was_never_looked_at() {
+    let looked_at = Container { risks: Some(Arc::new([])), ..(*container()).clone() };
+    let line = line_of(Fact { container: Some(Arc::new(looked_at)), ..fact(FactKind::AcceptTask) }, None);
+    assert!(line.contains(r#""risks":[],"#), "{line}");
 }
 
 #[test]
@@ -562,9 +576,26 @@ fn any_process() -> impl Strategy<Value = Process> {
 
 fn any_container() -> impl Strategy<Value = Container> {
     let runtime = prop::sample::select(&Runtime::ALL[..]);
-    (text(), runtime, maybe_text(), maybe_text(), maybe_text(), maybe_text()).prop_map(
-        |(id, runtime, name, image, created, cgroup)| Container { id, runtime, name, image, created, cgroup },
+    let risks = prop::option::of(prop::collection::vec(any_risk(), 0..4));
+    (text(), runtime, maybe_text(), maybe_text(), maybe_text(), risks, maybe_text()).prop_map(
+        |(id, runtime, name, image, created, risks, cgroup)| {
+            let risks = risks.map(Arc::from);
+            Container { id, runtime, name, image, created, risks, cgroup }
+        },
     )
+}
+
+fn any_risk() -> impl Strategy<Value = Risk> {
+    let plain: Vec<_> = Risk::plain_names().filter_map(Risk::from_name).collect();
+    let path = || text().prop_map(|text| Arc::from(format!("/{}", text.trim_end_matches('/'))));
+    prop_oneof![
+        prop::sample::select(plain),
+        prop::sample::select(vec!["cap:SYS_ADMIN", "cap:BPF"])
+            .prop_map(|name| Risk::from_name(name).unwrap()),
+        (path(), any::<bool>()).prop_map(|(path, writable)| Risk::Mount { path, writable }),
+        path().prop_map(Risk::Socket),
+        path().prop_map(Risk::Device),
+    ]
 }
 
 fn any_k8s() -> impl Strategy<Value = K8s> {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::subject::{Subject, Whereabouts};
+use super::subject::{Subject, View, Whereabouts};
 use crate::cgroup_path::is_long_id;
 use crate::containers::Life;
 use crate::engine::{ContainerMetadata, Engine, Request};
@@ -198,9 +198,9 @@ impl Engine {
         action: ContainerAction,
         process: Option<Arc<Process>>,
     ) {
-        let (container, k8s, enriched) = self.view_container(id);
+        let View { container, k8s, enriched, truncated } = self.view_container(id);
         let enrichment = if enriched { Enrichment::Ok } else { Enrichment::Partial };
-        let subject = Subject { process, container: Some(container), k8s, enrichment };
+        let subject = Subject { process, container: Some(container), k8s, enrichment, truncated };
         self.send(at, subject, None, FactKind::Container { action, origin: OriginClass::None }, None);
     }
 
@@ -209,7 +209,8 @@ impl Engine {
         if self.containers.peek(&id).is_some() {
             return self.send_container(at, &id, action, process);
         }
-        let subject = Subject { process, container: Some(container), k8s, enrichment: Enrichment::Partial };
+        let enrichment = Enrichment::Partial;
+        let subject = Subject { process, container: Some(container), k8s, enrichment, truncated: false };
         self.send(at, subject, None, FactKind::Container { action, origin: OriginClass::None }, None);
     }
 

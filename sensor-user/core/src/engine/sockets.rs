@@ -56,7 +56,8 @@ impl Connection {
             uid: process.uid,
         });
         let (container, k8s) = (subject.container.clone(), subject.k8s.clone());
-        let subject = Subject { process: None, container, k8s, enrichment: subject.enrichment };
+        let Subject { enrichment, truncated, .. } = *subject;
+        let subject = Subject { process: None, container, k8s, enrichment, truncated };
         Self { subject, process, net: net.clone(), opened_ns: at.boot_ns }
     }
 

@@ -29,6 +29,18 @@ pub(super) struct Subject {
     pub(super) container: Option<Arc<Container>>,
     pub(super) k8s: Option<Arc<K8s>>,
     pub(super) enrichment: Enrichment,
+    /// Something of the container was cut.
+    pub(super) truncated: bool,
+}
+
+/// A container as printed, and how much of it that is.
+pub(super) struct View {
+    pub(super) container: Arc<Container>,
+    pub(super) k8s: Option<Arc<K8s>>,
+    /// Its metadata is there.
+    pub(super) enriched: bool,
+    /// Something of it was cut.
+    pub(super) truncated: bool,
 }
 
 impl Engine {
@@ -93,17 +105,18 @@ impl Engine {
             Whereabouts::Host => Enrichment::Partial,
             Whereabouts::Unknown => Enrichment::None,
             Whereabouts::Container(id) => {
-                let (container, k8s, enriched) = self.view_container(id);
-                subject.container = Some(container);
-                subject.k8s = k8s;
-                if enriched && whole_process { Enrichment::Ok } else { Enrichment::Partial }
+                let view = self.view_container(id);
+                subject.container = Some(view.container);
+                subject.k8s = view.k8s;
+                subject.truncated = view.truncated;
+                if view.enriched && whole_process { Enrichment::Ok } else { Enrichment::Partial }
             }
         };
         subject
     }
 
-    /// A container as printed, and whether its metadata is there; if not, it is owed from now on.
-    pub(super) fn view_container(&mut self, id: &Arc<str>) -> (Arc<Container>, Option<Arc<K8s>>, bool) {
+    /// A container as printed; metadata that is not there is owed from now on.
+    pub(super) fn view_container(&mut self, id: &Arc<str>) -> View {
         if self.containers.peek(id).is_none() {
             // It was evicted while its cgroup lives: start over with what is left.
             let naming = Naming {
@@ -117,7 +130,12 @@ impl Engine {
         }
         let entry = self.containers.get_mut(id).expect("invariant: entered above");
         entry.owes_metadata |= !entry.enriched;
-        (entry.shared.clone(), entry.k8s.clone(), entry.enriched)
+        View {
+            container: entry.shared.clone(),
+            k8s: entry.k8s.clone(),
+            enriched: entry.enriched,
+            truncated: entry.risks_truncated,
+        }
     }
 
     /// A task as printed.
@@ -134,8 +152,8 @@ impl Engine {
         kind: FactKind,
         verdict: Option<Verdict>,
     ) {
-        let Subject { process, container, k8s, enrichment } = subject;
-        let truncated = process.as_ref().is_some_and(|process| process.truncated);
+        let Subject { process, container, k8s, enrichment, truncated } = subject;
+        let truncated = truncated || process.as_ref().is_some_and(|process| process.truncated);
         let quality = Quality { enrichment, truncated, lost: self.loss.lost_around(at.boot_ns) };
         self.outbox.send(Draft { at, process, container, k8s, net, quality, kind, verdict });
     }

@@ -9,6 +9,7 @@ mod health;
 mod listening;
 mod proving;
 mod recorded;
+mod risks;
 mod scans;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::fact::{ContainerAction, Fact, FactKind, Node, Runtime, Service, Verdi
 use crate::health::{Health, HealthState};
 use crate::ids::{CgroupKey, RunId};
 use crate::records::{P, task_item};
+use crate::risks::Risks;
 use crate::time::{ClockMap, Timestamp};
 
 const RUN: u64 = 0xabc;
@@ -142,6 +144,7 @@ impl Sensor {
             id: id.into(),
             name: Some(name.into()),
             image: Some("busybox".into()),
+            risks: Some(Risks::default()),
             ..ContainerMetadata::default()
         };
         self.engine.handle_container_metadata(at(self.now), metadata);

@@ -25,6 +25,7 @@ fn container(id: &str) -> Arc<Container> {
         name: None,
         image: None,
         created: None,
+        risks: None,
         cgroup: None,
     })
 }

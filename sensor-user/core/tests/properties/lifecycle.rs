@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use sensor_common::record::{CgroupId, Ring};
 use sensor_core::engine::{ContainerMetadata, Engine};
 use sensor_core::fact::{ContainerAction, FactKind};
+use sensor_core::risks::Risks;
 
 use crate::records::{self, Exec, P, v1, v2};
 use crate::{HOLD_NS, WINDOW_NS, at, facts, ready_engine};
@@ -176,7 +177,8 @@ impl World {
                 self.settle(WINDOW_NS + 10);
                 let name = Some("web".into());
                 let id = id_of(container).into();
-                let metadata = ContainerMetadata { id, name, ..ContainerMetadata::default() };
+                let risks = Some(Risks::default());
+                let metadata = ContainerMetadata { id, name, risks, ..ContainerMetadata::default() };
                 self.engine.handle_container_metadata(at(self.now), metadata);
             }
             Step::Drop { container } => {

@@ -10,7 +10,7 @@ use sensor_core::fact::Runtime;
 
 use super::super::Roots;
 use super::super::file::{self, is_component, subdirectories};
-use super::{Found, bolt, oci, owner, text};
+use super::{Found, Search, bolt, oci, owner, text};
 
 /// Directories of running tasks: containerd's own, and those of distributions that bring their own containerd.
 const TASKS: &[&str] = &[
@@ -24,9 +24,10 @@ const DATABASE: &str = "io.containerd.metadata.v1.bolt/meta.db";
 const NAMESPACES_MAX: usize = 64;
 
 /// Reads a container that has a task.
-pub(super) fn read(roots: &Roots, query: &ContainerQuery) -> Found {
+pub(super) fn read(search: Search<'_>) -> Found {
+    let Search { roots, query, .. } = search;
     let Some(bundle) = find_bundle(roots, query) else { return Found::default() };
-    let mut found = oci::read(&bundle, owner(query));
+    let mut found = oci::read(search, &bundle);
     found.runtime = Some(Runtime::Containerd);
     if (found.image.is_none() || found.created.is_none())
         && let Some(database) = read_database(roots, &bundle, query)

@@ -1,4 +1,4 @@
-//! Docker: `<data root>/containers/<id>/config.v2.json`.
+//! Docker: `<data root>/containers/<id>/config.v2.json`, and `hostconfig.json` beside it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sensor_core::engine::ContainerQuery;
 use sensor_core::fact::Runtime;
+use sensor_core::risks::Spec;
 use serde::Deserialize;
 
-use super::super::{Roots, file};
+use super::super::Roots;
+use super::super::file::{self, FileError};
+use super::docker_options::{self, HostConfig, Options};
 use super::oci::Annotations;
-use super::{Found, owner, storage, text, time};
+use super::{Found, Search, storage, text, time};
 
 /// Docker's default.
 const DEFAULT_ROOT: &str = "/var/lib/docker";
@@ -38,13 +40,15 @@ struct State {
     config: Option<Config>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Config {
     #[serde(default)]
     image: String,
     #[serde(default)]
     labels: Option<Annotations>,
+    #[serde(default)]
+    user: String,
 }
 
 /// Where daemons keep their containers: the default, the configuration's, and those of running daemons.
@@ -65,16 +69,17 @@ impl DataRoots {
     }
 
     /// Reads a container; a daemon that was started since the last look is found when the others do not have it.
-    pub(super) fn read(&self, roots: &Roots, query: &ContainerQuery) -> Found {
-        let rootless = owner(query).and_then(|uid| storage::home(roots, uid));
+    pub(super) fn read(&self, search: Search<'_>) -> Found {
+        let roots = search.roots;
+        let rootless = search.owner().and_then(|uid| storage::home(roots, uid));
         if let Some(found) =
-            rootless.and_then(|home| read_state(&home.join(".local/share/docker"), query, owner(query)))
+            rootless.and_then(|home| read_state(search, &home.join(".local/share/docker"), search.owner()))
         {
             return found;
         }
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let search =
-            |data_roots: &[PathBuf]| data_roots.iter().find_map(|root| read_state(root, query, None));
+            |data_roots: &[PathBuf]| data_roots.iter().find_map(|root| read_state(search, root, None));
         if let Some(found) = search(&cache.roots) {
             return found;
         }
@@ -86,22 +91,39 @@ impl DataRoots {
     }
 }
 
-fn read_state(root: &Path, query: &ContainerQuery, owner: Option<u32>) -> Option<Found> {
-    let directory = root.join("containers").join(&*query.id);
+fn read_state(search: Search<'_>, root: &Path, owner: Option<u32>) -> Option<Found> {
+    let id = &*search.query.id;
+    let directory = root.join("containers").join(id);
     let state: State = file::read_json(&directory.join("config.v2.json"), owner).ok()?;
-    if *state.id != *query.id {
+    if *state.id != *id {
         return None;
     }
-    let (image, labels) = state.config.map(|config| (config.image, config.labels)).unwrap_or_default();
+    let Config { image, labels, user } = state.config.unwrap_or_default();
+    let labels = labels.unwrap_or_default();
+    let spec = read_options(search, &directory, &user, owner);
     Some(Found {
         runtime: Some(Runtime::Docker),
         name: text(state.name.strip_prefix('/').unwrap_or(&state.name)),
         image: text(&image),
         created: time(&state.created),
-        k8s: labels.unwrap_or_default().k8s(),
+        k8s: labels.k8s(),
+        sandbox: labels.sandbox(),
+        refused: matches!(&spec, Err(error) if !error.is_absent()),
+        manager_spec: spec.ok(),
         state_directory: Some(directory),
         ..Found::default()
     })
+}
+
+fn read_options(
+    search: Search<'_>,
+    directory: &Path,
+    user: &str,
+    owner: Option<u32>,
+) -> Result<Spec, FileError> {
+    let host: HostConfig = file::read_json(&directory.join("hostconfig.json"), owner)?;
+    let options: Options = file::read_json(&directory.join("config.v2.json"), owner)?;
+    Ok(docker_options::read(host, options, user, search.roots, owner.is_some()))
 }
 
 /// The data roots of now, each once, as places of this process.

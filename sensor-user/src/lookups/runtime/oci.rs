@@ -1,22 +1,27 @@
-//! The OCI bundle: annotations that tell who made the container and for which pod.
+//! The OCI bundle: annotations that tell who made the container and for which pod, and the spec that tells what it may do.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use sensor_core::fact::{K8s, Runtime};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::super::file;
 use super::super::json::StringOrOther;
-use super::{Found, text, time};
+use super::spec::OciSpec;
+use super::{Found, Search, text, time};
 
-/// The part of `config.json` that is read.
+/// The part of `config.json` that tells who it is.
 #[derive(serde::Deserialize)]
 struct Config {
     #[serde(default)]
     annotations: Option<Annotations>,
 }
+
+/// Podman's word for `--privileged`.
+const PODMAN_PRIVILEGED: &str = "io.podman.annotations.privileged";
 
 /// CRI-O's copy of the kubelet's labels, a JSON document of its own.
 const CRI_O_LABELS: &str = "io.kubernetes.cri-o.Labels";
@@ -33,15 +38,19 @@ const KEYS: &[&str] = &[
     "io.kubernetes.cri-o.KubeName",
     "io.kubernetes.cri-o.Name",
     "io.kubernetes.cri-o.Namespace",
+    "io.kubernetes.cri-o.SandboxID",
     "io.kubernetes.cri.container-name",
     "io.kubernetes.cri.container-type",
     "io.kubernetes.cri.image-name",
+    "io.kubernetes.cri.sandbox-id",
     "io.kubernetes.cri.sandbox-name",
     "io.kubernetes.cri.sandbox-namespace",
     "io.kubernetes.cri.sandbox-uid",
     "io.kubernetes.pod.name",
     "io.kubernetes.pod.namespace",
     "io.kubernetes.pod.uid",
+    "io.kubernetes.sandbox.id",
+    PODMAN_PRIVILEGED,
     "nerdctl/name",
     "org.opencontainers.image.ref.name",
 ];
@@ -110,6 +119,13 @@ impl Annotations {
         (k8s != K8s::default()).then_some(k8s)
     }
 
+    /// The container of the pod that keeps its namespaces.
+    pub(super) fn sandbox(&self) -> Option<Arc<str>> {
+        let keys =
+            ["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID", "io.kubernetes.sandbox.id"];
+        self.first(&keys).and_then(text)
+    }
+
     fn cri_o_sandbox(&self) -> bool {
         self.get("io.kubernetes.cri-o.ContainerType") == Some("sandbox")
     }
@@ -138,11 +154,23 @@ impl Annotations {
 }
 
 /// Reads a bundle; nothing when it has no readable `config.json`.
-pub(super) fn read(bundle: &Path, owner: Option<u32>) -> Found {
-    let Ok(config) = file::read_json::<Config>(&bundle.join("config.json"), owner) else {
-        return Found::default();
+pub(super) fn read(search: Search<'_>, bundle: &Path) -> Found {
+    let config = bundle.join("config.json");
+    let spec = file::read_json::<OciSpec>(&config, search.owner());
+    let refused = matches!(&spec, Err(error) if !error.is_absent());
+    // Annotations are read by themselves: what is wrong with the rest must not hide who it is.
+    let Ok(Config { annotations }) = file::read_json(&config, search.owner()) else {
+        return Found { refused, ..Found::default() };
     };
-    let annotations = config.annotations.unwrap_or_default().spread_labels();
+    let annotations = annotations.unwrap_or_default().spread_labels();
+    let spec = spec.ok().map(|spec| {
+        // As the runtime sees it: relative mounts are relative to it.
+        let place = search.query.bundle.as_deref().unwrap_or_default();
+        let mut spec = spec.into_spec(search.host, place, search.owner().is_some());
+        spec.privileged =
+            annotations.get(PODMAN_PRIVILEGED).is_some_and(|said| said.eq_ignore_ascii_case("true"));
+        spec
+    });
     let value = |keys: &[&str]| annotations.first(keys).and_then(text);
     Found {
         runtime: annotations.runtime(),
@@ -160,6 +188,9 @@ pub(super) fn read(bundle: &Path, owner: Option<u32>) -> Found {
         ]),
         created: annotations.first(&["io.kubernetes.cri-o.Created"]).and_then(time),
         k8s: annotations.k8s(),
+        sandbox: annotations.sandbox(),
+        spec,
+        refused,
         ..Found::default()
     }
 }

@@ -16,7 +16,7 @@ use super::super::Roots;
 use super::super::cgroupfs::Hierarchies;
 use super::super::file::{self, is_component, subdirectories};
 use super::super::json::Find;
-use super::{Found, oci, owner, text, time};
+use super::{Found, Search, oci, owner, text, time};
 
 /// Directories of containers.
 const STATE_ROOTS: &[&str] = &["/run/runc", "/run/crun", "/run/youki"];
@@ -140,10 +140,10 @@ impl State {
     }
 
     /// What it says of a container that no manager keeps.
-    fn found(self, roots: &Roots, query: &ContainerQuery) -> Found {
+    fn found(self, search: Search<'_>) -> Found {
         let bundle = self.bundle.as_deref().filter(|bundle| bundle.starts_with('/'));
         let mut found =
-            bundle.map(|bundle| oci::read(&roots.host_path(bundle), owner(query))).unwrap_or_default();
+            bundle.map(|bundle| oci::read(search, &search.roots.host_path(bundle))).unwrap_or_default();
         found.runtime = found.runtime.or(Some(Runtime::Runc));
         found.created = self.created.or(found.created);
         found.state_directory = Some(self.directory);
@@ -152,7 +152,8 @@ impl State {
 }
 
 /// What an OCI runtime has on one container. Its directory is there before its state file is.
-pub(super) fn find(roots: &Roots, query: &ContainerQuery) -> Found {
+pub(super) fn find(search: Search<'_>) -> Found {
+    let Search { roots, query, .. } = search;
     let named = query.root.as_deref().filter(|root| root.starts_with('/'));
     let mut directories: Vec<PathBuf> = named.map(|root| roots.host_path(root)).into_iter().collect();
     if let Some(uid) = owner(query) {
@@ -163,7 +164,7 @@ pub(super) fn find(roots: &Roots, query: &ContainerQuery) -> Found {
         return Found::default();
     };
     match read(root, &query.id, None, owner(query)) {
-        Some(state) => state.found(roots, query),
+        Some(state) => state.found(search),
         None => Found { state_directory: Some(root.join(&*query.id)), ..Found::default() },
     }
 }

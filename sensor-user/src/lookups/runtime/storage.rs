@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::super::json::Find;
 use super::super::{Roots, file};
-use super::{Found, oci, owner, text, time};
+use super::{Found, Search, oci, owner, text, time};
 
 /// Root's storage: podman's and CRI-O's default, and the run directory where CRI-O keeps a second copy of the bundle.
 const STORAGES: &[&str] = &["/var/lib/containers/storage", "/run/containers/storage"];
@@ -40,7 +40,8 @@ struct Metadata {
 }
 
 /// Reads a container of podman or CRI-O.
-pub(super) fn read(roots: &Roots, query: &ContainerQuery) -> Found {
+pub(super) fn read(search: Search<'_>) -> Found {
+    let Search { roots, query, .. } = search;
     let mut found = Found::default();
     for storage in storages(roots, query) {
         for driver in DRIVERS {
@@ -49,7 +50,7 @@ pub(super) fn read(roots: &Roots, query: &ContainerQuery) -> Found {
             if !directory.is_dir() {
                 continue;
             }
-            let mut here = oci::read(&directory.join("userdata"), owner(query));
+            let mut here = oci::read(search, &directory.join("userdata"));
             here.state_directory = Some(directory);
             here.add(read_index(&containers.join("containers.json"), query));
             found.add(here);

@@ -8,6 +8,8 @@ use serde_json::json;
 use super::super::cgroupfs::Hierarchy;
 use super::*;
 
+mod risks;
+
 const ID: &str = "4b6832429f73fdc1073278bf44f3f837ce2be1c5356e81c659af68152cc21f1c";
 const OTHER: &str = "5a97dff9ab9f0000000000000000000000000000000000000000000000000000";
 
@@ -20,6 +22,8 @@ impl Host {
     fn new() -> Self {
         let host = Self { directory: tempfile::tempdir().unwrap() };
         fs::create_dir_all(host.path("/proc")).unwrap();
+        // Through it the kernel says where an open file is.
+        symlink("/proc/self", host.path("/proc/self")).unwrap();
         host
     }
 
@@ -34,12 +38,18 @@ impl Host {
     }
 
     fn containers(&self) -> Containers {
+        self.containers_with(&[])
+    }
+
+    /// With sockets of runtimes beside the built-in ones.
+    fn containers_with(&self, sockets: &[&str]) -> Containers {
         let roots = Roots { host: self.directory.path().into(), proc: self.path("/proc") };
+        let sockets = sockets.iter().map(|path| (Arc::from(*path), Runtime::Docker)).collect();
         let hierarchies = Hierarchies {
             unified: Some(Hierarchy { id: 0, mount_point: "/sys/fs/cgroup/unified".into() }),
             pids: Some(Hierarchy { id: 8, mount_point: "/sys/fs/cgroup/pids".into() }),
         };
-        Containers::new(roots, hierarchies)
+        Containers::new(roots, hierarchies, sockets)
     }
 
     fn read(&self, query: &ContainerQuery) -> ContainerMetadata {
@@ -452,7 +462,7 @@ fn without_systemd_a_users_cgroup_is_one_that_was_handed_over() {
     let cgroups = host.path("/cgroup");
     let hierarchies =
         Hierarchies { unified: Some(Hierarchy { id: 0, mount_point: cgroups.clone() }), pids: None };
-    let containers = Containers::new(host.containers().roots, hierarchies);
+    let containers = Containers::new(host.containers().roots, hierarchies, Vec::new());
     assert_eq!(containers.existing(), [], "there is no such cgroup");
     fs::create_dir_all(cgroups.join("users/x")).unwrap();
     if rustix::process::geteuid().is_root() {

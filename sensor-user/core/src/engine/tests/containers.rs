@@ -3,6 +3,7 @@ use ContainerAction::{Created, Enriched, Exec as ExecInto, Removed, Started, Sto
 use super::*;
 use crate::fact::Enrichment;
 use crate::records::{Exec, cgroup, exit, fork, v1, v2};
+use crate::risks::Risks;
 use sensor_common::record::{CgroupRecord, ExecRecord, TaskId};
 use sensor_common::settings::cgroup_class;
 use std::mem::offset_of;
@@ -117,7 +118,8 @@ fn state_of_a_bare_runtime_is_all_there_is() {
     sensor.see(|now| cgroup(now, true, v2(50), RUNC, "/my-box"));
     sensor.facts();
     let created = Some("2026-01-01T00:00:00.000000000Z".into());
-    let state = ContainerMetadata { id: "my-box".into(), created, ..ContainerMetadata::default() };
+    let risks = Some(Risks::default());
+    let state = ContainerMetadata { id: "my-box".into(), created, risks, ..ContainerMetadata::default() };
     sensor.engine.handle_container_metadata(at(sensor.now), state);
     let facts = sensor.read_facts();
     assert_eq!(actions(&facts), [(Created, "my-box")]);
@@ -339,6 +341,7 @@ fn state_file_names_the_cgroup_of_a_container_that_was_there_before() {
             id: "old-box".into(),
             runtime: Some(Runtime::Runc),
             cgroups: vec!["/strange".into()],
+            risks: Some(Risks::default()),
             ..ContainerMetadata::default()
         },
     );

@@ -1,0 +1,254 @@
+//! The OCI runtime spec, `config.json`, and the process spec of an exec: what of them tells, in the core's terms.
+//!
+//! Every list has a bound: a longer one makes the whole document one that cannot be used, which is reported.
+//!
+//! **Source**: opencontainers/runtime-spec `specs-go/config.go`.
+
+use std::sync::Arc;
+
+use sensor_core::risks::{
+    Capabilities, Capability, Device, DeviceRule, Mount, MountKind, Namespace, NamespaceSpec, ProcessSpec,
+    Sharing, Spec,
+};
+use serde::Deserialize;
+
+use super::super::json::Limited;
+use super::super::paths;
+use super::host::HostFacts;
+
+/// Most mounts: the kernel's own bound for a mount namespace is 100,000, and honest containers have dozens.
+const MOUNTS_MAX: usize = 4096;
+/// Most devices, and rules: a privileged container has every device of the host.
+const DEVICES_MAX: usize = 65_536;
+/// Most arguments, options of a mount, and whatever else is short.
+const WORDS_MAX: usize = 65_536;
+
+type Words = Limited<String, WORDS_MAX>;
+
+/// The part of `config.json` that is read, annotations aside.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct OciSpec {
+    process: Option<OciProcess>,
+    mounts: Limited<OciMount, MOUNTS_MAX>,
+    linux: Option<Linux>,
+}
+
+/// A process: of `config.json`, or the document that `runc exec --process` is given.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct OciProcess {
+    user: Option<User>,
+    args: Words,
+    capabilities: Option<CapabilitySets>,
+    #[serde(rename = "noNewPrivileges")]
+    no_new_privileges: Option<bool>,
+    #[serde(rename = "apparmorProfile")]
+    apparmor: Option<String>,
+    #[serde(rename = "selinuxLabel")]
+    selinux: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct User {
+    uid: u32,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CapabilitySets {
+    bounding: Words,
+    effective: Words,
+    inheritable: Words,
+    permitted: Words,
+    ambient: Words,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OciMount {
+    destination: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    source: Option<String>,
+    options: Words,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Linux {
+    namespaces: Limited<OciNamespace, WORDS_MAX>,
+    devices: Limited<OciDevice, DEVICES_MAX>,
+    resources: Option<Resources>,
+    seccomp: Option<Seccomp>,
+    #[serde(rename = "maskedPaths")]
+    masked: Words,
+    #[serde(rename = "readonlyPaths")]
+    read_only: Words,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OciNamespace {
+    #[serde(rename = "type")]
+    kind: String,
+    path: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OciDevice {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+    major: i64,
+    minor: i64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    devices: Limited<OciDeviceRule, DEVICES_MAX>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OciDeviceRule {
+    allow: bool,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    major: Option<i64>,
+    minor: Option<i64>,
+    access: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Seccomp {
+    #[serde(rename = "defaultAction")]
+    default_action: String,
+    syscalls: Limited<SyscallRule, WORDS_MAX>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SyscallRule {
+    action: String,
+}
+
+impl OciSpec {
+    /// In the core's terms, with the paths of a bundle that a user's runtime wrote taken as text.
+    pub(super) fn into_spec(self, host: &HostFacts, bundle: &str, rootless: bool) -> Spec {
+        let linux = self.linux.unwrap_or_default();
+        let resources = linux.resources.unwrap_or_default();
+        let place = |source: &str| {
+            let absolute = source.starts_with('/');
+            let path = if absolute { source.to_owned() } else { format!("{bundle}/{source}") };
+            paths::resolve(host.roots(), &path, !rootless)
+        };
+        Spec {
+            process: self.process.unwrap_or_default().into(),
+            namespaces: linux.namespaces.0.iter().filter_map(|entry| entry.read(host, rootless)).collect(),
+            mounts: self.mounts.0.into_iter().filter_map(|mount| mount.read(&place)).collect(),
+            devices: linux.devices.0.into_iter().map(Device::from).collect(),
+            device_rules: resources.devices.0.iter().map(DeviceRule::from).collect(),
+            seccomp: linux.seccomp.is_some_and(|seccomp| seccomp.refuses_any()),
+            masked: !(linux.masked.0.is_empty() && linux.read_only.0.is_empty()),
+            privileged: false,
+            new_privileges_wanted: false,
+            rootless,
+        }
+    }
+}
+
+impl From<OciProcess> for ProcessSpec {
+    fn from(process: OciProcess) -> Self {
+        let sets = process.capabilities.unwrap_or_default();
+        let sets = [sets.bounding, sets.effective, sets.inheritable, sets.permitted, sets.ambient];
+        let capabilities: Capabilities =
+            sets.iter().flat_map(|set| &set.0).filter_map(|name| Capability::from_name(name)).collect();
+        Self {
+            args: process.args.0.into_iter().map(Arc::from).collect(),
+            uid: process.user.unwrap_or_default().uid,
+            capabilities,
+            no_new_privileges: process.no_new_privileges.unwrap_or_default(),
+            apparmor: process.apparmor.map(Arc::from),
+            selinux: process.selinux.map(Arc::from),
+        }
+    }
+}
+
+impl OciMount {
+    fn read(self, place: &impl Fn(&str) -> Arc<str>) -> Option<Mount> {
+        let options = &self.options.0;
+        let is_bind = options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind"));
+        let kind = match self.kind.as_deref().unwrap_or_default() {
+            "bind" => MountKind::Bind,
+            _ if is_bind => MountKind::Bind,
+            "sysfs" => MountKind::Sysfs,
+            "cgroup" | "cgroup2" => MountKind::Cgroup,
+            _ => return None,
+        };
+        let source = match kind {
+            MountKind::Bind => place(&self.source?),
+            MountKind::Sysfs | MountKind::Cgroup => Arc::from(""),
+        };
+        let mode = options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw" | "rro"));
+        let writable = mode.is_none_or(|mode| mode == "rw");
+        Some(Mount { kind, source, destination: self.destination.into(), writable })
+    }
+}
+
+impl OciNamespace {
+    fn read(&self, host: &HostFacts, rootless: bool) -> Option<NamespaceSpec> {
+        let namespace = match self.kind.as_str() {
+            "pid" => Some(Namespace::Pid),
+            "network" => Some(Namespace::Net),
+            "ipc" => Some(Namespace::Ipc),
+            "uts" => Some(Namespace::Uts),
+            "user" => Some(Namespace::User),
+            "cgroup" => Some(Namespace::Cgroup),
+            "mount" => None,
+            _ => return None,
+        };
+        let sharing = match self.path.as_deref().filter(|path| !path.is_empty()) {
+            None => Sharing::Own,
+            Some(path) if host.is_host_namespace(&self.kind, path, !rootless) => Sharing::Host,
+            Some(_) => Sharing::Other,
+        };
+        Some(NamespaceSpec { namespace, sharing })
+    }
+}
+
+impl From<OciDevice> for Device {
+    fn from(device: OciDevice) -> Self {
+        let block = device.kind == "b";
+        Self { path: device.path.into(), block, number: Some((device.major, device.minor)) }
+    }
+}
+
+impl From<&OciDeviceRule> for DeviceRule {
+    fn from(rule: &OciDeviceRule) -> Self {
+        let block = match rule.kind.as_deref() {
+            Some("b") => Some(true),
+            Some("c" | "u") => Some(false),
+            _ => None,
+        };
+        // Negative numbers stand for all, too.
+        let number = |number: Option<i64>| number.filter(|number| *number >= 0);
+        let opens =
+            rule.access.as_deref().is_none_or(|access| access.is_empty() || access.contains(['r', 'w']));
+        Self { allow: rule.allow, block, major: number(rule.major), minor: number(rule.minor), opens }
+    }
+}
+
+impl Seccomp {
+    /// Whether any system call has another fate than to be carried out.
+    fn refuses_any(&self) -> bool {
+        let actions = self.syscalls.0.iter().map(|rule| rule.action.as_str());
+        std::iter::once(self.default_action.as_str())
+            .chain(actions)
+            .any(|action| !matches!(action, "" | "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG"))
+    }
+}
