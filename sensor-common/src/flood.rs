@@ -15,9 +15,14 @@ pub const PORTS_MAX: u32 = 1024;
 pub const PEERS_PER_PORT: u64 = 16;
 /// Attempts to connect that are remembered, so that a repeated one does not count twice.
 pub const ATTEMPTS_LEN: usize = 16384;
+/// Budgets of cgroups at files (sockets of runtimes, places of credentials).
+pub const FILES_LEN: usize = 8192;
 
 const _: () = assert!(
-    PEERS_LEN.is_power_of_two() && PEERS_CHUNK.is_power_of_two() && ATTEMPTS_LEN.is_power_of_two(),
+    PEERS_LEN.is_power_of_two()
+        && PEERS_CHUNK.is_power_of_two()
+        && ATTEMPTS_LEN.is_power_of_two()
+        && FILES_LEN.is_power_of_two(),
     "the probes find places with masks"
 );
 
@@ -25,9 +30,9 @@ abi! {
 /// A watched port in a network namespace.
 #[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortKey {
-    /// Inode of the network namespace; 0, with port 0, for all ports that found no place of their own.
+    /// Inode of the network namespace; 0 for all those in which this port found no place of its own.
     pub netns: u32,
-    /// The port.
+    /// The port; 0, with namespace 0, for all ports that found no place.
     pub port: u32,
 }
 }
@@ -54,8 +59,8 @@ abi! {
 /// budget: whoever can choose many addresses gains nothing from it. What is counted for a peer is therefore not exact.
 #[derive(PartialEq, Eq)]
 pub struct Peer {
-    /// Address in network order, IPv4 as `::ffff:a.b.c.d`; the last eight bytes of a routed IPv6 address are zero, because
-    /// whoever has one of them usually has all.
+    /// Address in network order, IPv4 as `::ffff:a.b.c.d`; the last eight bytes of a global IPv6 address (2000::/3) are
+    /// zero, because whoever has one of them usually has all.
     pub addr: [u64; 2],
     /// Where it connects to.
     pub place: PortKey,
@@ -84,6 +89,8 @@ pub struct Port {
     pub counts: Counts,
     /// Times that a peer took a place in the table of peers.
     pub arrivals: u64,
+    /// Not 0 where the agent made the entry: it never gives way.
+    pub is_permanent: u64,
 }
 }
 

@@ -34,5 +34,5 @@ assert_size! {
     PortKey = 8,
     Counts = 4 * 8,
     Peer = 16 + 8 + 3 * 8 + 32,
-    Port = 16 + 2 * 8 + 32 + 8,
+    Port = 16 + 2 * 8 + 32 + 2 * 8,
 }

@@ -83,8 +83,10 @@ pub struct Settings {
     pub flood_burst: u32,
     /// Nanoseconds after which one more is reported.
     pub flood_interval_ns: u32,
-    /// Drawn for each run, so that nobody can choose which places in the tables of flood control he gets.
+    /// Drawn for each run, so that nobody can choose which places in the tables of flood control he gets; the lower half.
     pub flood_salt: u32,
+    /// Its upper half.
+    pub flood_salt_upper: u32,
 }
 
 impl Settings {
@@ -97,6 +99,7 @@ impl Settings {
         flood_burst: 64,
         flood_interval_ns: 1_000_000_000 / 32,
         flood_salt: 0,
+        flood_salt_upper: 0,
     };
 
     /// The settings as [`crate::placeholder`] numbers them.
@@ -110,6 +113,7 @@ impl Settings {
             flood_burst,
             flood_interval_ns,
             flood_salt,
+            flood_salt_upper,
         } = *self;
         [
             task_hierarchy,
@@ -119,6 +123,7 @@ impl Settings {
             flood_burst,
             flood_interval_ns,
             flood_salt,
+            flood_salt_upper,
         ]
     }
 }

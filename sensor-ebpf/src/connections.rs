@@ -25,6 +25,8 @@ pub struct Accepted {
     pub conn: u64,
     /// Boot clock of establishment; 0 where nobody has remembered it.
     pub opened_ns: u64,
+    /// The [`Ring`] that its accept was reported on.
+    pub ring: u64,
 }
 
 /// An outbound connection. Its ends are read from the socket again when it closes.
@@ -50,13 +52,18 @@ pub fn inbound_id(sock: Sock<Direct>) -> u64 {
     sock.number_it().unwrap_or_else(|| new_id(Direction::Inbound))
 }
 
-/// Remembers an accepted connection that was reported.
+/// Remembers an accepted connection that was reported on this ring.
 #[inline(always)]
-pub fn begin_inbound(sock: Sock<Direct>, conn: u64, opened_ns: u64) -> Result<(), Event> {
+pub fn begin_inbound(sock: Sock<Direct>, conn: u64, opened_ns: u64, ring: Ring) -> Result<(), Event> {
     if Sock::has_number() {
+        if let Ring::Bulk = ring {
+            // Fails for want of memory only. Its end is then on the other ring.
+            let _ = Mark::set_on_bulk(sock);
+        }
         return Ok(());
     }
-    ACCEPTED.insert(sock.key(), Accepted { conn, opened_ns }, 0).map_err(|_| Event::UntrackedConnection)
+    let accepted = Accepted { conn, opened_ns, ring: ring as u64 };
+    ACCEPTED.insert(sock.key(), accepted, 0).map_err(|_| Event::UntrackedConnection)
 }
 
 /// What is known of an accepted connection; `None` when it was not reported.
@@ -64,7 +71,7 @@ pub fn begin_inbound(sock: Sock<Direct>, conn: u64, opened_ns: u64) -> Result<()
 pub fn inbound(sock: Sock<Direct>) -> Option<Accepted> {
     if Sock::has_number() {
         let conn = sock.number();
-        return if conn == 0 { None } else { Some(Accepted { conn, opened_ns: 0 }) };
+        return if conn == 0 { None } else { Some(Accepted { conn, opened_ns: 0, ring: 0 }) };
     }
     // SAFETY: nobody but the owner of the socket touches its entry.
     unsafe { ACCEPTED.get(sock.key()) }.copied().filter(|accepted| accepted.conn != WITHHELD)
@@ -77,14 +84,14 @@ pub fn withhold_inbound(sock: Sock<Direct>, opened_ns: u64) -> bool {
     if Sock::has_number() {
         Mark::set(sock, opened_ns).is_some()
     } else {
-        ACCEPTED.insert(sock.key(), Accepted { conn: WITHHELD, opened_ns }, 0).is_ok()
+        ACCEPTED.insert(sock.key(), Accepted { conn: WITHHELD, opened_ns, ring: 0 }, 0).is_ok()
     }
 }
 
 /// What is known of an accepted connection that ends.
 pub enum Ended {
-    /// Its accept was reported, on this ring.
-    Reported(Accepted, Ring),
+    /// Its accept was reported.
+    Reported(Accepted),
     /// Its accept was withheld; established at this time.
     Withheld(u64),
     /// It is older than the sensor.
@@ -110,18 +117,14 @@ pub fn end_inbound(sock: Sock<Direct>) -> Ended {
         return if conn == 0 {
             Ended::Unknown
         } else {
-            Ended::Reported(Accepted { conn, opened_ns: 0 }, ring)
+            Ended::Reported(Accepted { conn, opened_ns: 0, ring: ring as u64 })
         };
     }
     // SAFETY: nobody but the owner of the socket touches its entry.
     let Some(accepted) = unsafe { ACCEPTED.get(sock.key()) }.copied() else { return Ended::Unknown };
     // Fails only when somebody else has removed it, and nobody else removes.
     let _ = ACCEPTED.remove(sock.key());
-    if accepted.conn == WITHHELD {
-        Ended::Withheld(accepted.opened_ns)
-    } else {
-        Ended::Reported(accepted, Ring::Management)
-    }
+    if accepted.conn == WITHHELD { Ended::Withheld(accepted.opened_ns) } else { Ended::Reported(accepted) }
 }
 
 /// Returns a number that no other connection of this run has.

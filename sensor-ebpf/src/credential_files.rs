@@ -9,7 +9,8 @@ use aya_ebpf::macros::{fentry, lsm};
 use aya_ebpf::programs::{FEntryContext, LsmContext};
 use sensor_common::record::{FileId, FileOpenRecord, RecordKind, Ring};
 
-use crate::emit::{emit, now};
+use crate::emit::{count_suppressed, emit, now};
+use crate::flood::bears_file;
 use crate::kernel::{Direct, File, with_current};
 use crate::maps::has_credentials;
 
@@ -49,17 +50,20 @@ fn place_of(file: File<Direct>) -> Option<FileId> {
 
 #[inline(always)]
 fn report(file: File<Direct>, place: FileId) {
+    let at = now();
+    let cgroup = with_current!(|task| task.cgroup_id());
+    if !bears_file(&cgroup, &place, at) {
+        return count_suppressed(Ring::Bulk, RecordKind::FileOpen);
+    }
     // Room in the ring and not in a map: a task that the kernel interrupts here for another one would lose what is in it.
-    emit::<FileOpenRecord>(Ring::Bulk, RecordKind::FileOpen, now(), |record| {
+    emit::<FileOpenRecord>(Ring::Bulk, RecordKind::FileOpen, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             (*record).place = place;
             (*record).path_len = file.path((&raw mut (*record).path).cast());
             (*record).reserved = 0;
-            with_current!(|task| {
-                task.identify(&raw mut (*record).task);
-                (*record).cgroup = task.cgroup_id();
-            });
+            (*record).cgroup = cgroup;
+            with_current!(|task| task.identify(&raw mut (*record).task));
         }
     });
 }

@@ -7,20 +7,27 @@
 use core::arch::asm;
 
 use sensor_common::flood::{
-    ATTEMPTS_LEN, Counts, PEERS_CHUNK, PEERS_LEN, PEERS_PER_PORT, Peer, Port, PortKey,
+    ATTEMPTS_LEN, Counts, FILES_LEN, PEERS_CHUNK, PEERS_LEN, PEERS_PER_PORT, Peer, Port, PortKey,
 };
-use sensor_common::record::{CgroupId, Ring};
+use sensor_common::record::{CgroupId, FileId, Ring};
 
 use crate::constants::setting;
 use crate::kernel::opaque;
-use crate::maps::{FLOOD_ATTEMPTS, FLOOD_PEERS, FLOOD_PORTS, FLOOD_TASKS, FLOOD_TASKS_LEN};
+use crate::maps::{
+    FLOOD_ATTEMPTS, FLOOD_EARLY, FLOOD_FILES, FLOOD_PEERS, FLOOD_PORTS, FLOOD_TASKS, FLOOD_TASKS_LEN,
+};
 
 /// Management records that the tasks of one cgroup may cause in a row. A `docker run` causes some fifty.
 const TASK_BURST: u64 = 4096;
 /// Nanoseconds after which they may cause one more.
 const TASK_INTERVAL_NS: u64 = 1_000_000_000 / 1024;
+/// Connects to one socket of a runtime, or opens in one place of credentials, that the tasks of one cgroup may make in a
+/// row and that are reported.
+const FILE_BURST: u64 = 256;
+/// Nanoseconds after which one more is.
+const FILE_INTERVAL_NS: u64 = 1_000_000_000 / 64;
 
-/// Key of the entry for ports that find no place of their own; the agent makes it.
+/// Key of the entry for ports that find no place at all; the agent makes it.
 const OTHER_PORTS: PortKey = PortKey { netns: 0, port: 0 };
 
 /// What a record is charged to.
@@ -62,22 +69,30 @@ impl PeerKey {
     /// `addr` is in network order, IPv4 as an IPv4-mapped address.
     #[inline(always)]
     pub fn new(addr: [u64; 2], netns: u32, port: u16) -> Self {
-        // Loopback and IPv4 have no prefix that belongs to one customer.
-        let addr = if addr[0] == 0 { addr } else { [addr[0], 0] };
+        // Global addresses are given out by networks of this size. Others (IPv4, loopback, link-local, unique local, NAT64)
+        // have no prefix that belongs to one host.
+        let is_global = u64::from_be(addr[0]) >> 61 == 1;
+        let addr = if is_global { [addr[0], 0] } else { addr };
         Self { addr, place: PortKey { netns, port: u32::from(port) } }
     }
 
     #[inline(always)]
     fn hash(&self) -> u64 {
         let place = u64::from(self.place.netns) << 32 | u64::from(self.place.port);
-        mix(mix(mix(setting!(flood_salt), self.addr[0]), self.addr[1]), place)
+        finish(mix(mix(mix(salt(), self.addr[0]), self.addr[1]), place))
+    }
+
+    /// The hash of a connection, or of an attempt at one.
+    #[inline(always)]
+    fn hash_of(&self, peer_port: u16, sequence: u32) -> u64 {
+        finish(mix(self.hash(), u64::from(peer_port) << 32 | u64::from(sequence)))
     }
 
     /// Whether this attempt to connect was seen before, as far as is remembered. A repeated one has the same ports and
     /// the same sequence number.
     #[inline(always)]
     pub fn is_repeated(&self, peer_port: u16, sequence: u32) -> bool {
-        let hash = mix(self.hash(), u64::from(peer_port) << 32 | u64::from(sequence));
+        let hash = self.hash_of(peer_port, sequence);
         let Some(seen) = FLOOD_ATTEMPTS.get_ptr_mut((hash & (ATTEMPTS_LEN as u64 - 1)) as u32) else {
             return false;
         };
@@ -87,6 +102,23 @@ impl PeerKey {
             *seen = hash;
             repeated
         }
+    }
+
+    /// Notes that the packet which completes a connection brings data. The kernel announces the connection while it handles
+    /// that packet, on the same CPU.
+    #[inline(always)]
+    pub fn note_early_data(&self, peer_port: u16) {
+        if let Some(early) = FLOOD_EARLY.get_ptr_mut(0) {
+            // SAFETY: points to the number of this CPU.
+            unsafe { *early = self.hash_of(peer_port, 0) };
+        }
+    }
+
+    /// Whether that was noted last.
+    #[inline(always)]
+    pub fn has_early_data(&self, peer_port: u16) -> bool {
+        // SAFETY: points to the number of this CPU.
+        FLOOD_EARLY.get_ptr_mut(0).is_some_and(|early| unsafe { *early } == self.hash_of(peer_port, 0))
     }
 }
 
@@ -150,6 +182,13 @@ impl Account {
         true
     }
 
+    /// The ring for an accept on whose connection a request came, though its own budget was spent. Beyond the budget for
+    /// such accepts it is the bulk ring: a request is never withheld, but a flood of them displaces no management record.
+    #[inline(always)]
+    pub fn ring_for_request(&self, now: u64) -> Ring {
+        if self.charge(Budget::Requests, now) { Ring::Management } else { Ring::Bulk }
+    }
+
     /// Counts something, exactly for the port.
     #[inline(always)]
     pub fn count(&self, what: Count) {
@@ -179,19 +218,45 @@ impl Account {
 /// what they do travels with everybody else's records and cannot displace those of other cgroups.
 #[inline(always)]
 pub fn ring_for(cgroup: &CgroupId, now: u64) -> Ring {
-    let hash = mix(setting!(flood_salt), cgroup.id << 8 ^ u64::from(cgroup.hierarchy));
-    let Some(until) = FLOOD_TASKS.get_ptr_mut((hash & (u64::from(FLOOD_TASKS_LEN) - 1)) as u32) else {
-        return Ring::Bulk;
+    let index = finish(hash_of_cgroup(cgroup)) & (u64::from(FLOOD_TASKS_LEN) - 1);
+    let Some(until) = FLOOD_TASKS.get_ptr_mut(index as u32) else { return Ring::Bulk };
+    // SAFETY: `until` points into the map.
+    let is_borne = unsafe { spend(until, TASK_BURST * TASK_INTERVAL_NS, TASK_INTERVAL_NS, now) };
+    if is_borne { Ring::Management } else { Ring::Bulk }
+}
+
+/// Whether the budget of a cgroup bears one more record of something its tasks do to a file. Beyond it the records say
+/// nothing new, and would displace those of others.
+#[inline(always)]
+pub fn bears_file(cgroup: &CgroupId, file: &FileId, now: u64) -> bool {
+    let hash = mix(mix(hash_of_cgroup(cgroup), file.inode), u64::from(file.device));
+    let Some(until) = FLOOD_FILES.get_ptr_mut((finish(hash) & (FILES_LEN as u64 - 1)) as u32) else {
+        return false;
     };
-    // SAFETY: `until` points into the map. A lost update lets one record more through.
+    // SAFETY: `until` points into the map.
+    unsafe { spend(until, FILE_BURST * FILE_INTERVAL_NS, FILE_INTERVAL_NS, now) }
+}
+
+#[inline(always)]
+fn hash_of_cgroup(cgroup: &CgroupId) -> u64 {
+    mix(salt(), cgroup.id << 8 ^ u64::from(cgroup.hierarchy))
+}
+
+/// Charges a record to a budget, if it can bear it.
+///
+/// # Safety
+/// `until` must point into a map. A lost update lets one record more through.
+#[inline(always)]
+unsafe fn spend(until: *mut u64, horizon: u64, interval: u64, now: u64) -> bool {
+    // SAFETY: see above.
     unsafe {
         let spent = (*until).saturating_sub(now);
-        if spent >= TASK_BURST * TASK_INTERVAL_NS {
-            return Ring::Bulk;
+        if spent >= horizon {
+            return false;
         }
-        *until = now + spent + TASK_INTERVAL_NS;
+        *until = now + spent + interval;
     }
-    Ring::Management
+    true
 }
 
 #[inline(always)]
@@ -205,6 +270,7 @@ fn port_of(place: &PortKey) -> Option<*mut Port> {
         requests_until_ns: 0,
         counts: Counts { attempts: 0, accepts: 0, withheld: 0, resumed: 0 },
         arrivals: 0,
+        is_permanent: 0,
     };
     // Fails when there is no place left, or another CPU was faster.
     #[expect(
@@ -212,7 +278,10 @@ fn port_of(place: &PortKey) -> Option<*mut Port> {
         reason = "by value the copy costs the verifier a tenth to a quarter more instructions"
     )]
     let _ = FLOOD_PORTS.insert(place, &empty, BPF_NOEXIST);
-    FLOOD_PORTS.get_ptr_mut(place).or_else(|| FLOOD_PORTS.get_ptr_mut(OTHER_PORTS))
+    FLOOD_PORTS
+        .get_ptr_mut(place)
+        .or_else(|| FLOOD_PORTS.get_ptr_mut(PortKey { netns: 0, ..*place }))
+        .or_else(|| FLOOD_PORTS.get_ptr_mut(OTHER_PORTS))
 }
 
 /// Do not replace what another CPU has made.
@@ -254,11 +323,25 @@ unsafe fn is_worth_less(one: *const Peer, other: *const Peer) -> bool {
     }
 }
 
+#[inline(always)]
+fn salt() -> u64 {
+    setting!(flood_salt_upper) << 32 | setting!(flood_salt)
+}
+
 /// Mixes a number into a hash.
 #[inline(always)]
 fn mix(hash: u64, number: u64) -> u64 {
     let product = (hash ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ product >> 32
+}
+
+/// Makes every bit of a hash depend on every other one (the finaliser of MurmurHash3), so that what is taken from one
+/// end of it says nothing of what is taken from the other.
+#[inline(always)]
+fn finish(hash: u64) -> u64 {
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ hash >> 33
 }
 
 /// Adds in a single instruction; see emit.rs for why in assembly.

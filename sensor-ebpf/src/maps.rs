@@ -3,7 +3,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use sensor_common::counters::COUNTERS_LEN;
-use sensor_common::flood::{ATTEMPTS_LEN, PEERS_CHUNK, PEERS_LEN, PORTS_MAX, PeerChunk, Port, PortKey};
+use sensor_common::flood::{
+    ATTEMPTS_LEN, FILES_LEN, PEERS_CHUNK, PEERS_LEN, PORTS_MAX, PeerChunk, Port, PortKey,
+};
 use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord, FileId};
 use sensor_common::settings::{
     CREDENTIAL_PLACES_MAX, PORTS_LEN, ROOT_CGROUP, RUNTIME_SOCKETS_MAX, cgroup_class, place_filter,
@@ -77,8 +79,8 @@ pub static OUTBOUND_PORTS: Array<[u64; OUTBOUND_PORTS_LEN]> = Array::with_max_en
 #[map]
 pub static FLOOD_PEERS: Array<PeerChunk> = Array::with_max_entries((PEERS_LEN / PEERS_CHUNK) as u32, 0);
 
-/// Watched ports, each in its network namespace; the agent removes those that are idle. Full: the port shares the entry of
-/// all that found no place.
+/// Watched ports, each in its network namespace; the agent removes those that are idle, and makes some that stay. Full: the
+/// port shares the entry of its like in all namespaces that found no place.
 #[map]
 pub static FLOOD_PORTS: HashMap<PortKey, Port> = HashMap::with_max_entries(PORTS_MAX, 0);
 
@@ -87,6 +89,15 @@ pub static FLOOD_PORTS: HashMap<PortKey, Port> = HashMap::with_max_entries(PORTS
 #[map]
 pub static FLOOD_ATTEMPTS: Array<u64> = Array::with_max_entries(ATTEMPTS_LEN as u32, 0);
 
+/// Hash of the last connection whose completing packet brought data, on this CPU.
+#[map]
+pub static FLOOD_EARLY: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Boot clock until which a cgroup has spent its budget at a file, by their hash: those that share a place share the
+/// budget.
+#[map]
+pub static FLOOD_FILES: Array<u64> = Array::with_max_entries(FILES_LEN as u32, 0);
+
 /// Places in [`FLOOD_TASKS`].
 pub const FLOOD_TASKS_LEN: u32 = 1024;
 
@@ -94,6 +105,7 @@ pub const FLOOD_TASKS_LEN: u32 = 1024;
 /// place share the budget.
 #[map]
 pub static FLOOD_TASKS: Array<u64> = Array::with_max_entries(FLOOD_TASKS_LEN, 0);
+
 /// The files that sockets of runtimes are bound to; written by the agent only, at most as many as it looks for.
 #[map]
 pub static RUNTIME_SOCKETS: HashMap<FileId, u8> =

@@ -48,11 +48,14 @@ pub fn packets_in(ctx: SkBuffContext) -> i32 {
 fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16) {
     let Some(sock) = Sock::<Direct>::of_packet(sk) else { return };
     if sock.is_listener() {
-        // What else comes to a listener completes a connection, which the other hook sees.
-        if let Some(segment) = Segment::read(ctx)
-            && segment.flags & (SYN | ACK) == SYN
-        {
-            on_attempt(sock, port, &segment);
+        if let Some(segment) = Segment::read(ctx) {
+            let key = PeerKey::new(segment.peer, sock.netns(), port);
+            match segment.flags & (SYN | ACK) {
+                SYN => on_attempt(&key, &segment),
+                // It completes a connection, which the other hook sees; but not what comes with it.
+                ACK if segment.payload > 0 => key.note_early_data(segment.peer_port),
+                _ => {}
+            }
         }
         return;
     }
@@ -60,9 +63,9 @@ fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16) {
     if !Sock::has_number() {
         return;
     }
-    let Some(mark) = Mark::find(sk.cast_const().cast()) else { return };
+    let Some(mark) = Mark::find(sk.cast_const().cast()).filter(|mark| mark.is_waiting()) else { return };
     let Some(segment) = Segment::read(ctx) else { return };
-    // Data may have come with the packet that completed the connection, before the mark was set.
+    // Packets with IPv6 extension headers are not looked into; the next one tells of their data.
     let has_request = segment.payload > 0 || sock.tcp().is_some_and(|tcp| tcp.bytes_in() > 0);
     if has_request && let Some(since_ns) = mark.take() {
         // SAFETY: the context is a packet's.
@@ -72,12 +75,11 @@ fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16) {
 }
 
 #[inline(always)]
-fn on_attempt(listener: Sock<Direct>, port: u16, segment: &Segment) {
-    let key = PeerKey::new(segment.peer, listener.netns(), port);
+fn on_attempt(key: &PeerKey, segment: &Segment) {
     if key.is_repeated(segment.peer_port, segment.sequence) {
         return;
     }
-    if let Some(account) = Account::of(&key, now()) {
+    if let Some(account) = Account::of(key, now()) {
         account.note_local(segment.local);
         account.count(Count::Attempt);
     }

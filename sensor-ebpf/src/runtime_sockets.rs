@@ -12,7 +12,8 @@ use aya_ebpf::macros::{btf_tracepoint, fentry, lsm};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, LsmContext};
 use sensor_common::record::{RecordKind, Ring, SocketConnectRecord};
 
-use crate::emit::{emit, now};
+use crate::emit::{count_suppressed, emit, now};
+use crate::flood::bears_file;
 use crate::kernel::{Direct, Sock, with_current};
 use crate::maps::RUNTIME_SOCKETS;
 
@@ -46,14 +47,17 @@ fn connected(listener: Sock<Direct>) {
     if RUNTIME_SOCKETS.get_ptr(socket).is_none() {
         return;
     }
-    emit::<SocketConnectRecord>(Ring::Bulk, RecordKind::SocketConnect, now(), |record| {
+    let at = now();
+    let cgroup = with_current!(|task| task.cgroup_id());
+    if !bears_file(&cgroup, &socket, at) {
+        return count_suppressed(Ring::Bulk, RecordKind::SocketConnect);
+    }
+    emit::<SocketConnectRecord>(Ring::Bulk, RecordKind::SocketConnect, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             (*record).socket = socket;
-            with_current!(|task| {
-                task.identify(&raw mut (*record).task);
-                (*record).cgroup = task.cgroup_id();
-            });
+            (*record).cgroup = cgroup;
+            with_current!(|task| task.identify(&raw mut (*record).task));
         }
     });
 }

@@ -117,12 +117,12 @@ fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
         return Ok(());
     }
     let at = now();
-    if is_withheld(sock, at) {
+    let Some(ring) = ring_for_accept(sock, at) else {
         count_suppressed(Ring::Management, RecordKind::Accept);
         return Ok(());
-    }
+    };
     let conn = inbound_id(sock);
-    emit::<AcceptRecord>(Ring::Management, RecordKind::Accept, at, |record| {
+    emit::<AcceptRecord>(ring, RecordKind::Accept, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             (*record).conn = conn;
@@ -130,21 +130,35 @@ fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
             sock.ends(sock.local_port(), &raw mut (*record).ends);
         }
     });
-    begin_inbound(sock, conn, at)
+    begin_inbound(sock, conn, at, ring)
 }
 
-/// Whether flood control withholds an accept; the connection is marked then.
+/// The ring for an accept; `None` when flood control withholds it: the connection is marked then.
 #[inline(always)]
-fn is_withheld(sock: Sock<Direct>, at: u64) -> bool {
+fn ring_for_accept(sock: Sock<Direct>, at: u64) -> Option<Ring> {
     let key = PeerKey::new(sock.peer_addr(), sock.netns(), sock.local_port());
-    let Some(account) = Account::of(&key, at) else { return false };
+    // What cannot be charged must not displace what can.
+    let Some(account) = Account::of(&key, at) else { return Some(Ring::Bulk) };
     account.count(Count::Accept);
-    if account.charge(Budget::Accepts, at) || !withhold_inbound(sock, at) {
-        return false;
+    if account.charge(Budget::Accepts, at) {
+        return Some(Ring::Management);
+    }
+    if has_request(sock, &key) {
+        return Some(account.ring_for_request(at));
+    }
+    // A request on a connection that cannot be marked would go unseen: it is reported.
+    if !withhold_inbound(sock, at) {
+        return Some(Ring::Bulk);
     }
     account.note_local(sock.local_addr());
     account.count(Count::Withheld);
-    true
+    None
+}
+
+/// Whether data came before the connection was complete (TCP Fast Open), or come with the packet that completes it.
+#[inline(always)]
+fn has_request(sock: Sock<Direct>, key: &PeerKey) -> bool {
+    key.has_early_data(sock.peer_port()) || sock.tcp().is_some_and(|tcp| tcp.bytes_in() > 0)
 }
 
 #[inline(always)]
@@ -224,9 +238,9 @@ fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
         if connection.is_established == 0 {
             report_connect(sock, connection, now(), ConnectStage::Failed, sock.error());
         } else {
-            let opened = Accepted { conn: connection.conn, opened_ns: connection.since_ns };
-            let Outbound { task, cgroup, .. } = connection;
-            report_close(Ring::Bulk, sock, &tcp, Direction::Outbound, opened, task, *cgroup);
+            let &Outbound { conn, since_ns, ref task, cgroup, .. } = connection;
+            let opened = Accepted { conn, opened_ns: since_ns, ring: Ring::Bulk as u64 };
+            report_close(sock, &tcp, Direction::Outbound, opened, task, cgroup);
         }
         end_outbound(sock);
         return Ok(());
@@ -236,8 +250,8 @@ fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
     if flags & port_flags::TRACKED == 0 || old == SYN_SENT || old == SYN_RECV {
         return Ok(());
     }
-    let (opened, ring) = match end_inbound(sock) {
-        Ended::Reported(opened, ring) => (opened, ring),
+    let opened = match end_inbound(sock) {
+        Ended::Reported(opened) => opened,
         Ended::Unknown if flags & port_flags::WATCHED != 0 => return Err(Event::UnknownClose),
         Ended::Unknown => return Ok(()),
         Ended::Withheld(opened_ns) => {
@@ -247,17 +261,17 @@ fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
                 count_suppressed(Ring::Management, RecordKind::Close);
                 return Ok(());
             }
-            (Accepted { conn, opened_ns }, resume(sock, tcp.local_port(), conn, opened_ns, now()))
+            let ring = resume(sock, tcp.local_port(), conn, opened_ns, now());
+            Accepted { conn, opened_ns, ring: ring as u64 }
         }
     };
     let nobody = TaskId { pid: 0, uid: 0, start_ns: 0, comm: [0; 16] };
-    report_close(ring, sock, &tcp, Direction::Inbound, opened, &nobody, sock.cgroup_id());
+    report_close(sock, &tcp, Direction::Inbound, opened, &nobody, sock.cgroup_id());
     Ok(())
 }
 
 #[inline(always)]
 fn report_close(
-    ring: Ring,
     sock: Sock<Direct>,
     tcp: &Tcp,
     direction: Direction,
@@ -265,6 +279,7 @@ fn report_close(
     task: &TaskId,
     cgroup: CgroupId,
 ) {
+    let ring = if opened.ring == Ring::Bulk as u64 { Ring::Bulk } else { Ring::Management };
     emit::<CloseRecord>(ring, RecordKind::Close, now(), |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {

@@ -13,11 +13,11 @@ use sensor_common::counters::Event;
 use sensor_common::record::{AcceptRecord, RecordKind, Ring};
 
 use crate::emit::{count_event, submit};
-use crate::flood::{Account, Budget, Count, PeerKey};
+use crate::flood::{Account, Count, PeerKey};
 use crate::kernel::{Direct, Sock};
 
-/// Boot clock of establishment, by socket; [`REPORTED`] or [`REPORTED_ON_BULK`] once it was reported. The kernel bounds it by the number of sockets and frees
-/// it with the socket.
+/// Boot clock of establishment, by socket; [`REPORTED`] or [`REPORTED_ON_BULK`] once it was reported. The kernel bounds it
+/// by the number of sockets and frees it with the socket.
 #[btf_map]
 static WITHHELD: SkStorage<u64> = SkStorage::new();
 
@@ -34,7 +34,7 @@ const CREATE: u64 = 1;
 pub struct Mark(*mut u64);
 
 impl Mark {
-    /// Marks a connection; `None` when there is no memory for it.
+    /// Marks a connection as withheld; `None` when there is no memory for it.
     #[inline(always)]
     pub fn set(sock: Sock<Direct>, since_ns: u64) -> Option<Self> {
         let mark = Self::get(sock.address(), &since_ns, CREATE)?;
@@ -42,6 +42,12 @@ impl Mark {
         // SAFETY: points to the value.
         unsafe { *mark.0 = since_ns };
         Some(mark)
+    }
+
+    /// Marks a connection as reported on the bulk ring; `None` when there is no memory for it.
+    #[inline(always)]
+    pub fn set_on_bulk(sock: Sock<Direct>) -> Option<Self> {
+        Self::set(sock, REPORTED_ON_BULK)
     }
 
     /// Finds the mark of a socket, any pointer to which the verifier knows as one.
@@ -56,6 +62,13 @@ impl Mark {
         // SAFETY: the map outlives the program; the kernel has checked that `sock` is a socket.
         let value = unsafe { bpf_sk_storage_get(map, sock.cast_mut(), initial.cast_mut().cast(), flags) };
         if value.is_null() { None } else { Some(Self(value.cast())) }
+    }
+
+    /// Whether the connection waits to be reported.
+    #[inline(always)]
+    pub fn is_waiting(self) -> bool {
+        // SAFETY: points to the value.
+        unsafe { *self.0 > REPORTED_ON_BULK }
     }
 
     /// Takes the time of establishment away, so that nobody else reports the connection; `None` when it was reported.
@@ -92,18 +105,17 @@ impl Mark {
     }
 }
 
-/// Reports a withheld accept after all and says on which ring. Beyond the budget for them it is the bulk ring: a request
-/// is never withheld, but a flood of them displaces no management record.
+/// Reports a withheld accept after all and says on which ring, see [`Account::ring_for_request`].
 #[inline(always)]
 pub fn resume(sock: Sock<Direct>, local_port: u16, conn: u64, since_ns: u64, now: u64) -> Ring {
     let key = PeerKey::new(sock.peer_addr(), sock.netns(), local_port);
-    let mut ring = Ring::Bulk;
-    if let Some(account) = Account::of(&key, now) {
-        account.count(Count::Resumed);
-        if account.charge(Budget::Requests, now) {
-            ring = Ring::Management;
+    let ring = match Account::of(&key, now) {
+        Some(account) => {
+            account.count(Count::Resumed);
+            account.ring_for_request(now)
         }
-    }
+        None => Ring::Bulk,
+    };
     let submitted = submit::<AcceptRecord>(ring, RecordKind::Accept, since_ns, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {

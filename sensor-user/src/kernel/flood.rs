@@ -31,11 +31,16 @@ impl FloodLimits {
 }
 
 /// A number for [`sensor_common::settings::Settings::flood_salt`].
-pub(super) fn draw_salt() -> io::Result<u32> {
-    let mut bytes = [0; 4];
+pub(super) fn draw_salt() -> io::Result<u64> {
+    let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u32::from_ne_bytes(bytes))
+    Ok(u64::from_ne_bytes(bytes))
 }
+
+/// Most ports with entries for good; they leave more than half of the table to others.
+const PERMANENT_MAX: usize = PORTS_MAX as usize / 5;
+/// Do not replace what is there.
+const BPF_NOEXIST: u64 = 1;
 
 /// Peers and ports.
 pub(super) struct FloodTables {
@@ -47,10 +52,36 @@ impl FloodTables {
     /// Takes the maps over and enters the port that stands for those that find no place.
     pub(super) fn new(
         peers: Array<MapData, PeerChunk>,
-        mut ports: HashMap<MapData, PortKey, Port>,
+        ports: HashMap<MapData, PortKey, Port>,
     ) -> Result<Self, KernelError> {
-        ports.insert(PortKey { netns: 0, port: 0 }, Port::default(), 0).map_err(failed)?;
-        Ok(Self { peers, ports })
+        let mut tables = Self { peers, ports };
+        tables.keep(PortKey { netns: 0, port: 0 })?;
+        Ok(tables)
+    }
+
+    /// Enters these ports for good, before they are watched: each in the node's network namespace, so that nobody can have it
+    /// share an entry by filling the table, and one for all namespaces in which it finds no place.
+    pub(super) fn watch(
+        &mut self,
+        ports: impl IntoIterator<Item = u16>,
+        node: Option<u32>,
+    ) -> Result<(), KernelError> {
+        for port in ports.into_iter().take(PERMANENT_MAX) {
+            for netns in node.into_iter().chain([0]) {
+                self.keep(PortKey { netns, port: u32::from(port) })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, key: PortKey) -> Result<(), KernelError> {
+        let port = Port { is_permanent: 1, ..Port::default() };
+        match self.ports.insert(key, port, BPF_NOEXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(())
+            }
+            result => result.map_err(failed),
+        }
     }
 
     /// Every port, in the order of its key.

@@ -132,6 +132,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
     let types = KernelTypes::read(&options.btf)?;
     let offsets = resolve(&Btf::parse(&types.0)?)?;
     let hierarchy = TaskHierarchy::detect(&options.proc)?;
+    let salt = draw_salt().map_err(|source| KernelError::Read { what: "random bytes".to_owned(), source })?;
     let settings = Settings {
         task_hierarchy: hierarchy.controller(offsets.pids_subsys),
         task_hierarchy_id: hierarchy.id(),
@@ -139,8 +140,8 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
         programs_nest: u32::from(version < FIRST_WITHOUT_NESTING),
         flood_burst: options.flood.burst,
         flood_interval_ns: options.flood.interval_ns(),
-        flood_salt: draw_salt()
-            .map_err(|source| KernelError::Read { what: "random bytes".to_owned(), source })?,
+        flood_salt: salt as u32,
+        flood_salt_upper: (salt >> 32) as u32,
     };
     // Level 0 is below every level: the verifier removes the lines.
     let log_level = if options.debug { aya_log::Level::Debug as u8 } else { 0 };

@@ -1,8 +1,9 @@
 //! The loaded probes and everything one can say to them.
 
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -158,6 +159,9 @@ impl Probes {
     /// When the kernel refuses.
     pub fn set_ports(&mut self, flags: impl IntoIterator<Item = (u16, u8)>) -> Result<(), KernelError> {
         let failed = |source| KernelError::Map { what: "set the watched ports", source };
+        let flags: Vec<(u16, u8)> = flags.into_iter().collect();
+        let watched = flags.iter().filter(|(_, flags)| flags & port_flags::WATCHED != 0);
+        self.flood.watch(watched.map(|(port, _)| *port), node_network(&self.proc))?;
         let mut table = Box::new(self.ports.get(&0, 0).map_err(failed)?);
         for entry in table.iter_mut() {
             *entry &= port_flags::TRACKED;
@@ -359,6 +363,13 @@ fn move_resumed(counters: &mut KernelCounters) {
         let suppressed = &mut withheld[Fate::Suppressed as usize];
         *suppressed = suppressed.saturating_sub(submitted + lost);
     }
+}
+
+/// The network namespace of the node, as its inode; that of this process where the first one's is hidden from us.
+fn node_network(proc: &Path) -> Option<u32> {
+    let inode = |process: &str| std::fs::metadata(proc.join(process).join("ns/net")).ok();
+    let namespace = inode("1").or_else(|| inode("self"))?;
+    u32::try_from(namespace.ino()).ok()
 }
 
 /// Reads items until the end or until [`WALK_MAX`] are kept.

@@ -13,7 +13,7 @@ use quaywatch::kernel::{Options, Probes};
 use quaywatch::lookups::credential_files::{self, Found};
 use quaywatch::lookups::{Roots, runtime_sockets};
 use quaywatch::sources::fanotify::{FileOpens, Groups};
-use sensor_common::record::{FileId, FileOpenRecord, RecordKind, SocketConnectRecord};
+use sensor_common::record::{FileId, FileOpenRecord, RecordKind, Ring, SocketConnectRecord};
 use sensor_core::credentials::PlaceKind;
 use sensor_core::event::{Actor, FilePlace, PROC_TICK_NS};
 use sensor_core::fact::Runtime;
@@ -71,6 +71,35 @@ fn a_connect_is_reported_by_the_file_of_the_socket_and_once() {
     assert_eq!(connect.socket, FileId::from(key));
     assert!((before..=after).contains(&connect.header.boot_ns));
     assert_task(&connect.task, ours, &own_comm());
+}
+
+#[test]
+fn connects_beyond_the_budget_of_a_cgroup_are_counted_and_hide_no_other_socket() {
+    const CONNECTS: u64 = 2000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let paths = ["flooded.sock", "other.sock"].map(|name| directory.path().join(name));
+    let listeners = paths.each_ref().map(|path| UnixListener::bind(path).expect("a socket"));
+    let [flooded, other] = paths.each_ref().map(|path| socket_key(path));
+    let watch = watch_with(|probes| probes.set_runtime_sockets([flooded, other]).expect("set"));
+    let begun = Instant::now();
+    for _ in 0..CONNECTS {
+        drop((UnixStream::connect(&paths[0]).expect("connect"), listeners[0].accept().expect("accept")));
+    }
+    let seconds = begun.elapsed().as_secs() + 1;
+    drop((UnixStream::connect(&paths[1]).expect("connect"), listeners[1].accept().expect("accept")));
+
+    let outcome = watch.finish();
+    let ours = std::process::id();
+    let connects = |socket: FileKey| {
+        let is_ours =
+            |record: &SocketConnectRecord| (record.task.pid, record.socket) == (ours, FileId::from(socket));
+        outcome.all::<SocketConnectRecord>(RecordKind::SocketConnect, is_ours).len() as u64
+    };
+    let (reported, fates) = (connects(flooded), outcome.counters.records[Ring::Bulk as usize]);
+    assert!((256..=256 + 64 * seconds).contains(&reported), "{reported} reported in {seconds} s");
+    assert_eq!(connects(other), 1);
+    let expected = [reported + 1, 0, CONNECTS - reported];
+    assert_eq!(fates[RecordKind::SocketConnect as usize], expected, "submitted, lost, suppressed");
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use quaywatch::kernel::{FloodLimits, Options};
 use sensor_common::counters::Fate;
-use sensor_common::flood::{Counts, PEERS_PER_PORT, Peer, Port, PortKey};
+use sensor_common::flood::{Counts, PEERS_PER_PORT, PORTS_MAX, Peer, Port, PortKey};
 use sensor_common::record::{AcceptRecord, CgroupRecord, CloseRecord, RecordKind, Ring};
 
 use crate::cgroups::Cgroup;
@@ -41,13 +42,8 @@ impl Site {
     /// Both ends of a new connection from a source address.
     fn connect(&self, source: Ipv4Addr) -> (TcpStream, TcpStream) {
         let client = socket(libc::SOCK_STREAM, 0);
-        let (from, to) = (address(source, 0), address(Ipv4Addr::LOCALHOST, self.port));
-        let len = size_of::<libc::sockaddr_in>() as u32;
-        // SAFETY: both addresses live until the calls return.
-        unsafe {
-            assert_eq!(libc::bind(client.as_raw_fd(), (&raw const from).cast(), len), 0, "bind");
-            assert_eq!(libc::connect(client.as_raw_fd(), (&raw const to).cast(), len), 0, "connect");
-        }
+        bind_to(&client, source);
+        connect_to(&client, self.port);
         (TcpStream::from(client), self.listener.accept().expect("accept").0)
     }
 
@@ -91,6 +87,31 @@ fn socket(kind: i32, protocol: i32) -> OwnedFd {
     assert!(fd >= 0, "a socket");
     // SAFETY: it is ours.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn bind_to(socket: &OwnedFd, source: Ipv4Addr) {
+    let from = address(source, 0);
+    // SAFETY: the address lives until the call returns.
+    let bound = unsafe {
+        libc::bind(socket.as_raw_fd(), (&raw const from).cast(), size_of::<libc::sockaddr_in>() as u32)
+    };
+    assert_eq!(bound, 0, "bind: {}", std::io::Error::last_os_error());
+}
+
+fn connect_to(socket: &OwnedFd, port: u16) {
+    let to = address(Ipv4Addr::LOCALHOST, port);
+    // SAFETY: the address lives until the call returns.
+    let connected = unsafe {
+        libc::connect(socket.as_raw_fd(), (&raw const to).cast(), size_of::<libc::sockaddr_in>() as u32)
+    };
+    assert_eq!(connected, 0, "connect: {}", std::io::Error::last_os_error());
+}
+
+fn set_option(socket: &OwnedFd, level: i32, option: i32, value: i32) {
+    let len = size_of::<i32>() as u32;
+    // SAFETY: the value lives until the call returns.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
+    assert_eq!(set, 0, "setsockopt: {}", std::io::Error::last_os_error());
 }
 
 /// The fates of a kind of management record.
@@ -230,6 +251,83 @@ fn requests_beyond_their_budget_are_reported_on_the_other_ring_and_none_is_withh
 }
 
 #[test]
+fn a_request_in_the_packet_that_completes_the_connection_is_not_withheld() {
+    let site = Site::new(1, true);
+    let _first = site.connect(PEER);
+    let client = socket(libc::SOCK_STREAM, 0);
+    // The answer to the server's packet waits for the first data.
+    set_option(&client, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0);
+    bind_to(&client, PEER);
+    connect_to(&client, site.port);
+    let mut client = TcpStream::from(client);
+    client.write_all(b"request").expect("send");
+    let _server = site.listener.accept().expect("accept");
+    site.settle();
+    let (port, _) = site.counted();
+    // No further packet and no end has given it away.
+    let outcome = site.finish();
+    assert_eq!(accepts_from(&outcome, PEER).len(), 2);
+    assert_eq!((port.counts.accepts, port.counts.withheld, port.counts.resumed), (2, 0, 0));
+}
+
+#[test]
+fn a_request_in_the_first_packet_is_not_withheld() {
+    /// Both ends; without cookies; for every listener.
+    const EVERYTHING: &str = "1543";
+    let site = Site::new(1, true);
+    fs::write("/proc/sys/net/ipv4/tcp_fastopen", EVERYTHING).expect("a setting of the network namespace");
+    let _first = site.connect(PEER);
+    let client = socket(libc::SOCK_STREAM, 0);
+    bind_to(&client, PEER);
+    let (to, len) = (address(Ipv4Addr::LOCALHOST, site.port), size_of::<libc::sockaddr_in>() as u32);
+    // SAFETY: data and address live until the call returns.
+    let sent = unsafe {
+        let (fd, to) = (client.as_raw_fd(), (&raw const to).cast());
+        libc::sendto(fd, b"request".as_ptr().cast(), 7, libc::MSG_FASTOPEN, to, len)
+    };
+    assert_eq!(sent, 7, "{}", std::io::Error::last_os_error());
+    let _server = site.listener.accept().expect("accept");
+    site.settle();
+    let (port, _) = site.counted();
+    let outcome = site.finish();
+    assert_eq!(accepts_from(&outcome, PEER).len(), 2);
+    assert_eq!((port.counts.accepts, port.counts.withheld), (2, 0));
+}
+
+#[test]
+fn a_full_table_of_ports_leaves_those_of_the_node_and_each_port_apart() {
+    const FIRST: u16 = 23_000;
+    const PORTS: u16 = 1100;
+    let network_of = |process: &str| fs::metadata(format!("/proc/{process}/ns/net"));
+    // Where the first process is hidden from us, it is hidden from the agent.
+    let node = network_of("1").or_else(|_| network_of("self")).expect("a namespace").ino() as u32;
+    let ports: Vec<u16> = (FIRST..FIRST + PORTS).collect();
+    let watch = Watch::with(Options::default(), &ports, Duration::from_millis(1), |_| {});
+    own_network();
+    // Those that have entries of their own for good come last, when the table is full.
+    for port in ports.iter().rev() {
+        let listener = TcpListener::bind(("127.0.0.1", *port)).expect("bind");
+        drop((TcpStream::connect(("127.0.0.1", *port)).expect("connect"), listener.accept()));
+    }
+    let counted = watch.probes.flood_ports().expect("ports");
+    drop(watch.finish());
+    let accepts = |netns: u32, port: u16| {
+        let key = PortKey { netns, port: u32::from(port) };
+        counted
+            .iter()
+            .find(|(known, _)| *known == key)
+            .map(|(_, port)| (port.counts.accepts, port.is_permanent))
+    };
+    assert_eq!(counted.len(), PORTS_MAX as usize);
+    assert_eq!(accepts(node, FIRST), Some((0, 1)), "of the node, and its own");
+    assert_eq!(accepts(0, FIRST), Some((1, 1)), "of all that found no place");
+    let (of_unlisted, _) = accepts(0, 0).expect("the last resort");
+    assert!(of_unlisted > 0);
+    let sum: u64 = counted.iter().map(|(_, port)| port.counts.accepts).sum();
+    assert_eq!(sum, u64::from(PORTS));
+}
+
+#[test]
 fn the_flood_of_one_peer_leaves_the_budget_of_others_alone() {
     let site = Site::new(4, true);
     for _ in 0..200 {
@@ -257,43 +355,55 @@ fn a_crowd_has_a_common_budget_and_busy_peers_leave_some_of_it() {
     let outcome = site.finish();
     let [submitted, _, suppressed] = fates(&outcome, RecordKind::Accept);
     assert_eq!(submitted + suppressed, u64::from(3 * PEERS));
+    assert_eq!((port.counts.accepts, port.counts.withheld), (u64::from(3 * PEERS), suppressed));
     let most = (u64::from(BURST) + seconds) * PEERS_PER_PORT;
     assert!(submitted <= most, "{submitted} of at most {most} in {:?}", begun.elapsed());
     assert!(
         submitted >= u64::from(BURST) * PEERS_PER_PORT / 2,
         "{submitted}: the common budget was not used"
     );
-    assert_eq!((port.counts.accepts, port.arrivals), (u64::from(3 * PEERS), u64::from(PEERS)));
-    assert_eq!(peers.len() as u32, PEERS, "none has displaced another");
+    // Chance has it that a few find both their places taken: one in some hundred, with so many.
+    let displaced = PEERS - peers.len() as u32;
+    assert!(displaced <= PEERS / 50, "{displaced} have lost their place");
+    assert!(port.arrivals >= u64::from(PEERS));
+    assert!(displaced > 0 || port.arrivals == u64::from(PEERS), "{} arrivals", port.arrivals);
     let sum: u64 = peers.iter().map(|peer| peer.counts.withheld).sum();
-    assert_eq!((sum, port.counts.withheld), (suppressed, suppressed));
+    assert!(sum <= suppressed && (displaced > 0 || sum == suppressed), "{sum} of {suppressed}");
 }
 
-#[test]
-fn addresses_of_one_ipv6_network_share_a_budget() {
+/// Connects three times from each of these addresses; returns accepts and withheld ones of each peer.
+fn peers_of(addresses: &[&str]) -> Vec<(u64, u64)> {
     let site = Site::new(4, true);
-    let ip = |arguments: &[&str]| {
+    for address in addresses {
+        let address = format!("{address}/64");
+        let arguments = ["-6", "address", "add", &address, "dev", "lo", "nodad"];
         assert!(std::process::Command::new("ip").args(arguments).status().expect("ip").success());
-    };
-    for address in ["fd00:5::1/64", "fd00:5::2/64", "fd00:6::1/64"] {
-        ip(&["-6", "address", "add", address, "dev", "lo", "nodad"]);
     }
     // A connection to one's own address comes from that address.
-    for target in ["fd00:5::1", "fd00:5::2", "fd00:6::1"] {
+    for target in addresses {
         for _ in 0..3 {
             drop((
-                TcpStream::connect((target, site.port)).expect("connect"),
+                TcpStream::connect((*target, site.port)).expect("connect"),
                 site.listener.accept().expect("accept"),
             ));
         }
     }
     let (port, peers) = site.counted();
     drop(site.finish());
-    assert_eq!(port.counts.attempts, 9);
-    let mut withheld: Vec<_> = peers.iter().map(|peer| (peer.counts.withheld, peer.counts.accepts)).collect();
-    withheld.sort_unstable();
-    assert_eq!(withheld, [(0, 3), (2, 6)]);
-    assert!(peers.iter().all(|peer| peer.addr[1] == 0), "networks, not addresses");
+    assert_eq!(port.counts.attempts, 3 * addresses.len() as u64);
+    let mut counts: Vec<_> = peers.iter().map(|peer| (peer.counts.accepts, peer.counts.withheld)).collect();
+    counts.sort_unstable();
+    counts
+}
+
+#[test]
+fn global_addresses_of_one_ipv6_network_share_a_budget() {
+    assert_eq!(peers_of(&["2001:2:0:5::1", "2001:2:0:5::2", "2001:2:0:6::1"]), [(3, 0), (6, 2)]);
+}
+
+#[test]
+fn local_addresses_of_one_ipv6_network_are_many_hosts() {
+    assert_eq!(peers_of(&["fd00:5::1", "fd00:5::2", "64:ff9b::1", "64:ff9b::2"]), [(3, 0); 4]);
 }
 
 #[test]
