@@ -10,6 +10,7 @@ use sensor_core::canary::{Act, CanaryNotice};
 use sensor_core::coverage::Gap;
 use sensor_core::engine::{Engine, Request};
 use sensor_core::health::{Capability, Hook, ShellLosses};
+use sensor_core::scans::FloodReading;
 use sensor_core::time::{ClockMap, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error, warn};
@@ -177,16 +178,16 @@ impl Pipeline {
 
     fn look_at_flood(&mut self, is_last: bool) -> anyhow::Result<()> {
         let read = || -> Result<_, KernelError> {
-            // In this order: a port then has all that its peers have.
-            let ports = self.probes.flood_ports()?;
-            if !self.engine.wants_flood_peers(&ports) {
-                return Ok((ports, Vec::new()));
+            let before = self.probes.flood_ports()?;
+            if !self.engine.wants_flood_peers(&before) {
+                return Ok((before.clone(), Vec::new(), before));
             }
             let peers = self.probes.flood_peers()?;
-            Ok((self.probes.flood_ports()?, peers))
+            Ok((before, peers, self.probes.flood_ports()?))
         };
-        let (ports, peers) = read().context("reading the tables of flood control")?;
-        self.engine.handle_flood(clock::now(), &ports, &peers, is_last);
+        let (before, peers, after) = read().context("reading the tables of flood control")?;
+        let reading = FloodReading { before: &before, peers: &peers, after: &after, is_last };
+        self.engine.handle_flood(clock::now(), &reading);
         Ok(())
     }
 

@@ -33,7 +33,7 @@ mod processes;
 pub mod risks;
 pub mod role;
 pub mod runtime_args;
-mod scans;
+pub mod scans;
 pub mod text;
 pub mod time;
 

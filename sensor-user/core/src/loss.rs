@@ -22,6 +22,9 @@ pub(crate) const RELEASED_EARLY: &str = "released-early";
 /// the port.
 pub(crate) const FLOOD_PEERS: &str = "flood-peers";
 
+/// Name of the connections of ports that found no place of their own in the table of flood control: they share budgets.
+pub(crate) const FLOOD_PORTS: &str = "flood-ports";
+
 /// Counts since the start and what was reported of them.
 #[derive(Debug, Default)]
 pub(crate) struct LossLedger {
@@ -30,7 +33,10 @@ pub(crate) struct LossLedger {
     canaries: [[u64; RecordKind::COUNT]; Ring::COUNT],
     undecodable: u64,
     undecodable_reported: u64,
+    /// As of the last comparison.
     kernel: KernelCounters,
+    /// Likewise, but what was reported as withheld never shrinks.
+    reported: KernelCounters,
     tables: Vec<Tally>,
     shell: ShellLosses,
     shell_reported: ShellLosses,
@@ -77,7 +83,8 @@ impl LossLedger {
         kernel: &KernelCounters,
         tables: Vec<Tally>,
     ) -> (Vec<Loss>, u64) {
-        let mut loss = ring_loss(&self.kernel, kernel);
+        let mut loss = ring_loss(&self.reported, kernel);
+        self.reported = with_most_suppressed(&self.reported, kernel);
         let management = loss.iter().filter(|entry| entry.ring == Some(Ring::Management));
         let lost = management.map(|entry| entry.lost).sum::<u64>();
         if lost > 0 {
@@ -148,6 +155,17 @@ impl LossLedger {
     pub(crate) fn undecodable(&self) -> u64 {
         self.undecodable
     }
+}
+
+/// The counters, with as many records withheld as ever. An accept that is reported after all is taken back from those; what
+/// is withheld after that must not be told a second time in its stead.
+fn with_most_suppressed(before: &KernelCounters, now: &KernelCounters) -> KernelCounters {
+    let mut most = *now;
+    for (most, before) in most.records.iter_mut().flatten().zip(before.records.iter().flatten()) {
+        let suppressed = &mut most[Fate::Suppressed as usize];
+        *suppressed = before[Fate::Suppressed as usize].max(*suppressed);
+    }
+    most
 }
 
 fn ring_loss(before: &KernelCounters, now: &KernelCounters) -> Vec<Loss> {

@@ -12,15 +12,33 @@ use sensor_common::flood::{Counts, Peer, Port, PortKey};
 use crate::fact::ScanShape;
 use crate::time::Timestamp;
 
-/// Readings after which an attempt that was not completed counts as one that never will be. The agent reads once a second,
-/// and a peer that has lost a packet repeats it after one.
-const SETTLE_READINGS: usize = 3;
+mod ledger;
+
+pub(crate) use ledger::Tally;
+use ledger::{Attempts, Ledger};
+
 /// Most peers that are named for one port, one shape and one window.
 const NAMED_MAX: usize = 8;
 /// Readings without anything new after which a port gives way, when the table fills up.
 const IDLE_READINGS: u32 = 60;
 /// Ports in the kernel's table above which idle ones give way.
 const CROWDED: usize = sensor_common::flood::PORTS_MAX as usize / 2;
+
+const SHAPES: [ScanShape; 2] = [ScanShape::Flood, ScanShape::HalfOpen];
+
+/// The kernel's tables, in the order in which they were read. The kernel does not stop meanwhile: each has all that is in the
+/// ones before.
+#[derive(Clone, Copy, Debug)]
+pub struct FloodReading<'a> {
+    /// Every port, in the order of its key.
+    pub before: &'a [(PortKey, Port)],
+    /// Every place for a peer.
+    pub peers: &'a [Peer],
+    /// Every port once more.
+    pub after: &'a [(PortKey, Port)],
+    /// No other one follows, and nothing happens any more.
+    pub is_last: bool,
+}
 
 /// One summary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,150 +54,117 @@ pub(crate) struct Scan {
     pub(crate) window_ns: u64,
 }
 
-/// What is new of a peer or a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    /// Connections, or attempts that were not completed.
-    pub(crate) count: u64,
-    /// Withheld of them.
-    pub(crate) suppressed: u64,
-    /// Withheld in this window or an earlier one, and reported after all.
-    pub(crate) resumed: u64,
-}
-
 /// The readings before.
 #[derive(Debug, Default)]
 pub(crate) struct Scans {
-    ports: BTreeMap<PortKey, History>,
+    ports: BTreeMap<PortKey, PortHistory>,
     /// By place in the kernel's table.
-    peers: Vec<(u64, History)>,
+    peers: Vec<PeerHistory>,
     read_ns: u64,
     evicted: u64,
+    shared: u64,
 }
 
-/// What earlier readings said of a peer or a port.
+/// What earlier readings said of a peer.
 #[derive(Clone, Copy, Debug, Default)]
-struct History {
+struct PeerHistory {
+    /// Tells it from others at this place.
+    since_ns: u64,
+    attempts: Attempts,
+    /// By shape.
+    ledgers: [Ledger; 2],
+}
+
+/// What earlier readings said of a port, and what was told of it.
+#[derive(Debug, Default)]
+struct PortHistory {
     last: Counts,
-    /// Attempts at the last readings, the oldest first.
-    attempts: [u64; SETTLE_READINGS],
-    /// Completed connections whose attempt was not seen.
-    unseen: u64,
-    /// Attempts reported as never completed.
-    incomplete: u64,
-    idle_readings: u32,
+    attempts: Attempts,
+    /// By shape.
+    ledgers: [Ledger; 2],
+    /// Peers that came, as far as each was seen or is known to have been missed.
     arrivals: u64,
+    idle_readings: u32,
 }
 
-/// What is new, by shape.
-#[derive(Clone, Copy, Debug, Default)]
-struct News {
-    flood: Tally,
-    half_open: Tally,
+/// What a reading of the peers says of one port.
+#[derive(Debug, Default)]
+struct Contributors {
+    /// Those with something new, by shape.
+    news: [Vec<([u64; 2], Tally)>; 2],
+    /// Peers that are there for the first time.
+    arrived: u64,
 }
 
-impl News {
-    fn of(&self, shape: ScanShape) -> Tally {
-        match shape {
-            ScanShape::Flood => self.flood,
-            ScanShape::HalfOpen => self.half_open,
+impl PeerHistory {
+    /// Takes a reading; returns what is new, by shape.
+    fn take(&mut self, counts: &Counts, is_last: bool) -> [Tally; 2] {
+        let all = [Tally::of(counts), self.attempts.take(counts, is_last)];
+        let mut news = [Tally::default(); 2];
+        for ((news, ledger), all) in news.iter_mut().zip(&mut self.ledgers).zip(all) {
+            *news = ledger.tell_all(all);
         }
-    }
-}
-
-impl Tally {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// What orders peers: who has more withheld, or more that is not completed.
-    fn weight(&self) -> u64 {
-        if self.suppressed > 0 { self.suppressed } else { self.count }
-    }
-
-    fn more(self, other: Self) -> Self {
-        Self {
-            count: self.count + other.count,
-            suppressed: self.suppressed + other.suppressed,
-            resumed: self.resumed + other.resumed,
-        }
-    }
-
-    fn less(self, other: Self) -> Self {
-        Self {
-            count: self.count.saturating_sub(other.count),
-            suppressed: self.suppressed.saturating_sub(other.suppressed),
-            resumed: self.resumed.saturating_sub(other.resumed),
-        }
+        news
     }
 }
 
-impl History {
-    /// Takes a reading and returns what is new. Only in the last one an attempt is not waited for any longer.
-    fn take(&mut self, counts: &Counts, is_last: bool) -> News {
-        let grown = |now: u64, before: u64| now.saturating_sub(before);
-        let last = std::mem::replace(&mut self.last, *counts);
-        self.idle_readings = if last == *counts { self.idle_readings.saturating_add(1) } else { 0 };
-        let (suppressed, resumed) =
-            (grown(counts.withheld, last.withheld), grown(counts.resumed, last.resumed));
-        let count = if suppressed > 0 { grown(counts.accepts, last.accepts) } else { 0 };
-
-        let settled = if is_last { counts.attempts } else { self.attempts[0] };
-        self.attempts.rotate_left(1);
-        self.attempts[SETTLE_READINGS - 1] = counts.attempts;
-        self.unseen = self.unseen.max(grown(counts.accepts, counts.attempts));
-        let incomplete = (settled + self.unseen).saturating_sub(counts.accepts);
-        let new = grown(incomplete, self.incomplete);
-        self.incomplete += new;
-        News {
-            flood: Tally { count, suppressed, resumed },
-            half_open: Tally { count: new, ..Tally::default() },
-        }
-    }
-
+impl PortHistory {
     /// Whether an equal reading would tell nothing.
     fn is_settled(&self) -> bool {
-        let told = self.last.accepts + self.incomplete;
-        self.attempts.iter().all(|attempts| *attempts == self.last.attempts && attempts + self.unseen <= told)
+        let all = [Tally::of(&self.last), self.attempts.open(&self.last)];
+        self.ledgers.iter().zip(all).all(|(ledger, all)| ledger.has_told(all))
     }
 }
 
 impl Scans {
+    /// Windows begin here.
+    pub(crate) fn begin(&mut self, now: Timestamp) {
+        self.read_ns = now.boot_ns;
+    }
+
     /// Whether a reading of the ports is worth one of the peers: something is new, or attempts are waited for.
     pub(crate) fn wants_peers(&self, ports: &[(PortKey, Port)]) -> bool {
         ports.iter().any(|(key, port)| match self.ports.get(key) {
             Some(history) => history.last != port.counts || !history.is_settled(),
-            None => true,
+            None => port.counts != Counts::default(),
         })
     }
 
-    /// Takes a reading: every port in the order of its key, every place for a peer. Returns the summaries, and the ports that
-    /// may give way.
-    pub(crate) fn take(
-        &mut self,
-        now: Timestamp,
-        ports: &[(PortKey, Port)],
-        peers: &[Peer],
-        is_last: bool,
-    ) -> (Vec<Scan>, Vec<PortKey>) {
+    /// Takes a reading. Returns the summaries, and the ports that may give way.
+    pub(crate) fn take(&mut self, now: Timestamp, reading: &FloodReading<'_>) -> (Vec<Scan>, Vec<PortKey>) {
         let window_ns = now.boot_ns.saturating_sub(self.read_ns);
-        let contributors = self.take_peers(peers, is_last);
+        let mut contributors = self.take_peers(reading);
         let mut scans = Vec::new();
         let mut idle = Vec::new();
-        for (place, port) in ports {
+        for (place, after) in reading.after {
+            let found = reading.before.binary_search_by_key(place, |(place, _)| *place);
+            let before = found.map_or_else(|_| Port::default(), |at| reading.before[at].1);
+            let Contributors { news, arrived } = contributors.remove(place).unwrap_or_default();
             let history = self.ports.entry(*place).or_default();
-            let news = history.take(&port.counts, is_last);
-            let arrived = port.arrivals.saturating_sub(history.arrivals);
-            history.arrivals = port.arrivals;
-            let of_port = contributors.get(place).map_or(&[][..], Vec::as_slice);
-            let present = of_port.iter().filter(|contributor| contributor.since_ns > self.read_ns).count();
-            let unseen = arrived.saturating_sub(present as u64);
+            // Whoever came and is not there has lost its place before it was looked at.
+            history.arrivals += arrived;
+            let unseen = before.arrivals.saturating_sub(history.arrivals);
+            history.arrivals += unseen;
             self.evicted += unseen;
-            for shape in [ScanShape::Flood, ScanShape::HalfOpen] {
-                let summary = Summary { place: *place, port, shape, unseen, window_ns };
-                summary.write(news.of(shape), of_port, &mut scans);
+            if place.netns == 0 {
+                self.shared += after.counts.accepts.saturating_sub(history.last.accepts);
             }
-            if ports.len() > CROWDED && history.idle_readings >= IDLE_READINGS && place.netns != 0 {
+            let is_idle = history.last == after.counts;
+            history.idle_readings = if is_idle { history.idle_readings.saturating_add(1) } else { 0 };
+            history.last = after.counts;
+            // What the peers do not account for may be theirs if it is younger than their reading; the next one tells.
+            let certain = [Tally::of(&before.counts), history.attempts.take(&before.counts, reading.is_last)];
+            let at_most = [Tally::of(&after.counts), history.attempts.open(&after.counts)];
+            for (index, (shape, news)) in SHAPES.into_iter().zip(news).enumerate() {
+                let summary =
+                    Summary { place: *place, local_addr: after.local_addr, shape, unseen, window_ns };
+                let ledger = &mut history.ledgers[index];
+                summary.write(ledger, news, certain[index], at_most[index], &mut scans);
+            }
+            if reading.after.len() > CROWDED
+                && history.idle_readings >= IDLE_READINGS
+                && after.is_permanent == 0
+            {
                 idle.push(*place);
             }
         }
@@ -195,84 +180,83 @@ impl Scans {
         self.evicted
     }
 
-    fn take_peers(&mut self, peers: &[Peer], is_last: bool) -> BTreeMap<PortKey, Vec<Contributor>> {
-        self.peers.resize(peers.len().max(self.peers.len()), (0, History::default()));
-        let mut contributors: BTreeMap<PortKey, Vec<Contributor>> = BTreeMap::new();
-        for (peer, (since_ns, history)) in peers.iter().zip(&mut self.peers) {
-            if *since_ns != peer.since_ns {
-                (*since_ns, *history) = (peer.since_ns, History::default());
+    /// Connections of ports that found no place of their own.
+    pub(crate) fn shared(&self) -> u64 {
+        self.shared
+    }
+
+    fn take_peers(&mut self, reading: &FloodReading<'_>) -> BTreeMap<PortKey, Contributors> {
+        self.peers.resize(reading.peers.len().max(self.peers.len()), PeerHistory::default());
+        let mut by_port: BTreeMap<PortKey, Contributors> = BTreeMap::new();
+        for (peer, history) in reading.peers.iter().zip(&mut self.peers) {
+            let is_new = history.since_ns != peer.since_ns;
+            if is_new {
+                *history = PeerHistory { since_ns: peer.since_ns, ..PeerHistory::default() };
             }
-            let before = history.last;
-            let news = history.take(&peer.counts, is_last);
-            if before != peer.counts || !news.half_open.is_empty() {
-                let contributor = Contributor { addr: peer.addr, since_ns: peer.since_ns, news };
-                contributors.entry(peer.place).or_default().push(contributor);
+            let news = history.take(&peer.counts, reading.is_last);
+            if !is_new && news == [Tally::default(); 2] {
+                continue;
+            }
+            let contributors = by_port.entry(peer.place).or_default();
+            contributors.arrived += u64::from(is_new);
+            for (of_shape, tally) in contributors.news.iter_mut().zip(news) {
+                of_shape.push((peer.addr, tally));
             }
         }
-        contributors
+        by_port
     }
 }
 
-/// A peer with something new.
-#[derive(Debug)]
-struct Contributor {
-    addr: [u64; 2],
-    since_ns: u64,
-    news: News,
-}
-
 /// What the summaries of one port and shape have in common.
-struct Summary<'a> {
+struct Summary {
     place: PortKey,
-    port: &'a Port,
+    local_addr: [u64; 2],
     shape: ScanShape,
     /// Peers that lost their place before they were read.
     unseen: u64,
     window_ns: u64,
 }
 
-impl Summary<'_> {
+impl Summary {
     /// Adds a summary for each peer that matters and one for the others together.
-    fn write(&self, total: Tally, contributors: &[Contributor], scans: &mut Vec<Scan>) {
-        if total.is_empty() {
-            return;
+    fn write(
+        &self,
+        ledger: &mut Ledger,
+        mut peers: Vec<([u64; 2], Tally)>,
+        certain: Tally,
+        at_most: Tally,
+        scans: &mut Vec<Scan>,
+    ) {
+        for (_, tally) in &mut peers {
+            *tally = ledger.tell(*tally, at_most);
         }
-        let mut peers: Vec<(u64, [u64; 2], Tally)> = contributors
-            .iter()
-            .map(|contributor| (contributor.news.of(self.shape), contributor.addr))
-            .filter(|(tally, _)| !tally.is_empty())
-            .map(|(tally, addr)| (tally.weight(), addr, tally))
-            .collect();
-        peers.sort_unstable_by(|one, other| (other.0, one.1).cmp(&(one.0, other.1)));
-        let known = peers.len() as u64;
-        let matters = |weight: u64| weight.saturating_mul(NAMED_MAX as u64) >= total.weight();
+        peers.retain(|(_, tally)| tally.is_news(self.shape));
+        peers.sort_unstable_by_key(|(addr, tally)| (std::cmp::Reverse(tally.weight(self.shape)), *addr));
+        let (mut rest, mut others) = (ledger.tell_all(certain), self.unseen);
+        if !rest.is_news(self.shape) {
+            (rest, others) = (Tally::default(), 0);
+        }
+        let of_peers: u64 = peers.iter().map(|(_, tally)| tally.weight(self.shape)).sum();
+        let total = of_peers + rest.weight(self.shape);
         let few = peers.len() <= NAMED_MAX;
-        let mut rest = total;
-        let mut named = 0;
-        let first = scans.len();
-        for (_, addr, tally) in
-            peers.iter().take(NAMED_MAX).take_while(|(weight, ..)| few || matters(*weight))
-        {
-            // Never more than the port itself has.
-            let tally = rest.less(rest.less(*tally));
-            rest = rest.less(tally);
-            named += 1;
-            if !tally.is_empty() {
-                scans.push(self.scan(Some(*addr), tally, 1));
+        for (place, (addr, tally)) in peers.into_iter().enumerate() {
+            let matters = tally.weight(self.shape).saturating_mul(NAMED_MAX as u64) >= total;
+            if place < NAMED_MAX && (few || matters) {
+                scans.push(self.scan(Some(addr), tally, 1));
+            } else {
+                rest = rest.more(tally);
+                others += 1;
             }
         }
-        let others = known - named + self.unseen;
-        match scans.get_mut(first) {
-            // Nobody else was there: it came between the looks at the peers and at the port.
-            Some(heaviest) if others == 0 => heaviest.tally = heaviest.tally.more(rest),
-            _ if !rest.is_empty() => scans.push(self.scan(None, rest, others.max(1))),
-            _ => {}
+        if rest.is_news(self.shape) {
+            // The same peer may have come and gone several times.
+            scans.push(self.scan(None, rest, others.clamp(1, rest.count.max(1))));
         }
     }
 
     fn scan(&self, peer: Option<[u64; 2]>, tally: Tally, peers: u64) -> Scan {
-        let Self { place, port, shape, window_ns, .. } = *self;
-        Scan { place, local_addr: port.local_addr, peer, shape, tally, peers, window_ns }
+        let Self { place, local_addr, shape, window_ns, .. } = *self;
+        Scan { place, local_addr, peer, shape, tally, peers, window_ns }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::health::{Health, HealthState, KernelCounters, Loss, ShellLosses};
-use crate::loss::{FLOOD_PEERS, RELEASED_EARLY, Tally};
+use crate::loss::{FLOOD_PEERS, FLOOD_PORTS, RELEASED_EARLY, Tally};
 use crate::time::Timestamp;
 
 /// Without loss for this long the sensor is in order again.
@@ -42,6 +42,7 @@ impl Engine {
     /// Sends the ready record, then the facts that waited for it. Seeds and hooks are to be handed in before.
     pub fn handle_ready(&mut self, now: Timestamp) {
         self.settle_seeds();
+        self.scans.begin(now);
         // Nothing was reported before, so nothing can have ended.
         let _ = self.coverage.update(now, &self.canaries);
         let (hooks, coverage) = (self.coverage.hooks().to_vec(), self.coverage.entries().to_vec());
@@ -66,18 +67,16 @@ impl Engine {
         let is_harmless = |kind| kind == RELEASED_EARLY || kind == FLOOD_PEERS;
         let is_dropped = |entry: &Loss| entry.lost > 0 || (entry.evicted > 0 && !is_harmless(entry.kind));
         let degraded = undecodable > 0 || loss.iter().any(is_dropped);
-        let state = if degraded {
+        if degraded {
             self.condition.degraded_ns = Some(now.boot_ns);
-            HealthState::Degraded
-        } else if !loss.is_empty() {
-            // Flood control at work, of which a summary tells, or records out of order: nothing is missing.
-            self.covered_state()
-        } else if self.condition.degraded_ns.is_some_and(|since| now.boot_ns >= since + RECOVERY_NS) {
-            self.condition.degraded_ns = None;
-            self.covered_state()
-        } else {
+        }
+        let lost_lately = self.condition.degraded_ns.is_some_and(|since| now.boot_ns < since + RECOVERY_NS);
+        let recovered = !lost_lately && self.condition.degraded_ns.take().is_some();
+        if loss.is_empty() && undecodable == 0 && !recovered {
             return;
-        };
+        }
+        // Flood control at work, of which a summary tells, or records out of order: nothing is missing by that.
+        let state = if lost_lately { HealthState::Degraded } else { self.covered_state() };
         self.outbox.send_health(now, Health { loss, undecodable, ..Health::new(state) });
     }
 
@@ -131,6 +130,7 @@ impl Engine {
             ("accept-tasks", self.takers.evicted()),
             ("before-ready", self.outbox.evicted()),
             (FLOOD_PEERS, self.scans.evicted()),
+            (FLOOD_PORTS, self.scans.shared()),
         ]
     }
 }

@@ -1,11 +1,11 @@
 //! Floods and attempts that come to nothing, as the kernel has counted them.
 
-use sensor_common::flood::{Peer, Port, PortKey};
+use sensor_common::flood::{Port, PortKey};
 
 use crate::engine::{Engine, Request};
 use crate::event::{Ends, ip_of};
 use crate::fact::{Direction, End, FactKind, Net};
-use crate::scans::Scan;
+use crate::scans::{FloodReading, Scan};
 use crate::time::Timestamp;
 
 impl Engine {
@@ -15,10 +15,10 @@ impl Engine {
         self.scans.wants_peers(ports)
     }
 
-    /// Takes what flood control has counted in the kernel, and summarises what is new: every port in the order of its
-    /// key, every place for a peer. To be handed in once a second, and a last time before [`Self::finish`].
-    pub fn handle_flood(&mut self, now: Timestamp, ports: &[(PortKey, Port)], peers: &[Peer], is_last: bool) {
-        let (scans, idle) = self.scans.take(now, ports, peers, is_last);
+    /// Takes what flood control has counted in the kernel, and summarises what is new. To be handed in once a second, and
+    /// a last time before [`Self::finish`].
+    pub fn handle_flood(&mut self, now: Timestamp, reading: &FloodReading<'_>) {
+        let (scans, idle) = self.scans.take(now, reading);
         for scan in &scans {
             self.on_scan(now, scan);
         }

@@ -86,3 +86,20 @@ fn every_event_of_the_probes_is_reported_but_the_one_that_is_no_loss() {
     assert_eq!(named(&ledger.compare(now(1), &counters, Vec::new()).0), expected);
     assert_eq!(named(&ledger.totals(&counters, &[]).0), expected);
 }
+
+#[test]
+fn what_is_withheld_is_told_once_although_some_of_it_is_reported_after_all() {
+    let suppressed = |count: u64| {
+        let mut counters = KernelCounters::default();
+        let fates = &mut counters.records[Ring::Management as usize][RecordKind::Accept as usize];
+        fates[Fate::Suppressed as usize] = count;
+        counters
+    };
+    let mut ledger = LossLedger::default();
+    // Thirty of the first hundred are reported after all, then ten more are withheld, then fifty.
+    let told = [100, 70, 80, 130].map(|count| {
+        let (loss, _) = ledger.compare(now(count), &suppressed(count), Vec::new());
+        loss.iter().map(|loss| loss.suppressed).sum::<u64>()
+    });
+    assert_eq!(told, [100, 0, 0, 30]);
+}

@@ -1,3 +1,4 @@
+use super::ledger::SETTLE_READINGS;
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
@@ -27,11 +28,24 @@ struct Readings {
 }
 
 impl Readings {
+    /// Of tables that did not change meanwhile.
     fn read(&mut self, port: (PortKey, Port), peers: &[Peer]) -> Vec<Scan> {
-        self.now += SECOND;
-        let now = Timestamp { boot_ns: self.now, unix_ns: 0 };
-        self.scans.take(now, &[port], peers, false).0
+        self.read_between(port, peers, port)
     }
+
+    fn read_between(&mut self, before: (PortKey, Port), peers: &[Peer], after: (PortKey, Port)) -> Vec<Scan> {
+        self.now += SECOND;
+        take(&mut self.scans, self.now, (&[before], peers, &[after]), false).0
+    }
+}
+
+/// Ports, peers, ports.
+type Tables<'a> = (&'a [(PortKey, Port)], &'a [Peer], &'a [(PortKey, Port)]);
+
+fn take(scans: &mut Scans, boot_ns: u64, tables: Tables<'_>, is_last: bool) -> (Vec<Scan>, Vec<PortKey>) {
+    let (before, peers, after) = tables;
+    let reading = FloodReading { before, peers, after, is_last };
+    scans.take(Timestamp { boot_ns, unix_ns: 0 }, &reading)
 }
 
 /// Peer, number of peers, count, suppressed, resumed.
@@ -76,6 +90,60 @@ fn a_crowd_is_one_summary_and_whoever_stands_out_of_it_has_one_of_his_own() {
     let total = counts(0, 99 * 3 + 120 + 20, 99 + 100 + 20, 0);
     let scans = readings.read(port(total, 100), &peers);
     assert_eq!(short(&scans), [(Some(42), 1, 120, 100, 0), (None, 99, 99 * 3 + 20, 99 + 20, 0)]);
+}
+
+#[test]
+fn connections_of_one_peer_are_not_blamed_on_another() {
+    let mut readings = Readings::default();
+    // The second one connects often and has a record of each.
+    let peers = [peer(1, 10, counts(0, 100, 40, 0)), peer(2, 11, counts(0, 50, 0, 0))];
+    assert_eq!(short(&readings.read(port(counts(0, 150, 40, 0), 2), &peers)), [(Some(1), 1, 100, 40, 0)]);
+    let peers = [peer(1, 10, counts(0, 110, 50, 0)), peer(2, 11, counts(0, 90, 0, 0))];
+    assert_eq!(short(&readings.read(port(counts(0, 200, 50, 0), 2), &peers)), [(Some(1), 1, 10, 10, 0)]);
+}
+
+#[test]
+fn what_comes_while_the_tables_are_read_is_told_of_its_author_the_next_time() {
+    let mut readings = Readings::default();
+    let at = |accepts: u64| port(counts(0, accepts, accepts - 10, 0), 1);
+    let own = |accepts: u64| peer(1, 10, counts(0, accepts, accepts - 10, 0));
+    let scans = readings.read_between(at(100), &[own(110)], at(130));
+    assert_eq!(short(&scans), [(Some(1), 1, 110, 100, 0)]);
+    assert!(readings.scans.wants_peers(&[at(130)]), "twenty are still to be told");
+    let scans = readings.read_between(at(200), &[own(200)], at(200));
+    assert_eq!(short(&scans), [(Some(1), 1, 90, 90, 0)]);
+    assert!(!readings.scans.wants_peers(&[at(200)]));
+}
+
+#[test]
+fn no_peer_has_more_than_its_port() {
+    let mut readings = Readings::default();
+    // Two CPUs wrote the same place at once.
+    let wrong = peer(1, 10, counts(0, 5000, 4000, 7));
+    let total = counts(0, 100, 80, 1);
+    assert_eq!(short(&readings.read(port(total, 1), &[wrong])), [(Some(1), 1, 100, 80, 1)]);
+}
+
+#[test]
+fn completed_connections_hide_no_attempts_of_others() {
+    let mut readings = Readings::default();
+    let mut named = Vec::new();
+    // The first one completes a thousand connections in each window, the second one has tried ten and completed none.
+    for number in 1..=5 {
+        let busy = counts(1000 * number, 1000 * number, 0, 0);
+        let total = counts(busy.attempts + 10, busy.accepts, 0, 0);
+        let peers = [peer(1, 10, busy), peer(2, 11, counts(10, 0, 0, 0))];
+        named.extend(short(&readings.read(port(total, 2), &peers)));
+    }
+    assert_eq!(named, [(Some(2), 1, 10, 0, 0)]);
+}
+
+#[test]
+fn a_crowd_is_not_larger_than_its_connections() {
+    let mut readings = Readings::default();
+    // The same few came and were displaced again and again.
+    let scans = readings.read(port(counts(0, 40, 30, 0), 500), &[]);
+    assert_eq!(short(&scans), [(None, 40, 40, 30, 0)]);
 }
 
 #[test]
@@ -146,10 +214,10 @@ fn connections_whose_attempt_was_not_seen_hide_no_other_attempt() {
 
 #[test]
 fn the_last_reading_waits_for_no_attempt() {
-    let mut scans = Scans::default();
-    let now = Timestamp { boot_ns: SECOND, unix_ns: 0 };
     let attempts = counts(3, 1, 0, 0);
-    let (last, _) = scans.take(now, &[port(attempts, 1)], &[peer(1, 10, attempts)], true);
+    let ports = [port(attempts, 1)];
+    let tables: Tables<'_> = (&ports, &[peer(1, 10, attempts)], &ports);
+    let (last, _) = take(&mut Scans::default(), SECOND, tables, true);
     assert_eq!(short(&last), [(Some(1), 1, 2, 0, 0)]);
 }
 
@@ -157,15 +225,17 @@ fn the_last_reading_waits_for_no_attempt() {
 fn idle_ports_give_way_only_when_the_table_fills_up() {
     let idle = |entries: u32| {
         let mut scans = Scans::default();
-        let ports: Vec<(PortKey, Port)> =
-            (0..entries).map(|netns| (PortKey { netns, port: 2375 }, Port::default())).collect();
+        let entry = |netns: u32| {
+            let port = Port { is_permanent: u64::from(netns < 3), ..Port::default() };
+            (PortKey { netns, port: 2375 }, port)
+        };
+        let ports: Vec<(PortKey, Port)> = (0..entries).map(entry).collect();
         let mut given = Vec::new();
         for reading in 1..=u64::from(IDLE_READINGS) {
-            let now = Timestamp { boot_ns: reading * SECOND, unix_ns: 0 };
-            given = scans.take(now, &ports, &[], false).1;
+            given = take(&mut scans, reading * SECOND, (&ports, &[], &ports), false).1;
         }
         given.len()
     };
     assert_eq!(idle(CROWDED as u32), 0);
-    assert_eq!(idle(CROWDED as u32 + 1), CROWDED, "all but the one that stands for the others");
+    assert_eq!(idle(CROWDED as u32 + 1), CROWDED + 1 - 3, "all but those that the agent made");
 }

@@ -53,6 +53,22 @@ fn suppression_is_no_degradation() {
 }
 
 #[test]
+fn suppression_after_a_loss_does_not_end_the_degradation_before_its_time() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut sensor = Sensor::ready();
+    let flood =
+        |withheld: u64| counters(&[LOST, (Ring::Management, RecordKind::Accept, Fate::Suppressed, withheld)]);
+    let mut states_at = |seconds: u64| {
+        sensor.engine.handle_counters(at(seconds * SECOND), &flood(seconds * 100));
+        states(sensor.outputs())
+    };
+    assert_eq!(states_at(1), [HealthState::Degraded]);
+    assert_eq!(states_at(2), [HealthState::Degraded], "a second after the loss");
+    assert_eq!(states_at(10), [HealthState::Degraded]);
+    assert_eq!(states_at(11), [HealthState::Running]);
+}
+
+#[test]
 fn losses_outside_the_rings_are_reported_by_name() {
     let mut sensor = Sensor::ready();
     let mut counters = KernelCounters { recursion_misses: 2, ..KernelCounters::default() };

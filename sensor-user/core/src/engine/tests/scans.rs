@@ -4,6 +4,7 @@ use super::*;
 use crate::fact::{Direction, ScanShape};
 use crate::health::KernelCounters;
 use crate::records::{bound, listener, v2};
+use crate::scans::FloodReading;
 
 /// The network namespace of the test's records.
 const PLACE: PortKey = PortKey { netns: 1, port: 2375 };
@@ -12,6 +13,13 @@ fn words(ip: &str) -> [u64; 2] {
     let octets = ip.parse::<std::net::Ipv4Addr>().expect("address").to_ipv6_mapped().octets();
     let word = |at: usize| u64::from_ne_bytes(octets[at..at + 8].try_into().expect("eight"));
     [word(0), word(8)]
+}
+
+impl Sensor {
+    fn read_flood(&mut self, ports: &[(PortKey, Port)], peers: &[Peer]) {
+        let reading = FloodReading { before: ports, peers, after: ports, is_last: false };
+        self.engine.handle_flood(at(9000), &reading);
+    }
 }
 
 fn flooded(place: PortKey) -> (PortKey, Port, Peer) {
@@ -29,13 +37,17 @@ fn a_flood_is_one_fact_about_the_listener_it_came_to() {
     sensor.facts();
     let (place, port, peer) = flooded(PLACE);
     assert!(sensor.engine.wants_flood_peers(&[(place, port)]));
-    sensor.engine.handle_flood(at(9000), &[(place, port)], &[peer], false);
+    sensor.read_flood(&[(place, port)], &[peer]);
     let facts = sensor.facts();
     let [fact] = &facts[..] else { panic!("one fact, not {facts:?}") };
     let FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns } = fact.kind else {
         panic!("a scan, not {fact:?}")
     };
-    assert_eq!((shape, targets, peers, window_ns), (ScanShape::Flood, 1, 1, 9000));
+    assert_eq!(
+        (shape, targets, peers, window_ns),
+        (ScanShape::Flood, 1, 1, 8000),
+        "since the sensor was ready"
+    );
     assert_eq!((count, suppressed, resumed), (500, 400, 3));
     assert_eq!(comm(fact), Some("dockerd"));
     let net = fact.net.as_ref().expect("a port");
@@ -50,7 +62,7 @@ fn a_flood_is_one_fact_about_the_listener_it_came_to() {
 fn ports_without_a_place_of_their_own_are_summarised_without_an_address() {
     let mut sensor = Sensor::ready();
     let (place, port, _) = flooded(PortKey { netns: 0, port: 0 });
-    sensor.engine.handle_flood(at(9000), &[(place, port)], &[], false);
+    sensor.read_flood(&[(place, port)], &[]);
     let facts = sensor.facts();
     let [fact] = &facts[..] else { panic!("one fact, not {facts:?}") };
     let net = fact.net.as_ref().expect("a service");
@@ -61,7 +73,7 @@ fn ports_without_a_place_of_their_own_are_summarised_without_an_address() {
 fn peers_out_of_sight_are_counted_and_do_not_degrade() {
     let mut sensor = Sensor::ready();
     let (place, port, _) = flooded(PLACE);
-    sensor.engine.handle_flood(at(9000), &[(place, Port { arrivals: 8, ..port })], &[], false);
+    sensor.read_flood(&[(place, Port { arrivals: 8, ..port })], &[]);
     sensor.engine.handle_counters(at(9001), &KernelCounters::default());
     let health = sensor.outputs().into_iter().find_map(|output| match output {
         Output::Health { health, .. } => Some(health),
