@@ -189,7 +189,7 @@ impl Account {
         if self.charge(Budget::Requests, now) { Ring::Management } else { Ring::Bulk }
     }
 
-    /// Counts something, exactly for the port.
+    /// Counts something, exactly for the port, and for the peer as long as it keeps its place.
     #[inline(always)]
     pub fn count(&self, what: Count) {
         // SAFETY: both point into maps.
@@ -201,7 +201,7 @@ impl Account {
                 Count::Withheld => (&raw mut (*peer).withheld, &raw mut (*port).withheld),
                 Count::Resumed => (&raw mut (*peer).resumed, &raw mut (*port).resumed),
             };
-            *own += 1;
+            add(own, 1);
             add(common, 1);
         }
     }
