@@ -41,6 +41,8 @@ pub(crate) struct Listener {
     /// Who began to listen, where that was seen.
     pub(crate) opener: Option<ProcessKey>,
     pub(crate) holders: Vec<Holder>,
+    /// Boot-clock time of a look that found no holder any more: those above hold for what happened before.
+    pub(crate) unheld_ns: Option<u64>,
     /// The holder the output named last, once it has told of the listener.
     pub(crate) announced: Option<Option<ProcessKey>>,
     /// Boot-clock time at which it was first known of.
@@ -108,8 +110,17 @@ impl Listeners {
         for holder in &holders {
             *self.holding.entry(holder.task.key).or_default() += 1;
         }
+        listener.unheld_ns = None;
         for holder in std::mem::replace(&mut listener.holders, holders) {
             self.let_go(holder.task.key);
+        }
+    }
+
+    /// Nobody holds a socket any more, most likely because it was closed a moment ago: records of what happened before are
+    /// still on their way.
+    pub(crate) fn lose_holders(&mut self, sock: u64, now_ns: u64) {
+        if let Some(listener) = self.table.get_mut(&sock) {
+            listener.unheld_ns.get_or_insert(now_ns);
         }
     }
 
@@ -151,7 +162,8 @@ impl Listeners {
         listeners
             .filter_map(|(sock, listener)| {
                 let fit = bind_fit(listener.local, ends.local)?;
-                Some(((fit, !listener.holders.is_empty(), listener.known_ns), (sock, listener)))
+                let is_held = listener.unheld_ns.is_none() && !listener.holders.is_empty();
+                Some(((fit, is_held, listener.known_ns), (sock, listener)))
             })
             .max_by_key(|(rank, _)| *rank)
             .map(|(_, found)| found)
@@ -168,10 +180,19 @@ impl Listeners {
     }
 }
 
-/// The holder to name: one whose program is known before one of which only the name is; a daemon before other runtime
+/// The holder to name at this moment, see [`holder_at`].
+pub(crate) fn present_holder<'a>(listener: &'a Listener, processes: &Processes) -> Option<&'a Holder> {
+    holder_at(listener, u64::MAX, processes)
+}
+
+/// The holder to name for what happened at this time on the boot clock: one whose program is known before one of which only
+/// the name is; a daemon before other runtime
 /// programs before the rest; a process before its forks that still run the same program; one that is neither pid 1 nor the
 /// opener (both pass sockets on); then the youngest.
-pub(crate) fn present_holder<'a>(listener: &'a Listener, processes: &Processes) -> Option<&'a Holder> {
+pub(crate) fn holder_at<'a>(listener: &'a Listener, at_ns: u64, processes: &Processes) -> Option<&'a Holder> {
+    if listener.unheld_ns.is_some_and(|unheld_ns| at_ns > unheld_ns) {
+        return None;
+    }
     let holders = match &*listener.holders {
         [only] => return Some(only),
         several => several,

@@ -13,7 +13,7 @@ use crate::event::{Ends, ListenerEvent};
 use crate::exposure::{EndpointKey, Listening};
 use crate::fact::{ExecRole, FactKind, LeadsTo, ListenerState, Net, Reach, Service};
 use crate::ids::ProcessKey;
-use crate::listeners::{Holder, Listener, Traits, present_holder, scope_of};
+use crate::listeners::{Holder, Listener, Traits, holder_at, present_holder, scope_of};
 use crate::time::Timestamp;
 
 /// Most holders of one listening socket that are told apart.
@@ -63,7 +63,7 @@ impl Engine {
         }
         for sock in self.listeners.socks() {
             if !index.contains_key(&sock) {
-                self.listeners.set_holders(sock, Vec::new());
+                self.listeners.lose_holders(sock, now.boot_ns);
             }
         }
         for (sock, listener) in found {
@@ -140,6 +140,7 @@ impl Engine {
                     cgroup: event.cgroup,
                     opener: Some(opener),
                     holders: vec![holder],
+                    unheld_ns: None,
                     announced: None,
                     known_ns: at.boot_ns,
                 };
@@ -160,7 +161,7 @@ impl Engine {
         }
         let holder = known
             .as_ref()
-            .and_then(|listener| present_holder(listener, &self.processes).copied())
+            .and_then(|listener| holder_at(listener, at.boot_ns, &self.processes).copied())
             .unwrap_or(Holder { task: event.task, cgroup: event.task_cgroup });
         let listener = known.unwrap_or_else(|| Listener {
             local: event.ends.local,
@@ -169,6 +170,7 @@ impl Engine {
             cgroup: event.cgroup,
             opener: None,
             holders: Vec::new(),
+            unheld_ns: None,
             announced: None,
             known_ns: at.boot_ns,
         });
@@ -262,6 +264,7 @@ fn listener_of(item: &ListenerItem, traits: Traits, now: Timestamp) -> Listener 
         cgroup: item.cgroup.into(),
         opener: None,
         holders: Vec::new(),
+        unheld_ns: None,
         announced: None,
         known_ns: now.boot_ns,
     }

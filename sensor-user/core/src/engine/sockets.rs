@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::event::{AcceptEvent, AcceptTaskEvent, CloseEvent, ConnectEvent, Ends, Task};
 use crate::fact::{AcceptingTask, ConnectResult, Direction, ExecRole, FactKind, Net, Process, Service};
 use crate::ids::{CgroupKey, ConnId, ProcessKey};
-use crate::listeners::{Holder, present_holder};
+use crate::listeners::{Holder, holder_at};
 use crate::processes::Processes;
 use crate::time::Timestamp;
 
@@ -94,7 +94,7 @@ impl Opener {
 impl Engine {
     pub(super) fn on_accept(&mut self, at: Timestamp, event: &AcceptEvent) {
         let Some(service) = self.service_at(&event.ends) else { return };
-        let holder = self.holder_of(&event.ends);
+        let holder = self.holder_of(&event.ends, at);
         let subject = self.socket_subject(event.cgroup, holder);
         let verdict = self.allow.judge(event.ends.peer.ip, service, event.ends.local.port);
         let conn = self.outbox.conn_id(event.conn);
@@ -164,7 +164,7 @@ impl Engine {
             }
             (None, None) => {
                 let Some(service) = self.service_at(&event.ends) else { return };
-                let holder = self.holder_of(&event.ends);
+                let holder = self.holder_of(&event.ends, at);
                 let subject = self.socket_subject(event.cgroup, holder);
                 (subject, inbound(&event.ends, service, self.outbox.conn_id(event.conn)))
             }
@@ -201,8 +201,8 @@ impl Engine {
         role.is_some_and(|role| role != ExecRole::Workload)
     }
 
-    fn holder_of(&self, ends: &Ends) -> Option<Holder> {
-        present_holder(self.listeners.find(ends)?.1, &self.processes).copied()
+    fn holder_of(&self, ends: &Ends, at: Timestamp) -> Option<Holder> {
+        holder_at(self.listeners.find(ends)?.1, at.boot_ns, &self.processes).copied()
     }
 
     /// The subject of a listening socket and its connections: the holder, in the container of the socket. A socket

@@ -26,6 +26,7 @@ fn listener(netns: u32, local: End, known_ns: u64, holders: &[P]) -> Listener {
         cgroup: CgroupKey { hierarchy: 0, id: 10 },
         opener: None,
         holders: holders.iter().copied().map(holder).collect(),
+        unheld_ns: None,
         announced: None,
         known_ns,
     }

@@ -206,6 +206,23 @@ fn stale_holders_are_looked_at_again_before_an_accept_goes_out() {
 }
 
 #[test]
+fn accept_names_the_last_holder_of_a_listener_that_is_gone_when_it_is_looked_at() {
+    let mut sensor = Sensor::seeded();
+    let items = [listener_item(SOCK, DOCKERD, v2(HOST), bound("0.0.0.0", 2375))];
+    sensor.engine.handle_listeners(at(900), &items);
+    sensor.engine.handle_ready(at(1000));
+    sensor.facts();
+    sensor.pass(300_000_000);
+    sensor.see(|now| accept(now, 1, v2(HOST), ends(LOCAL, PEER)));
+    assert!(sensor.facts().is_empty(), "waits for a look at the holders");
+    sensor.engine.handle_listeners(at(sensor.now), &[]);
+    sensor.pass(0);
+    assert_eq!(sensor.read_facts().iter().map(comm).collect::<Vec<_>>(), [Some("dockerd")]);
+    sensor.see(|now| accept(now, 2, v2(HOST), ends(LOCAL, PEER)));
+    assert_eq!(sensor.facts().iter().map(comm).collect::<Vec<_>>(), [None], "after the look nobody holds it");
+}
+
+#[test]
 fn accept_waits_one_poll_at_most_for_an_answer_that_does_not_come() {
     let mut sensor = Sensor::seeded();
     sensor.engine.handle_listeners(at(900), &[]);
