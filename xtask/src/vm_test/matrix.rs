@@ -55,11 +55,13 @@ pub struct Machine {
     pub stages: &'static [&'static str],
 }
 
-const ALL: &[&str] = &["kinds", "runc", "crun", "loss", "rights", "no-btf", "lockdown"];
-const RECORDS: &[&str] = &["kinds", "runc", "crun", "loss"];
+const ALL: &[&str] = &["kinds", "runc", "crun", "loss", "flood", "half-open", "rights", "no-btf", "lockdown"];
+const HYBRID: &[&str] = &["kinds", "runc", "crun", "loss", "flood", "half-open"];
+/// Packets are looked at where version 2 cgroups are mounted.
+const RECORDS: &[&str] = &["kinds", "runc", "crun", "loss", "flood"];
 /// crun refuses a host whose version 2 hierarchy has controllers beside version 1 ones, as it must have where the kernel
 /// does not offer all of them as version 1 any more.
-const WITHOUT_CRUN: &[&str] = &["kinds", "runc", "loss"];
+const WITHOUT_CRUN: &[&str] = &["kinds", "runc", "loss", "flood", "half-open"];
 
 const fn machine(kernel: &'static str, cgroups: Cgroups, stages: &'static [&'static str]) -> Machine {
     Machine { kernel, cgroups, stages }
@@ -72,7 +74,7 @@ pub const MACHINES: &[Machine] = &[
     machine("6.12", Cgroups::V2, ALL),
     machine("6.18", Cgroups::V2, ALL),
     machine("7.x", Cgroups::V2, ALL),
-    machine("5.10", Cgroups::Hybrid, RECORDS),
+    machine("5.10", Cgroups::Hybrid, HYBRID),
     machine("7.x", Cgroups::Hybrid, WITHOUT_CRUN),
     machine("5.10", Cgroups::V1, RECORDS),
     machine("7.x", Cgroups::V1, RECORDS),
@@ -161,6 +163,12 @@ pub const ROWS: &[Row] = &[
     row("runc", "runc", "a container of real `runc`: created, started, stopped, its exec"),
     row("crun", "crun", "the same of `crun`"),
     row("loss", "loss", "tiny rings: what is lost is counted and reported"),
+    row(
+        "flood",
+        "flood",
+        "200 connections of one peer: each has a record or is counted in a summary, one with a request has a record",
+    ),
+    row("half-open", "half-open", "40 attempts that are never completed: counted in a summary"),
     row("rights", "capabilities", "works as another user with BPF, PERFMON and NET_ADMIN alone"),
     row("rights", "no-capabilities", "refuses in one sentence, exit code 3"),
     row("rights", "no-perfmon", "the same with BPF and NET_ADMIN only"),

@@ -7,6 +7,7 @@ use crate::report::Report;
 
 mod actor;
 mod degrade;
+mod flood;
 mod hooks;
 mod kinds;
 mod loss;
@@ -44,6 +45,8 @@ const STAGES: &[(&str, Stage)] = &[
     ("runc", runtimes::runc),
     ("crun", runtimes::crun),
     ("loss", loss::run),
+    ("flood", flood::run),
+    ("half-open", flood::run_half_open),
     ("rights", degrade::rights),
     ("no-btf", degrade::no_type_information),
     ("lockdown", degrade::lockdown),
