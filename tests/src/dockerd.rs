@@ -89,8 +89,15 @@ impl Dockerd {
     /// # Errors
     /// When it fails.
     pub fn docker(&self, arguments: &[&str]) -> Result<String> {
-        let socket = format!("unix://{}", self.socket().display());
-        run(client(&mut Command::new("docker"), &socket).args(arguments))
+        run(self.client().args(arguments))
+    }
+
+    /// The command that does that.
+    #[must_use]
+    pub fn client(&self) -> Command {
+        let mut docker = Command::new("docker");
+        client(&mut docker, &format!("unix://{}", self.socket().display()));
+        docker
     }
 
     /// Writes the image to a file in the format that other tools load.

@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod containerd;
 pub mod dockerd;
+pub mod flood;
 pub mod lab;
 pub mod netns;
 pub mod oci;
