@@ -185,10 +185,9 @@ pub(crate) fn present_holder<'a>(listener: &'a Listener, processes: &Processes) 
     holder_at(listener, u64::MAX, processes)
 }
 
-/// The holder to name for what happened at this time on the boot clock: one whose program is known before one of which only
-/// the name is; a daemon before other runtime
-/// programs before the rest; a process before its forks that still run the same program; one that is neither pid 1 nor the
-/// opener (both pass sockets on); then the youngest.
+/// The holder to name for what happened at this time on the boot clock: one whose program is known before one of which
+/// only the name is; a daemon before other runtime programs before the rest; a process before its forks that still run the
+/// same program; one that is neither pid 1 nor the opener (both pass sockets on); then the youngest.
 pub(crate) fn holder_at<'a>(listener: &'a Listener, at_ns: u64, processes: &Processes) -> Option<&'a Holder> {
     if listener.unheld_ns.is_some_and(|unheld_ns| at_ns > unheld_ns) {
         return None;
