@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use schemars::JsonSchema;
 use sensor_core::coverage;
-use sensor_core::health::{self, Health};
+use sensor_core::health::{self, Health, HealthState};
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{Capability, CoverageState, HookState};
@@ -49,9 +49,9 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Everything would be seen.
+    /// Everything would be seen that the sensor owes to every host; what of the rest this host lacks is in `coverage`.
     Ready,
-    /// The sensor runs, and something would not be seen.
+    /// The sensor runs, and something that it owes to every host would not be seen, or not be proved to be.
     Limited,
     /// The sensor does not run, here or as this user.
     CannotRun,
@@ -129,7 +129,7 @@ pub struct Coverage {
 /// What came of loading the probes.
 #[derive(Debug)]
 pub enum Trial {
-    /// They ran; this is the ready record of that run.
+    /// They ran; this is how hooks and coverage stood at the end.
     Ran(Health),
     /// They could not, and why, with the remedy.
     Refused(String),
@@ -143,11 +143,10 @@ impl Report {
             Trial::Refused(problem) => (Some(problem.clone()), Vec::new(), BTreeMap::new()),
             Trial::Ran(ready) => (None, hooks(ready), coverage(ready)),
         };
-        let live = coverage.values().all(|entry| entry.state == CoverageState::Live);
-        let verdict = match (&problem, live) {
-            (Some(_), _) => Verdict::CannotRun,
-            (None, false) => Verdict::Limited,
-            (None, true) => Verdict::Ready,
+        let verdict = match trial {
+            Trial::Refused(_) => Verdict::CannotRun,
+            Trial::Ran(health) if health.state == HealthState::Degraded => Verdict::Limited,
+            Trial::Ran(_) => Verdict::Ready,
         };
         let schema = "quaywatch-doctor/1".to_owned();
         Self { schema, verdict, problem, checks, hooks, coverage, runtimes, listeners }
@@ -198,13 +197,13 @@ fn remedy(ready: &Health, capability: health::Capability) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sensor_core::health::HealthState;
     use sensor_core::time::Timestamp;
 
     use super::*;
 
     fn ready(state: health::CoverageState, hook: health::HookState) -> Trial {
-        let mut ready = Health::new(HealthState::Ready);
+        let live = state == health::CoverageState::Live;
+        let mut ready = Health::new(if live { HealthState::Running } else { HealthState::Degraded });
         ready.hooks = vec![health::Hook {
             name: "tp_btf/sched_process_exec".into(),
             program: "sched_process_exec".into(),
@@ -240,6 +239,25 @@ mod tests {
         let refused = report(&Trial::Refused("no permission: run as root".to_owned()));
         assert_eq!(refused.verdict, Verdict::CannotRun);
         assert!(refused.coverage.is_empty() && refused.hooks.is_empty());
+    }
+
+    #[test]
+    fn what_this_kernel_cannot_have_is_told_and_costs_no_verdict() {
+        let Trial::Ran(mut found) = ready(health::CoverageState::Live, health::HookState::Attached) else {
+            panic!("it ran")
+        };
+        found.coverage.push(health::Coverage {
+            capability: health::Capability::AcceptTasks,
+            state: health::CoverageState::Blind,
+            reason: Some("which task takes a connection is not seen".into()),
+            since: Timestamp::default(),
+        });
+        let report = report(&Trial::Ran(found));
+        assert_eq!(report.verdict, Verdict::Ready);
+        assert_eq!(report.coverage[&Capability::AcceptTasks].state, CoverageState::Blind);
+        let text = report.text();
+        assert!(text.contains("optional, and not fully here: accept-tasks"), "{text}");
+        assert!(text.contains("which task takes a connection is not seen"), "{text}");
     }
 
     #[test]

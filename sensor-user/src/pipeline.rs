@@ -157,9 +157,7 @@ impl Pipeline {
         self.hear_canaries();
         let now = clock::now();
         self.engine.handle_clock(ClockMap::from_sample(now));
-        for (program, _) in self.probes.attached_state().into_iter().filter(|(_, attached)| !attached) {
-            self.engine.handle_detached(now, program);
-        }
+        self.engine.handle_links(now, &self.probes.attached_state());
         let counters = self.probes.counters().context("reading the probes' counters")?;
         self.engine.handle_shell_losses(self.shell_losses());
         self.engine.handle_counters(now, &counters);
@@ -264,10 +262,14 @@ impl Pipeline {
     fn walk_listeners(&mut self, now: Timestamp, walk: &mut ListenerWalk) {
         let started = Instant::now();
         match self.probes.listeners() {
-            Ok(items) => self.engine.handle_listeners(now, &items),
+            Ok(items) => {
+                self.engine.handle_walk(now, WALK_LISTENERS, None);
+                self.engine.handle_listeners(now, &items);
+            }
             Err(error) => {
-                warn!(%error, "the listener iterator failed; the known holders stay");
-                self.engine.handle_failed_hook(now, WALK_LISTENERS, &error.to_string());
+                let reason = format!("{:#}", anyhow::Error::new(error));
+                warn!(reason, "the listener iterator failed; the known holders stay");
+                self.engine.handle_walk(now, WALK_LISTENERS, Some(&reason));
             }
         }
         walk.wanted = false;

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use sensor_tests::bpf::SharedArray;
+use sensor_tests::bpf::{self, SharedArray};
 use sensor_tests::lab::{CONFIGURATION, Lab};
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
@@ -14,6 +14,7 @@ use crate::Test;
 pub const TESTS: &[Test] = &[
     ("canaries_come_back_at_every_interval_and_are_never_shown", canaries),
     ("a_hook_that_another_program_silences_is_blind_until_it_reports_again", silenced),
+    ("a_hook_that_another_program_detaches_is_reported_and_attached_again", detached),
 ];
 
 /// As often as the configuration allows.
@@ -86,14 +87,40 @@ fn silenced(_: &Lab) -> Result<()> {
     let live = sensor.wait_after(before, "accepts live again", |record| {
         record.text("health.coverage.accepts.state") == "live"
     })?;
-    // What this kernel has no hook for stays as it was.
-    let coverage = live.at("health.coverage").as_object().context("no coverage")?;
-    let complete = coverage.values().all(|entry| entry["state"] == "live");
-    let state = if complete { "running" } else { "degraded" };
-    ensure!(live.text("health.state") == state, "{live}");
+    // What this kernel has no hook for is no alarm.
+    let running = sensor.wait_after(before, "everything as it was", |record| {
+        record.is("health", &[("health.state", "running")])
+    })?;
+    ensure!(running.number("seq") >= live.number("seq"), "{running}\nbefore {live}");
     let recording = sensor.stop()?;
     ensure!(recording.log.contains("was attached again"), "nothing on standard error: {}", recording.log);
     recording.last().number("health.emitted").context("no totals").map(drop)
+}
+
+fn detached(_: &Lab) -> Result<()> {
+    const PROGRAM: &str = "packets_in";
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let ready = sensor.wait_is("health", &[("health.state", "ready")])?;
+    ensure!(ready.text("health.coverage.scans.state") == "live", "{ready}");
+    let state_of = |record: &Record| {
+        let hook = record.list("health.hooks").iter().find(|hook| hook["program"] == PROGRAM);
+        hook.and_then(|hook| hook["state"].as_str()).unwrap_or_default().to_owned()
+    };
+    // Twice: what was attached anew is watched like the first.
+    for _ in 0..2 {
+        let before = sensor.mark();
+        bpf::detach(PROGRAM)?;
+        let lost =
+            sensor.wait_after(before, "the loss of the hook", |record| state_of(record) == "unavailable")?;
+        let fields = [("health.state", "degraded"), ("health.coverage.scans.state", "degraded")];
+        ensure!(lost.is("health", &fields), "{lost}");
+        ensure!(lost.text("health.coverage.scans.since") < lost.text("ts"), "since the last look: {lost}");
+        let again =
+            sensor.wait_after(before, "the hook in its place", |record| state_of(record) == "attached")?;
+        let fields = [("health.state", "running"), ("health.coverage.scans.state", "live")];
+        ensure!(again.is("health", &fields), "{again}");
+    }
+    sensor.stop().map(drop)
 }
 
 /// The state of every capability in a health record.

@@ -38,10 +38,31 @@ fn ready(_: &Lab) -> Result<()> {
     for capability in ["listeners", "accepts", "connects", "execs", "containers"] {
         let state = ready.text(&format!("health.coverage.{capability}.state"));
         ensure!(state == "live", "{capability} is {state:?}: {ready}");
+        // Proved, not taken at its word.
+        ensure!(ready.at(&format!("health.coverage.{capability}.reason")).is_null(), "{capability}: {ready}");
     }
     ensure!(ready.list("health.addresses").iter().any(|address| address == "127.0.0.1"), "{ready}");
     ensure!(ready.text("node.boot_id").len() == 36, "{ready}");
-    sensor.stop().map(drop)
+    // The proof: what the first round was for came back, every sign of it.
+    let recording = sensor.stop()?;
+    let last = recording.last();
+    for kind in [
+        "listener-opened",
+        "listener-closed",
+        "accept",
+        "close",
+        "connect",
+        "fork",
+        "exec",
+        "exit",
+        "cgroup-mkdir",
+        "cgroup-rmdir",
+    ] {
+        let of_kind = last.list("health.balance").iter().filter(|entry| entry["kind"] == kind);
+        let canaries: u64 = of_kind.filter_map(|entry| entry["canaries"].as_u64()).sum();
+        ensure!(canaries > 0, "no canary came back as {kind}: {last}");
+    }
+    Ok(())
 }
 
 fn signals(_: &Lab) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The maps of a running sensor, as any other program with root's rights can reach them.
+//! The maps and links of a running sensor, as any other program with root's rights can reach them.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -10,8 +10,12 @@ mod command {
     pub const MAP_LOOKUP_ELEM: libc::c_long = 1;
     pub const MAP_UPDATE_ELEM: libc::c_long = 2;
     pub const MAP_GET_NEXT_ID: libc::c_long = 12;
+    pub const PROG_GET_FD_BY_ID: libc::c_long = 13;
     pub const MAP_GET_FD_BY_ID: libc::c_long = 14;
     pub const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    pub const LINK_GET_FD_BY_ID: libc::c_long = 30;
+    pub const LINK_GET_NEXT_ID: libc::c_long = 31;
+    pub const LINK_DETACH: libc::c_long = 34;
 }
 
 /// The beginning of `struct bpf_map_info`.
@@ -25,6 +29,58 @@ struct MapInfo {
     max_entries: u32,
     flags: u32,
     name: [u8; 16],
+}
+
+/// The beginning of `struct bpf_link_info`.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    reserved: u32,
+}
+
+/// The beginning of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    before: [u64; 8],
+    name: [u8; 16],
+}
+
+/// Detaches the youngest link of the program of this name. The kernel allows that for links to cgroups.
+///
+/// # Errors
+/// When there is none, or no right to look, or the kernel refuses.
+pub fn detach(program: &str) -> Result<()> {
+    let mut found = None;
+    let mut ids = [0_u32, 0, 0];
+    while call(command::LINK_GET_NEXT_ID, &mut ids).is_ok() {
+        ids[0] = ids[1];
+        // Link and program may go between the calls.
+        let Ok(link) = open(command::LINK_GET_FD_BY_ID, ids[1]) else { continue };
+        let LinkInfo { program: id, .. } = info(&link)?;
+        let Ok(of_link) = open(command::PROG_GET_FD_BY_ID, id) else { continue };
+        let ProgramInfo { name, .. } = info(&of_link)?;
+        if text(&name) == program.as_bytes() {
+            found = Some(link);
+        }
+    }
+    let link = found.with_context(|| format!("no link of {program}"))?;
+    let mut attributes = [link.as_raw_fd().cast_unsigned(), 0, 0];
+    call(command::LINK_DETACH, &mut attributes).with_context(|| format!("detaching {program}")).map(drop)
+}
+
+fn open(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {
+    let descriptor = call(command, &mut [id, 0, 0])?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(descriptor).map_err(io::Error::other)?) })
+}
+
+/// A name without the zeros behind it.
+fn text(name: &[u8]) -> &[u8] {
+    &name[..name.iter().position(|byte| *byte == 0).unwrap_or(name.len())]
 }
 
 /// An array of one value that a sensor uses.
@@ -45,12 +101,9 @@ impl SharedArray {
         while call(command::MAP_GET_NEXT_ID, &mut ids).is_ok() {
             ids[0] = ids[1];
             // A map may go between the two calls.
-            let Ok(descriptor) = call(command::MAP_GET_FD_BY_ID, &mut [ids[1], 0, 0]) else { continue };
-            // SAFETY: the kernel has just made this descriptor for us.
-            let map = unsafe { OwnedFd::from_raw_fd(i32::try_from(descriptor)?) };
-            let info = info(&map)?;
-            let len = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
-            if &info.name[..len] == name.as_bytes() {
+            let Ok(map) = open(command::MAP_GET_FD_BY_ID, ids[1]) else { continue };
+            let info: MapInfo = info(&map)?;
+            if text(&info.name) == name.as_bytes() {
                 found = Some(Self { map, value_bytes: info.value_bytes as usize });
             }
         }
@@ -84,10 +137,11 @@ impl SharedArray {
     }
 }
 
-fn info(map: &OwnedFd) -> io::Result<MapInfo> {
-    let mut info = MapInfo::default();
-    let object = u64::from(map.as_raw_fd().cast_unsigned());
-    let mut attributes = [object | (size_of::<MapInfo>() as u64) << 32, &raw mut info as u64];
+/// The beginning of what the kernel says of an object; `T` is of its kind.
+fn info<T: Default>(object: &OwnedFd) -> io::Result<T> {
+    let mut info = T::default();
+    let object = u64::from(object.as_raw_fd().cast_unsigned());
+    let mut attributes = [object | (size_of::<T>() as u64) << 32, &raw mut info as u64];
     call(command::OBJ_GET_INFO_BY_FD, &mut attributes)?;
     Ok(info)
 }

@@ -16,7 +16,7 @@ use sensor_common::record::{RecordKind, Ring};
 use crate::fact::End;
 use crate::health::KernelCounters;
 
-pub(crate) use rounds::Canaries;
+pub(crate) use rounds::{Canaries, Standing};
 
 /// What is done, as far as it can fail by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -142,6 +142,7 @@ impl Engine {
         match decode::decode(bytes) {
             // The sensor's own acts are told apart before they wait for anything or reach any table.
             Ok((boot_ns, event)) if self.is_canary(boot_ns, &event) => self.loss.count_canary(ring, kind),
+            Ok((_, event)) if self.is_unwatched(&event) => {}
             Ok((boot_ns, event)) => {
                 if let Event::AcceptTask(event) = &event {
                     self.expect_taker(event);

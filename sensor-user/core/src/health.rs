@@ -15,7 +15,7 @@ pub enum HealthState {
     Ready,
     /// Something changed that is no loss of coverage.
     Running,
-    /// Records were lost or a capability is not live.
+    /// Records were lost, a core capability is not live, or another one is worse than it was on this host.
     Degraded,
     /// The configuration was replaced.
     Reloaded,
@@ -70,6 +70,15 @@ impl Capability {
         Self::CredentialFiles,
         Self::AcceptTasks,
     ];
+
+    /// Whether the sensor owes it to every host. The others depend on what the kernel of a host has.
+    #[must_use]
+    pub const fn is_core(self) -> bool {
+        match self {
+            Self::Listeners | Self::Accepts | Self::Connects | Self::Execs | Self::Containers => true,
+            Self::Scans | Self::RuntimeSockets | Self::CredentialFiles | Self::AcceptTasks => false,
+        }
+    }
 
     /// The key in the output.
     #[must_use]

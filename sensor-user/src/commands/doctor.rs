@@ -1,6 +1,5 @@
 //! `quaywatch doctor`: would it work here?
 
-use sensor_core::engine::Output;
 use sensor_core::fact::Service;
 use sensor_core::health::Health;
 use tracing::debug;
@@ -11,6 +10,7 @@ use crate::config::Settings;
 use crate::doctor::{Listener, Report, Trial, Verdict, host, listeners, runtimes};
 use crate::exit::Exit;
 use crate::lookups::cgroupfs::Hierarchies;
+use crate::lookups::runtime::Containers;
 use crate::lookups::{Roots, clock};
 
 /// Looks at this host and prints what the sensor would see.
@@ -38,18 +38,18 @@ pub async fn doctor(args: &DoctorArgs, settings: &Settings) -> anyhow::Result<Ex
     })
 }
 
-/// Starts as `run` does, up to the ready record, and detaches again; at most two seconds lie between.
+/// Starts as `run` does, says ready, waits for a judgement on every canary, and detaches again.
 async fn attempt(roots: &Roots, settings: &Settings) -> anyhow::Result<(Health, Option<Vec<Listener>>)> {
     let hierarchies = Hierarchies::find(roots)?;
     let mut started = run::attach_briefly(roots, &hierarchies, settings).await?;
+    let containers = Containers::new(roots.clone(), hierarchies.clone(), settings.sockets.clone());
+    started.seed(roots, &hierarchies, &containers, &settings.policy.tools);
+    started.engine.handle_ready(clock::now());
+    started.settle().await?;
     let found = started.probes.listeners();
     started.canaries.stop();
     started.probes.detach();
-    started.engine.handle_ready(clock::now());
     let ports: &[(u16, Service)] = &settings.policy.ports;
     let found = found.inspect_err(|error| debug!(%error, "the listener iterator failed")).ok();
-    let Some(Output::Health { health, .. }) = started.engine.next_output() else {
-        anyhow::bail!("no ready record was made");
-    };
-    Ok((health, found.map(|items| listeners::of_items(&items, ports))))
+    Ok((started.engine.health(), found.map(|items| listeners::of_items(&items, ports))))
 }

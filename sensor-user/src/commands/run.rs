@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use sensor_common::settings::port_flags;
 use sensor_core::coverage::Gap;
-use sensor_core::engine::{Engine, Settings as EngineSettings};
+use sensor_core::engine::{Engine, Request, Settings as EngineSettings};
 use sensor_core::fact::Node;
 use sensor_core::health::Capability;
 use sensor_core::ids::CgroupKey;
@@ -38,8 +38,14 @@ use crate::telemetry::LogLevel;
 const PROOF_LIMIT: Duration = Duration::from_millis(1500);
 /// Room in each ring for the canaries and whatever else happens within the time of a brief look.
 const BRIEF_RING_BYTES: u32 = 1 << 20;
+/// Distance between the rounds of canaries then; there is one where everything comes back.
+const BRIEF_CANARY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it looks for them.
 const PROOF_STEP: Duration = Duration::from_millis(1);
+/// Two rounds that are judged, each after its grace, and some room.
+const SETTLE_LIMIT: Duration = Duration::from_secs(6);
+/// Distance between two looks at them.
+const SETTLE_STEP: Duration = Duration::from_millis(20);
 
 /// Watches this machine until SIGINT or SIGTERM.
 ///
@@ -118,6 +124,54 @@ impl Started {
     ) {
         seed(&mut self.engine, &mut self.probes, roots, hierarchies, containers, tools);
     }
+
+    /// Lets the first canaries come back, so that the ready record says what is proved; if they do not in time, the sensor
+    /// starts all the same and says that.
+    async fn prove(&mut self) {
+        run_canaries(&mut self.engine, &self.canaries);
+        let deadline = Instant::now() + PROOF_LIMIT;
+        while !self.engine.is_settled() && Instant::now() < deadline {
+            tokio::time::sleep(PROOF_STEP).await;
+            self.take_records();
+        }
+    }
+
+    /// Goes on until every canary has come back or is known not to, within a limit, and forgets what else is seen. For a
+    /// sensor that has said that it is ready.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub(super) async fn settle(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        while !self.engine.is_settled() && Instant::now() < deadline {
+            tokio::time::sleep(SETTLE_STEP).await;
+            self.take_records();
+            let counters = self.probes.counters().context("reading the probes' counters")?;
+            let now = clock::now();
+            self.engine.handle_links(now, &self.probes.attached_state());
+            self.engine.handle_counters(now, &counters);
+            while let Some(request) = self.engine.next_request() {
+                if request == Request::RunCanaries {
+                    run_canaries(&mut self.engine, &self.canaries);
+                }
+            }
+            while self.engine.next_output().is_some() {}
+        }
+        Ok(())
+    }
+
+    fn take_records(&mut self) {
+        let drained_ns = self.rings.drained_ns();
+        // What is here now was there before the notices that are taken next; so it is announced by them.
+        let batches: Vec<_> = std::iter::from_fn(|| self.rings.try_recv()).collect();
+        while let Some((now, notice)) = self.canaries.try_notice() {
+            self.engine.handle_canary(now, notice);
+        }
+        for batch in &batches {
+            batch.records().for_each(|(ring, bytes)| self.engine.handle_record(ring, bytes));
+        }
+        self.engine.handle_drained(drained_ns);
+    }
 }
 
 /// Attaches for a look of a few seconds.
@@ -129,6 +183,7 @@ pub(super) async fn attach_briefly(
     let mut settings = settings.clone();
     settings.rings.management_bytes = settings.rings.management_bytes.min(BRIEF_RING_BYTES);
     settings.rings.bulk_bytes = settings.rings.bulk_bytes.min(BRIEF_RING_BYTES);
+    settings.canary_interval = BRIEF_CANARY_INTERVAL;
     attach(roots, hierarchies, &settings, false).await
 }
 
@@ -144,8 +199,8 @@ pub(super) async fn attach(
     let watched: Vec<u16> = settings.policy.ports.iter().map(|(port, _)| *port).collect();
     let loopback = Loopback::reserve(roots, &watched);
     set_ports(&mut probes, settings, loopback.as_ref().ok())?;
-    let mut canaries = Canaries::start(roots, hierarchies, loopback)?;
-    let mut rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
+    let canaries = Canaries::start(roots, hierarchies, loopback)?;
+    let rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
     // Attached before anything is listed: what changes meanwhile waits in the rings.
     probes.attach().map_err(kernel_error)?;
     let mut files = FileWatch::start(roots, &settings.sockets, !probes.serves(Feature::CredentialFiles))?;
@@ -154,8 +209,9 @@ pub(super) async fn attach(
         Some(found) => hand_over_files(&mut engine, &mut probes, found),
         None => warn!("sockets of runtimes and credential files are looked for longer than a start may take"),
     }
-    prove(&mut engine, &mut canaries, &mut rings).await;
-    Ok(Started { engine, probes, rings, files, canaries })
+    let mut started = Started { engine, probes, rings, files, canaries };
+    started.prove().await;
+    Ok(started)
 }
 
 fn engine_settings(roots: &Roots, settings: &Settings) -> anyhow::Result<EngineSettings> {
@@ -202,24 +258,6 @@ fn set_ports(
     let lateral = settings.lateral_ports.iter().map(|port| (*port, port_flags::LATERAL));
     let canary = loopback.map(|own| (own.port(), port_flags::WATCHED | port_flags::CANARY));
     probes.set_ports(watched.chain(lateral).chain(canary))
-}
-
-/// Lets the first canaries come back, so that the ready record says what is proved; if they do not in time, the sensor
-/// starts all the same and says that.
-async fn prove(engine: &mut Engine, canaries: &mut Canaries, rings: &mut RingSource) {
-    run_canaries(engine, canaries);
-    let deadline = Instant::now() + PROOF_LIMIT;
-    while !engine.is_proved() && Instant::now() < deadline {
-        tokio::time::sleep(PROOF_STEP).await;
-        // What is here now was there before the notices that are taken next; so it is announced by them.
-        let batches: Vec<_> = std::iter::from_fn(|| rings.try_recv()).collect();
-        while let Some((now, notice)) = canaries.try_notice() {
-            engine.handle_canary(now, notice);
-        }
-        for batch in &batches {
-            batch.records().for_each(|(ring, bytes)| engine.handle_record(ring, bytes));
-        }
-    }
 }
 
 /// Keeps apart what this system cannot do and what went wrong.
@@ -291,14 +329,20 @@ fn seed(
     }
 }
 
-/// What an iterator listed; when it failed, its hook says so from now on.
+/// What an iterator listed; when it failed, its hook says so until it succeeds.
 fn listed<T>(walk: Result<Vec<T>, KernelError>, engine: &mut Engine, program: &str) -> Option<Vec<T>> {
-    walk.map_err(|error| {
-        let reason = format!("{:#}", anyhow::Error::new(error));
-        warn!(program, reason, "what was there before the start is not listed");
-        engine.handle_failed_hook(clock::now(), program, &reason);
-    })
-    .ok()
+    match walk {
+        Ok(items) => {
+            engine.handle_walk(clock::now(), program, None);
+            Some(items)
+        }
+        Err(error) => {
+            let reason = format!("{:#}", anyhow::Error::new(error));
+            warn!(program, reason, "what was there before the start is not listed");
+            engine.handle_walk(clock::now(), program, Some(&reason));
+            None
+        }
+    }
 }
 
 #[cfg(test)]

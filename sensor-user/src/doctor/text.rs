@@ -8,6 +8,11 @@ use crate::wire::{CoverageState, HookState};
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> fmt::Result {
     writeln!(out, "{}", in_words(report.verdict))?;
+    let absent = report.coverage.iter().filter(|(_, entry)| entry.state != CoverageState::Live);
+    let absent: Vec<&str> = absent.map(|(capability, _)| capability.name()).collect();
+    if report.verdict == Verdict::Ready && !absent.is_empty() {
+        writeln!(out, "  optional, and not fully here: {}", absent.join(", "))?;
+    }
     if let Some(problem) = &report.problem {
         writeln!(out, "  {}", clean(problem))?;
     }
@@ -69,8 +74,10 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> fmt::Result {
 
 const fn in_words(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::Ready => "ready: everything would be seen",
-        Verdict::Limited => "limited: the sensor runs, and something would not be seen",
+        Verdict::Ready => "ready: what every host can show would be seen",
+        Verdict::Limited => {
+            "limited: the sensor runs, and something would not be seen that every host can show"
+        }
         Verdict::CannotRun => "cannot run: not on this system, or not as this user",
     }
 }

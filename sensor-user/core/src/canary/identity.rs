@@ -38,6 +38,11 @@ impl Identity {
         }
     }
 
+    /// Whether the sensor's own process is known, by which its forks and cgroups are told from those of others.
+    pub(super) const fn knows_itself(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// The sign that a record is; `Some(None)` for one that is a canary's and no sign.
     pub(super) fn sign_of(&mut self, event: &Event) -> Option<Option<Sign>> {
         match event {

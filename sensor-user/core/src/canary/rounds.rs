@@ -11,24 +11,63 @@ use crate::time::Timestamp;
 /// How long after the end of a round its last record may be made: the far end of a connection is served in softirq, which
 /// a busy CPU puts off.
 const GRACE_NS: u64 = 1_000_000_000;
-/// A round that takes longer than this hangs; it takes milliseconds.
-const HANG_NS: u64 = 60_000_000_000;
+/// A round that takes longer than this hangs; it takes milliseconds, and what is known to hold it up is given up sooner.
+const HANG_NS: u64 = 20_000_000_000;
 /// A sign that was missed once is asked for again at once; missed so many times in a row, its hook is silent.
 const MISSES_MAX: u32 = 2;
+/// A sign that was not seen for so many intervals no longer proves anything, whatever the cause.
+const STALE_INTERVALS: u64 = 3;
+/// Most time that one look at the canaries counts for: while the sensor was stopped or the machine asleep, nothing could
+/// come back.
+const LOOK_MAX_NS: u64 = 1_000_000_000;
 
 /// What is known of one sign.
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
     /// It is owed for the present round.
     expected: bool,
+    /// It was seen for the present round.
+    fresh: bool,
     /// Records of its kind that were dropped before.
     dropped_before: u64,
+    /// When it was owed for the first time; `None` once it was seen.
+    owed: Option<Timestamp>,
     /// When it was seen last.
     seen: Option<Timestamp>,
+    /// [`Canaries::watched_ns`] at that moment.
+    seen_at_ns: u64,
     /// Times in a row that it was owed and not seen.
     misses: u32,
     /// Since when nothing proves that its hook works; `None` while something does.
     silent: Option<Timestamp>,
+}
+
+/// How a sign stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing<'a> {
+    /// It was seen lately, or there are no canaries at all.
+    Proved,
+    /// Its act cannot be done, now or from the start: its hook is taken at its word.
+    Untested {
+        /// Why.
+        reason: &'a str,
+    },
+    /// It was never seen, and nothing is known to keep its act from being done.
+    Unproved,
+    /// It was seen, and that is too long ago.
+    Stale {
+        /// When.
+        since: Timestamp,
+        /// What is known to be in the way.
+        obstacle: Option<&'a str>,
+    },
+    /// It does not come back although its act is done.
+    Silent {
+        /// The last moment at which it did, or its hook was in place.
+        since: Timestamp,
+        /// Its hook was lost and attached again, and was not heard of since.
+        anew: bool,
+    },
 }
 
 /// Where the present round is.
@@ -60,6 +99,12 @@ pub(crate) struct Canaries {
     /// The next round is wanted at once.
     hurried: bool,
     watches: [Watch; Sign::COUNT],
+    /// Time for which the canaries were looked at, which is less than has passed.
+    watched_ns: u64,
+    /// When they were looked at last.
+    looked_ns: Option<u64>,
+    /// The rings have not been read as far as the end of the round.
+    undrained: bool,
     /// Acts of the present round that were begun and did not fail, by [`Act`].
     begun: [bool; Act::ALL.len()],
     /// Why an act could not be done the last time, by [`Act`].
@@ -75,6 +120,9 @@ impl Canaries {
             hurried: false,
             begun: [false; Act::ALL.len()],
             watches: [Watch::default(); Sign::COUNT],
+            watched_ns: 0,
+            looked_ns: None,
+            undrained: false,
             failures: [const { None }; Act::ALL.len()],
             identity: Identity::default(),
         }
@@ -96,10 +144,14 @@ impl Canaries {
                     self.hurried = false;
                 }
                 self.begun[act as usize] = true;
+                self.watches_of(act).for_each(|watch| watch.fresh = false);
                 let owed = |sign: &Sign| sign.act() == act && is_attached(sign.program());
                 for sign in Sign::ALL.into_iter().filter(owed) {
                     let watch = &mut self.watches[sign as usize];
                     watch.expected = true;
+                    if watch.seen.is_none() {
+                        watch.owed.get_or_insert(now);
+                    }
                     watch.dropped_before = sign.dropped(counters);
                 }
                 self.identity.announce(canary);
@@ -107,7 +159,7 @@ impl Canaries {
             CanaryNotice::Failed(act, reason) => {
                 self.begun[act as usize] = false;
                 self.failures[act as usize] = Some(reason);
-                self.expected_of(act).for_each(|watch| watch.expected = false);
+                self.watches_of(act).for_each(|watch| watch.expected = false);
             }
             CanaryNotice::Ended => {
                 self.round = Round::Ended { at_ns: now.boot_ns };
@@ -120,18 +172,18 @@ impl Canaries {
         }
     }
 
-    fn expected_of(&mut self, act: Act) -> impl Iterator<Item = &mut Watch> {
+    fn watches_of(&mut self, act: Act) -> impl Iterator<Item = &mut Watch> {
         let of_act = move |(sign, watch): (Sign, _)| (sign.act() == act).then_some(watch);
         Sign::ALL.into_iter().zip(&mut self.watches).filter_map(of_act)
     }
 
-    /// Returns whether a record is one of the present canary's; `revived` is set when its sign had been missing.
+    /// Returns whether a record is one of the present canary's; `revived` is set when its sign proves something anew.
     pub(crate) fn claim(&mut self, at: Timestamp, event: &Event, revived: &mut bool) -> bool {
         let Some(sign) = self.identity.sign_of(event) else { return false };
         let Some(sign) = sign else { return true };
-        let watch = &mut self.watches[sign as usize];
-        *revived |= watch.silent.is_some() || watch.seen.is_none();
-        *watch = Watch { seen: Some(at), ..Watch::default() };
+        *revived |= self.standing(sign) != Standing::Proved;
+        self.watches[sign as usize] =
+            Watch { fresh: true, seen: Some(at), seen_at_ns: self.watched_ns, ..Watch::default() };
         true
     }
 
@@ -144,40 +196,51 @@ impl Canaries {
     /// the rings have been read: before that a record is not late but on its way.
     pub(crate) fn judge(&mut self, now: Timestamp, drained_ns: u64, counters: &KernelCounters) -> Judgement {
         let now_ns = now.boot_ns;
+        let looked_ns = self.looked_ns.replace(now_ns).unwrap_or(now_ns);
+        self.watched_ns += now_ns.saturating_sub(looked_ns).min(LOOK_MAX_NS);
+        self.undrained = matches!(self.round, Round::Ended { at_ns } if drained_ns < at_ns);
         match self.round {
             Round::Idle { due_ns } if self.interval_ns.is_some() && (self.hurried || now_ns >= due_ns) => {
                 self.hurried = false;
-                self.round = Round::Running { since_ns: now_ns };
-                Judgement { run: true, silent: Vec::new() }
+                self.ask(now_ns)
             }
             Round::Running { since_ns } if now_ns >= since_ns.saturating_add(HANG_NS) => {
                 self.give_up();
-                Judgement::default()
+                // Once more: whoever does not do it any more is found out by that.
+                self.ask(now_ns)
             }
             Round::Ended { at_ns } if !self.is_owed() => {
                 self.round = Round::Idle { due_ns: at_ns.saturating_add(self.interval_ns.unwrap_or(0)) };
                 Judgement::default()
             }
-            Round::Ended { at_ns } if now_ns >= at_ns.saturating_add(GRACE_NS) && drained_ns >= at_ns => {
-                self.end_round(now, at_ns, counters)
+            Round::Ended { at_ns } if now_ns >= at_ns.saturating_add(GRACE_NS) && !self.undrained => {
+                self.end_round(at_ns, counters)
             }
             _ => Judgement::default(),
         }
+    }
+
+    const fn ask(&mut self, now_ns: u64) -> Judgement {
+        self.round = Round::Running { since_ns: now_ns };
+        Judgement { run: true, silent: Vec::new() }
     }
 
     fn is_owed(&self) -> bool {
         self.watches.iter().any(|watch| watch.expected)
     }
 
-    fn end_round(&mut self, now: Timestamp, at_ns: u64, counters: &KernelCounters) -> Judgement {
+    fn end_round(&mut self, at_ns: u64, counters: &KernelCounters) -> Judgement {
         let mut judgement = Judgement::default();
         let mut again = false;
-        for (sign, watch) in Sign::ALL.into_iter().zip(&mut self.watches) {
+        for sign in Sign::ALL {
+            let can_be_told = self.can_be_told(sign);
+            let watch = &mut self.watches[sign as usize];
             if !std::mem::take(&mut watch.expected) {
                 continue;
             }
-            if sign.dropped(counters) > watch.dropped_before {
-                // It was most likely made and dropped, which is reported as loss.
+            // One that was dropped was most likely made, and is reported as loss. Of one that is told by others, nothing is
+            // known without these.
+            if sign.dropped(counters) > watch.dropped_before || !can_be_told {
                 continue;
             }
             watch.misses += 1;
@@ -185,7 +248,7 @@ impl Canaries {
                 again = true;
                 continue;
             }
-            watch.silent.get_or_insert_with(|| watch.seen.unwrap_or(now));
+            watch.silent = watch.silent.or(watch.seen).or(watch.owed);
             // What did not help before is tried again ever more seldom.
             if watch.misses.is_power_of_two() && !judgement.silent.contains(&sign.program()) {
                 judgement.silent.push(sign.program());
@@ -196,13 +259,34 @@ impl Canaries {
         judgement
     }
 
+    /// Whether the record of a sign can be told from others, given those that came before it in this round.
+    fn can_be_told(&self, sign: Sign) -> bool {
+        let is_fresh = |sign: Sign| self.watches[sign as usize].fresh;
+        match sign {
+            Sign::CgroupRemoved => is_fresh(Sign::CgroupMade),
+            Sign::Exit => is_fresh(Sign::Fork) || is_fresh(Sign::Exec),
+            Sign::Fork | Sign::CgroupMade => self.identity.knows_itself(),
+            _ => true,
+        }
+    }
+
     /// Expects nothing more of a round that hangs.
     fn give_up(&mut self) {
         for act in Act::ALL {
-            let owed = self.expected_of(act).any(|watch| std::mem::take(&mut watch.expected));
-            if owed {
+            self.watches_of(act).for_each(|watch| watch.expected = false);
+            if std::mem::take(&mut self.begun[act as usize]) {
                 self.failures[act as usize] = Some(Arc::from("the canary hangs"));
             }
+        }
+    }
+
+    /// Takes that the program behind some signs was lost, and the last moment at which it was known to be in place: the
+    /// hook counts as working again when it is heard of again, not when it is attached again.
+    pub(crate) fn distrust(&mut self, program: &str, good: Option<Timestamp>) {
+        for sign in Sign::ALL.into_iter().filter(|sign| sign.program() == program) {
+            let watch = &mut self.watches[sign as usize];
+            watch.misses = 0;
+            watch.silent = watch.silent.or(watch.seen.max(good));
         }
     }
 
@@ -211,26 +295,47 @@ impl Canaries {
         self.hurried = true;
     }
 
-    /// Since when nothing proves that the hook behind a sign works.
-    pub(crate) fn silent_since(&self, sign: Sign) -> Option<Timestamp> {
-        self.watches[sign as usize].silent
+    /// When a sign of a program was seen last.
+    pub(crate) fn last_seen(&self, program: &str) -> Option<Timestamp> {
+        let signs = Sign::ALL.into_iter().filter(|sign| sign.program() == program);
+        signs.filter_map(|sign| self.watches[sign as usize].seen).max()
     }
 
-    /// Why the act of a sign could not be done; `None` when it could, or when there are no canaries at all.
-    pub(crate) fn failure(&self, sign: Sign) -> Option<&str> {
-        self.interval_ns?;
-        self.failures[sign.act() as usize].as_deref()
+    /// How a sign stands whose program is in place.
+    pub(crate) fn standing(&self, sign: Sign) -> Standing<'_> {
+        let Some(interval_ns) = self.interval_ns else { return Standing::Proved };
+        let watch = &self.watches[sign as usize];
+        let failure = self.failures[sign.act() as usize].as_deref();
+        let anew = watch.misses < MISSES_MAX;
+        match (watch.silent, watch.seen, failure) {
+            // Without its act the hook cannot be heard of again.
+            (Some(since), _, failure) if !(anew && failure.is_some()) => Standing::Silent { since, anew },
+            (_, Some(since), failure) if self.is_stale(watch, interval_ns) => {
+                Standing::Stale { since, obstacle: failure.or_else(|| self.obstacle()) }
+            }
+            (_, _, Some(reason)) => Standing::Untested { reason },
+            (_, None, None) => Standing::Unproved,
+            (_, Some(_), None) => Standing::Proved,
+        }
     }
 
-    /// Whether a sign was never seen although nothing is known to keep its act from being done.
-    pub(crate) fn is_unproved(&self, sign: Sign) -> bool {
-        self.interval_ns.is_some()
-            && self.watches[sign as usize].seen.is_none()
-            && self.failures[sign.act() as usize].is_none()
+    const fn is_stale(&self, watch: &Watch, interval_ns: u64) -> bool {
+        let limit_ns = interval_ns.saturating_mul(STALE_INTERVALS).saturating_add(GRACE_NS);
+        self.watched_ns.saturating_sub(watch.seen_at_ns) > limit_ns
     }
 
-    /// Whether every sign was seen at least once that could be: its act could be done, and its program is in place.
-    pub(crate) fn is_proved(&self, is_attached: impl Fn(&str) -> bool) -> bool {
-        Sign::ALL.into_iter().all(|sign| !self.is_unproved(sign) || !is_attached(sign.program()))
+    /// What is known to keep rounds from coming to their end.
+    const fn obstacle(&self) -> Option<&'static str> {
+        match self.round {
+            Round::Running { .. } => Some("a round of canaries has not ended"),
+            Round::Ended { .. } if self.undrained => Some("the rings are not read to their end"),
+            _ => None,
+        }
+    }
+
+    /// Whether every sign has been seen or found missing that could be: its act could be done, and its program is in place.
+    pub(crate) fn is_settled(&self, is_attached: impl Fn(&str) -> bool) -> bool {
+        let is_open = |sign: &Sign| self.standing(*sign) == Standing::Unproved && is_attached(sign.program());
+        !Sign::ALL.iter().any(is_open)
     }
 }

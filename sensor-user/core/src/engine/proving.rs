@@ -12,25 +12,41 @@ impl Engine {
     /// Takes the state of all hooks. After the ready record, which bears that of its moment, every call is reported with
     /// the coverage that follows.
     pub fn handle_hooks(&mut self, now: Timestamp, hooks: Vec<Hook>) {
-        self.coverage.set_hooks(hooks);
+        self.coverage.set_hooks(now, hooks);
         // What is attached anew is proved or disproved soon.
         self.canaries.hurry();
         self.report_coverage(now, true);
     }
 
-    /// Takes that a hook that was in place does not work, as an iterator that fails when it is read.
-    pub fn handle_failed_hook(&mut self, now: Timestamp, program: &str, reason: &str) {
-        if self.coverage.set_failed(program, reason) {
+    /// Hooks and coverage as they are now, and the state that follows: not a record, but what one would say.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let (hooks, coverage) = (self.coverage.hooks(), self.coverage.entries());
+        Health { hooks, coverage, ..Health::new(self.covered_state()) }
+    }
+
+    /// Takes how the walk of an iterator ended, `failure` being why it failed. A failure is told once, and so is its end.
+    pub fn handle_walk(&mut self, now: Timestamp, program: &str, failure: Option<&str>) {
+        if self.coverage.set_walked(now, program, failure) {
             self.report_coverage(now, true);
         }
     }
 
-    /// Takes that somebody else has detached a program, as often as that is seen: told at once, and asked to be attached
-    /// again, then and at every round of canaries until it is.
-    pub fn handle_detached(&mut self, now: Timestamp, program: &'static str) {
-        if self.coverage.set_detached(program) {
+    /// Takes which of the programs that were attached still are, as often as that is looked at. One that somebody else has
+    /// detached is told at once, and asked to be attached again, then and at every round of canaries until it is.
+    pub fn handle_links(&mut self, now: Timestamp, links: &[(&'static str, bool)]) {
+        let mut is_news = false;
+        for &(program, is_attached) in links {
+            if is_attached {
+                self.coverage.set_in_place(now, program);
+            } else if self.coverage.set_detached(program) {
+                is_news = true;
+                self.canaries.distrust(program, self.coverage.last_good(program));
+                self.outbox.request(Request::Reattach(program));
+            }
+        }
+        if is_news {
             self.report_coverage(now, true);
-            self.outbox.request(Request::Reattach(program));
         }
     }
 
@@ -47,25 +63,28 @@ impl Engine {
         self.report_coverage(now, false);
     }
 
-    /// Whether every canary that could be made has come back at least once.
+    /// Whether every canary that could be made has come back at least once, or is known not to.
     #[must_use]
-    pub fn is_proved(&self) -> bool {
-        self.canaries.is_proved(|program| self.coverage.is_attached(program))
+    pub fn is_settled(&self) -> bool {
+        self.canaries.is_settled(|program| self.coverage.is_attached(program))
     }
 
-    /// Whether a record is of the sensor's own making: a canary's, or one that is made only because the port of the
-    /// canaries is watched, by whoever uses the same number in another network namespace or knocks on ours.
+    /// Whether a record is a canary's.
     pub(super) fn is_canary(&mut self, boot_ns: u64, event: &Event) -> bool {
         let at = self.clock.at(boot_ns);
         let mut revived = false;
-        if self.canaries.claim(at, event, &mut revived) {
-            if revived {
-                self.report_coverage(at, false);
-            }
-            return true;
+        let is_canary = self.canaries.claim(at, event, &mut revived);
+        if revived {
+            self.report_coverage(at, false);
         }
+        is_canary
+    }
+
+    /// Whether a record is made only because the port of the canaries is watched: of whoever uses the same number in another
+    /// network namespace, or knocks on ours.
+    pub(super) fn is_unwatched(&self, event: &Event) -> bool {
         let port = inbound_ends(event).map(|ends| ends.local.port);
-        port.is_some() && port == self.canaries.identity().port() && !self.is_watched(port.unwrap_or(0))
+        port.is_some_and(|port| self.canaries.identity().port() == Some(port) && !self.is_watched(port))
     }
 
     fn is_watched(&self, port: u16) -> bool {
@@ -98,8 +117,8 @@ impl Engine {
             return;
         }
         let mut ended = changed.unwrap_or_default().into_iter();
-        let hooks = if with_hooks { self.coverage.hooks().to_vec() } else { Vec::new() };
-        let coverage = self.coverage.entries().to_vec();
+        let hooks = if with_hooks { self.coverage.hooks() } else { Vec::new() };
+        let coverage = self.coverage.entries();
         let state = self.covered_state();
         self.outbox.send_health(now, Health { hooks, coverage, blind: ended.next(), ..Health::new(state) });
         for blind in ended {

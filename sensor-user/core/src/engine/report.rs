@@ -45,14 +45,14 @@ impl Engine {
         self.scans.begin(now);
         // Nothing was reported before, so nothing can have ended.
         let _ = self.coverage.update(now, &self.canaries);
-        let (hooks, coverage) = (self.coverage.hooks().to_vec(), self.coverage.entries().to_vec());
+        let (hooks, coverage) = (self.coverage.hooks(), self.coverage.entries());
         let addresses = self.allow.local.clone();
         self.outbox.open(now, Health { hooks, coverage, addresses, ..Health::new(HealthState::Ready) });
     }
 
     /// The state while nothing is lost.
     pub(super) fn covered_state(&self) -> HealthState {
-        if self.coverage.is_complete() { HealthState::Running } else { HealthState::Degraded }
+        if self.coverage.is_as_promised() { HealthState::Running } else { HealthState::Degraded }
     }
 
     /// Compares the kernel's counters with those of the last time and reports what was lost since.

@@ -9,12 +9,13 @@ use super::*;
 use crate::canary::{Act, Canary, CanaryNotice, Connection, Sign};
 use crate::coverage::Gap;
 use crate::fact::End;
-use crate::health::{Blind, Capability, Coverage, CoverageState, Hook, HookState, KernelCounters};
+use crate::health::{Balance, Blind, Capability, Coverage, CoverageState, Hook, HookState, KernelCounters};
 use crate::records::{
     Exec, accept, bound, cgroup, close, connect, ends, exit, fork, listener, listener_item, v2,
 };
 
 mod detached;
+mod stale;
 
 /// The sensor itself.
 const OWN: P = P(500, "quaywatch");
@@ -72,7 +73,7 @@ impl Proving {
     fn ready() -> Self {
         let mut proving = Self::start();
         proving.round(&[]);
-        assert!(proving.sensor.engine.is_proved());
+        assert!(proving.sensor.engine.is_settled());
         proving.sensor.engine.handle_ready(at(proving.sensor.now));
         let ready = proving.healths();
         assert!(ready[0].coverage.iter().all(|entry| entry.state == CoverageState::Live), "{ready:#?}");
@@ -339,17 +340,17 @@ fn an_act_that_cannot_be_done_is_untested_and_nothing_follows_from_it() {
 }
 
 #[test]
-fn a_round_that_hangs_is_untested_until_it_ends() {
+fn a_round_that_hangs_is_untested_and_asked_for_again() {
     let mut proving = Proving::ready();
     proving.notice(CanaryNotice::Begins(Canary::Process { token: TOKEN.into() }));
-    proving.pass(61 * SECOND);
+    proving.pass(21 * SECOND);
     let hanging = proving.healths();
     let execs = entry(&hanging[0], Capability::Execs);
     assert_eq!(
         (execs.state, execs.reason.as_deref()),
         (CoverageState::Live, Some("not tested: the canary hangs"))
     );
-    assert!(!proving.is_asked_to_run(), "one at a time");
+    assert!(proving.is_asked_to_run());
     proving.notice(CanaryNotice::Ended);
     proving.pass(INTERVAL_NS);
     assert!(proving.is_asked_to_run());
@@ -401,6 +402,20 @@ fn the_token_counts_once_and_for_an_unseen_fork() {
 }
 
 #[test]
+fn strangers_at_the_port_of_the_canaries_are_no_canaries() {
+    let mut proving = Proving::ready();
+    proving.sensor.see(|now| accept(now, 5, v2(HOST), ends(("127.0.0.1", PORT), ("127.0.0.1", 7))));
+    proving.sensor.facts();
+    proving.counters.records[0][RecordKind::Accept as usize][Fate::Submitted as usize] = 2;
+    proving.sensor.engine.finish(at(proving.sensor.now), &proving.counters);
+    let last = proving.healths().pop().expect("the last record");
+    let of_accepts =
+        |balance: &&Balance| (balance.ring, balance.kind) == (Ring::Management, RecordKind::Accept);
+    let balance = last.balance.iter().find(of_accepts).expect("some were made");
+    assert_eq!((balance.received, balance.canaries), (1, 0), "{balance:?}");
+}
+
+#[test]
 fn the_port_of_the_canaries_is_watched_for_nobody_else() {
     let mut proving = Proving::ready();
     proving.sensor.see(|now| {
@@ -428,17 +443,6 @@ fn the_listener_of_a_canary_is_not_found_by_a_walk() {
 }
 
 #[test]
-fn several_times_of_blindness_end_in_a_record_each() {
-    let mut proving = Proving::ready();
-    proving.sensor.engine.handle_detached(at(proving.sensor.now), "inet_sock_set_state");
-    proving.healths();
-    proving.sensor.engine.handle_hooks(at(proving.sensor.now), hooks(&[]));
-    let ended: Vec<_> =
-        proving.healths().iter().filter_map(|health| Some(health.blind?.capability)).collect();
-    assert_eq!(ended, [Capability::Listeners, Capability::Accepts, Capability::Connects, Capability::Scans]);
-}
-
-#[test]
 fn the_end_of_the_run_ends_a_time_of_blindness() {
     let mut proving = Proving::ready();
     proving.sensor.engine.handle_hooks(at(proving.sensor.now), hooks(&["sched_process_exec"]));
@@ -454,7 +458,7 @@ fn before_the_ready_record_nothing_is_told() {
     let mut proving = Proving::start();
     proving.sensor.engine.handle_hooks(at(900), hooks(&["walk_tasks"]));
     proving.sensor.engine.handle_gap(at(901), Gap { capability: Capability::Accepts, reason: "unknown" });
-    proving.sensor.engine.handle_failed_hook(at(902), "walk_listeners", "cannot be read");
+    proving.sensor.engine.handle_walk(at(902), "walk_listeners", Some("cannot be read"));
     assert_eq!(proving.sensor.outputs(), []);
     proving.round(&[]);
     proving.sensor.engine.handle_ready(at(1000));
