@@ -66,10 +66,9 @@ fn many_addresses(lab: &Lab) -> Result<()> {
     let last = recording.last();
     ensure!(flood::lost(&recording, "management") == 0, "management records were lost: {last}");
 
-    // Every connection is an accept or in a summary, as the kernel's own count says. Both ends are on this machine: the
-    // kernel may have skipped the program for the one because it was running for the other, and says so.
+    // Every connection is an accept or in a summary, as the kernel's own count says.
     let Account { accepts, of_client, suppressed, .. } = account;
-    let skipped = lost_outside_rings(last, "probe-recursion");
+    let skipped = flood::skipped(&recording);
     ensure!(completed <= connections + of_client, "{completed} connections of {connections} and {of_client}");
     ensure!(suppressed > completed / 2, "{suppressed} of {completed} connections withheld is no flood");
     ensure!(
@@ -103,13 +102,6 @@ fn many_addresses(lab: &Lab) -> Result<()> {
         memory[1]
     );
     Ok(())
-}
-
-/// What the sensor says that it has lost outside the rings.
-fn lost_outside_rings(last: &Record, kind: &str) -> u64 {
-    let entries =
-        last.list("health.loss").iter().filter(|entry| entry["ring"].is_null() && entry["kind"] == kind);
-    entries.filter_map(|entry| entry["lost"].as_u64()).sum()
 }
 
 fn half_open(lab: &Lab) -> Result<()> {

@@ -291,6 +291,14 @@ pub fn lost(recording: &Recording, ring: &str) -> u64 {
     losses.filter_map(|entry| entry["lost"].as_u64()).sum()
 }
 
+/// Events that the kernel did not run the probes for, because they were running already: both ends of the flood are on this
+/// machine.
+#[must_use]
+pub fn skipped(recording: &Recording) -> u64 {
+    let losses = recording.last().list("health.loss").iter();
+    losses.filter(|entry| entry["kind"] == "probe-recursion").filter_map(|entry| entry["lost"].as_u64()).sum()
+}
+
 /// Resident memory of the sensor.
 ///
 /// # Errors
