@@ -147,6 +147,7 @@ impl Pipeline {
         while let Some(answer) = next {
             match answer {
                 Answer::Metadata(metadata) => self.engine.handle_container_metadata(now, metadata),
+                Answer::Process(number, risks) => self.engine.handle_process_risks(number, risks),
                 Answer::Removed(id) => self.engine.handle_container_removed(now, &id),
             }
             next = self.containers.try_answer();
@@ -215,6 +216,7 @@ impl Pipeline {
     fn serve(&mut self, request: Request, walk: &mut ListenerWalk) {
         match request {
             Request::ReadContainer(query) => self.containers.read(query),
+            Request::ReadProcess(query) => self.containers.read_process(query),
             Request::WatchRemoval(query) => self.containers.watch(query),
             Request::ForgetRemoval(id) => self.containers.forget(id),
             Request::ClassifyCgroup(cgroup, class) => {

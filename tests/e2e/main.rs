@@ -21,6 +21,7 @@ mod lifecycle;
 mod loss;
 mod processes;
 mod replay;
+mod risks;
 mod runtimes;
 mod sockets;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         abuse::TESTS,
         processes::TESTS,
         replay::TESTS,
+        risks::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {
         let lab = Arc::clone(&lab);

@@ -6,12 +6,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 
 use crate::netns::{NODE_INSIDE, NODE_OUTSIDE, NODE_V6, NODE_V6_OUTSIDE, Netns, Network};
+use crate::oci;
 use crate::process::{Process, read_log, run, wait_until};
 
 /// The one image there is: a static busybox.
 pub const IMAGE: &str = "quaywatch.test/busybox:1";
+/// Its runtime for privileged containers on machines that lack a capability.
+pub const TOLERANT: &str = "tolerant";
 /// The port it listens on.
 pub const PORT: u16 = 2375;
 
@@ -56,7 +60,9 @@ impl Dockerd {
         }
         // Without a configuration file of the machine, and without touching packet filters: containers reach the node
         // over the bridge, which is all the tests need.
-        std::fs::write(directory.join("daemon.json"), "{}")?;
+        let tolerant = oci::write_tolerant_runc(&directory)?;
+        let configuration = json!({"runtimes": {TOLERANT: {"path": tolerant}}});
+        std::fs::write(directory.join("daemon.json"), configuration.to_string())?;
         command.arg("--config-file").arg(directory.join("daemon.json"));
         command.args(["--iptables=false", "--ip6tables=false", "--tls=false"]);
         command.arg("--host").arg(format!("unix://{}", directory.join(SOCKET).display()));

@@ -1,7 +1,7 @@
 //! Root file systems and bundles, and OCI runtimes called directly.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,7 +57,15 @@ impl<'a> Runtime<'a> {
     /// # Errors
     /// When it fails.
     pub fn run(&mut self, id: &str, arguments: &[&str]) -> Result<()> {
-        self.write_config(arguments)?;
+        self.run_config(id, &Self::config(arguments))
+    }
+
+    /// As [`Runtime::run`], with this text for the bundle's `config.json`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run_config(&mut self, id: &str, config: &str) -> Result<()> {
+        fs::write(self.bundle.join("config.json"), config)?;
         self.ids.push(id.to_owned());
         run(Command::new(self.program).arg("run").arg("--bundle").arg(&self.bundle).arg(id)).map(drop)
     }
@@ -67,7 +75,7 @@ impl<'a> Runtime<'a> {
     /// # Errors
     /// When it fails.
     pub fn run_detached(&mut self, id: &str, arguments: &[&str]) -> Result<()> {
-        self.write_config(arguments)?;
+        fs::write(self.bundle.join("config.json"), Self::config(arguments))?;
         self.ids.push(id.to_owned());
         // The container keeps the standard streams it is given; pipes would never end.
         let mut command = Command::new(self.program);
@@ -95,8 +103,11 @@ impl<'a> Runtime<'a> {
         run(Command::new(self.program).args(["delete", "--force", id])).map(drop)
     }
 
-    fn write_config(&self, arguments: &[&str]) -> Result<()> {
-        let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|kind| json!({ "type": kind }));
+    /// The `config.json` of a container with these arguments for its process.
+    #[must_use]
+    pub fn config(arguments: &[&str]) -> String {
+        let namespaces =
+            ["pid", "mount", "ipc", "uts", "network", "cgroup"].map(|kind| json!({ "type": kind }));
         // No capabilities and no limits: neither needs a right that a test machine may lack.
         let config = json!({
             "ociVersion": "1.0.2",
@@ -110,8 +121,7 @@ impl<'a> Runtime<'a> {
             "annotations": {"org.opencontainers.image.ref.name": crate::dockerd::IMAGE},
             "linux": {"namespaces": namespaces}
         });
-        fs::write(self.bundle.join("config.json"), config.to_string())?;
-        Ok(())
+        config.to_string()
     }
 }
 
@@ -122,6 +132,28 @@ impl Drop for Runtime<'_> {
             let _ = run_unchecked(Command::new(self.program).args(["delete", "--force", id]));
         }
     }
+}
+
+/// Writes a runc that leaves out the one capability that a machine of tests may lack itself, so that it can make
+/// privileged containers; returns its path.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_tolerant_runc(directory: &Path) -> Result<PathBuf> {
+    const SCRIPT: &str = r#"#!/bin/sh
+previous=
+for argument; do
+    if [ "$previous" = --bundle ] && [ -f "$argument/config.json" ]; then
+        sed -i 's/"CAP_SYS_RESOURCE",//g; s/,"CAP_SYS_RESOURCE"//g' "$argument/config.json"
+    fi
+    previous=$argument
+done
+exec runc "$@"
+"#;
+    let path = directory.join("tolerant-runc");
+    fs::write(&path, SCRIPT)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
 }
 
 /// Takes the controllers off the version 2 hierarchy of a hybrid host, which crun refuses otherwise; they return when

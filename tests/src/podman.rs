@@ -37,12 +37,28 @@ impl Podman {
     /// # Errors
     /// When podman fails.
     pub fn run_detached(&self, runtime: &str, name: &str, image: &str, arguments: &[&str]) -> Result<String> {
+        self.run_detached_with(runtime, name, &[], image, arguments)
+    }
+
+    /// As [`Podman::run_detached`], with further options.
+    ///
+    /// # Errors
+    /// When podman fails.
+    pub fn run_detached_with(
+        &self,
+        runtime: &str,
+        name: &str,
+        options: &[&str],
+        image: &str,
+        arguments: &[&str],
+    ) -> Result<String> {
         // Limits within the present ones: raising them takes a capability that a test machine may lack.
         let limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
         run(self
             .command()
             .args(["--runtime", runtime, "run", "--detach", "--network=none", "--name", name])
             .args(limits)
+            .args(options)
             .arg(image)
             .args(arguments))
     }

@@ -34,11 +34,12 @@ struct Target {
 }
 
 /// Every target.
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     Target { name: "records", seeds: None },
     Target { name: "identity", seeds: Some("tests/fuzz/seeds/identity") },
     Target { name: "recording", seeds: Some("tests/fixtures/replay") },
     Target { name: "config", seeds: Some("deploy/config") },
+    Target { name: "spec", seeds: Some("tests/fuzz/seeds/spec") },
     Target { name: "btf", seeds: Some("tests/fuzz/seeds/btf") },
 ];
 

@@ -14,6 +14,7 @@
 
 mod cgroups;
 mod credentials;
+mod entering;
 mod lifecycle;
 mod listening;
 mod proving;
@@ -38,7 +39,8 @@ use crate::coverage::CoverageLedger;
 use crate::decode;
 use crate::event::{AcceptTaskEvent, Event};
 pub use crate::exchange::{
-    ContainerMetadata, ContainerQuery, Output, Policy, Request, SeedCgroup, SeedProcess, Settings,
+    ContainerMetadata, ContainerQuery, Output, Policy, ProcessQuery, Request, SeedCgroup, SeedProcess,
+    Settings,
 };
 use crate::exposure::{Inside, Ledger};
 use crate::fact::Service;
@@ -86,6 +88,8 @@ pub struct Engine {
     takers: Bounded<u64, AcceptTaskEvent>,
     files: Files,
     holds: Holds,
+    /// Queries for processes that are put into containers, so far.
+    process_queries: u64,
     scans: Scans,
     loss: LossLedger,
     condition: Condition,
@@ -122,6 +126,7 @@ impl Engine {
             takers: Bounded::new(TAKERS_MAX),
             files: Files::default(),
             holds: Holds::default(),
+            process_queries: 0,
             scans: Scans::default(),
             loss: LossLedger::default(),
             condition: Condition::default(),

@@ -85,6 +85,17 @@ pub struct ContainerQuery {
     pub uid: Option<u32>,
 }
 
+/// The process that a runtime is about to put into a container, in a file that is gone soon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessQuery {
+    /// Tells this query from others.
+    pub number: u64,
+    /// The file, as the runtime was told.
+    pub file: Arc<str>,
+    /// Host uid of the runtime process: whose file it must be, unless that is root.
+    pub uid: Option<u32>,
+}
+
 /// What the runtime's state on disk says of a container. Absent = not found there (yet).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerMetadata {
@@ -113,6 +124,8 @@ pub struct ContainerMetadata {
 pub enum Request {
     /// Read the state of a container; answered by [`crate::engine::Engine::handle_container_metadata`], also when nothing was found.
     ReadContainer(ContainerQuery),
+    /// Read a process to be put into a container; answered by [`crate::engine::Engine::handle_process_risks`].
+    ReadProcess(ProcessQuery),
     /// Tell when the runtime has dropped its state of this container; answered by [`crate::engine::Engine::handle_container_removed`].
     WatchRemoval(ContainerQuery),
     /// Stop watching; it runs again or was evicted.

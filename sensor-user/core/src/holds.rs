@@ -6,10 +6,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::fact::{Container, ContainerAction, K8s, Process};
+use crate::risks::Risks;
 use crate::time::Timestamp;
 
 /// Most records that wait; more go out early, without metadata.
 const HELD_MAX: usize = 1024;
+/// What is known of the process that a runtime puts into a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Entrant {
+    /// The record is of no such process, or there is nothing more to know of it.
+    #[default]
+    None,
+    /// The answer to the query of this number is still to come.
+    Awaited(u64),
+    /// What tells of it.
+    Known(Risks),
+    /// What it may do cannot be found out.
+    Unknown,
+}
+
 /// A container record that waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
@@ -20,6 +35,7 @@ pub(crate) struct Held {
     /// What was known of the container when the record was made; printed if it is forgotten meanwhile.
     pub(crate) container: Arc<Container>,
     pub(crate) k8s: Option<Arc<K8s>>,
+    pub(crate) entrant: Entrant,
 }
 
 /// The queue, by (due, order of arrival).
@@ -45,9 +61,25 @@ impl Holds {
 
     /// Takes the records of one container, in order.
     pub(crate) fn take_of(&mut self, id: &str) -> Vec<Held> {
-        let keys: Vec<_> =
-            self.held.iter().filter(|(_, held)| *held.id == *id).map(|(key, _)| *key).collect();
+        self.take(|held| *held.id == *id)
+    }
+
+    /// Takes the records of one container that wait for nothing but the container's own metadata, in order.
+    pub(crate) fn take_ready_of(&mut self, id: &str) -> Vec<Held> {
+        self.take(|held| *held.id == *id && !matches!(held.entrant, Entrant::Awaited(_)))
+    }
+
+    fn take(&mut self, is_wanted: impl Fn(&Held) -> bool) -> Vec<Held> {
+        let wanted = self.held.iter().filter(|(_, held)| is_wanted(held)).map(|(key, _)| *key);
+        let keys: Vec<_> = wanted.collect();
         keys.iter().filter_map(|key| self.held.remove(key)).collect()
+    }
+
+    /// Enters the answer to a query; returns the container of the record that waited for it, if it still does.
+    pub(crate) fn answer(&mut self, number: u64, entrant: Entrant) -> Option<Arc<str>> {
+        let held = self.held.values_mut().find(|held| held.entrant == Entrant::Awaited(number))?;
+        held.entrant = entrant;
+        Some(held.id.clone())
     }
 
     /// When the next record is due.
@@ -79,6 +111,7 @@ mod tests {
             process: None,
             container: Arc::new(container),
             k8s: None,
+            entrant: Entrant::None,
         }
     }
 
@@ -112,5 +145,16 @@ mod tests {
         assert_eq!(holds.take_of("a").len(), 2);
         assert_eq!(holds.next_due(), Some(10));
         assert!(holds.take_of("a").is_empty());
+    }
+
+    #[test]
+    fn a_record_that_waits_for_its_process_is_not_ready() {
+        let mut holds = Holds::default();
+        assert!(holds.hold(10, Held { entrant: Entrant::Awaited(7), ..held("a") }).is_none());
+        assert!(holds.take_ready_of("a").is_empty());
+        assert_eq!(holds.answer(8, Entrant::None), None);
+        assert_eq!(holds.answer(7, Entrant::Known(Risks::default())).as_deref(), Some("a"));
+        assert_eq!(holds.answer(7, Entrant::None), None, "it is answered");
+        assert_eq!(holds.take_ready_of("a").len(), 1);
     }
 }

@@ -197,7 +197,7 @@ impl Risk {
             return false;
         }
         let end = path.floor_char_boundary(PATH_MAX);
-        *path = Arc::from(&path[..end]);
+        *path = Arc::from(path[..end].trim_end_matches('/'));
         true
     }
 }

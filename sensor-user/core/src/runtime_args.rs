@@ -35,6 +35,22 @@ pub struct OciCall {
     pub bundle: Option<Arc<str>>,
     /// `--root`.
     pub root: Option<Arc<str>>,
+    /// What `exec` puts into the container.
+    pub exec: Option<ExecSpec>,
+}
+
+/// Where an `exec` has its process from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ExecSpec {
+    /// `--process`: a file with the process of an OCI spec.
+    File(Arc<str>),
+    /// The call itself; everything else is as for the container's first process.
+    Words {
+        /// Arguments behind the container's id.
+        args: Vec<Arc<str>>,
+        /// `--cap`.
+        capabilities: Vec<Arc<str>>,
+    },
 }
 
 /// One containerd shim.
@@ -124,7 +140,7 @@ fn oci_command_values(command: OciCommand) -> &'static [&'static str] {
 }
 
 fn parse_oci(args: &[Arc<str>]) -> OciCall {
-    let mut call = OciCall { command: OciCommand::Other, id: None, bundle: None, root: None };
+    let mut call = OciCall { command: OciCommand::Other, id: None, bundle: None, root: None, exec: None };
     let mut options = Options { args: args.iter(), values: &OCI_GLOBAL_VALUES };
     let subcommand = loop {
         match options.next() {
@@ -147,15 +163,24 @@ fn parse_oci(args: &[Arc<str>]) -> OciCall {
         return call;
     }
     options.values = oci_command_values(call.command);
-    for word in options {
+    let is_exec = call.command == OciCommand::Exec;
+    let mut file = None;
+    let mut capabilities = Vec::new();
+    for word in options.by_ref() {
         match word {
             Word::Option("bundle" | "b", value) => call.bundle = value.map(Arc::from),
+            Word::Option("process" | "p", value) if is_exec => file = value.map(Arc::from),
+            Word::Option("cap" | "c", value) if is_exec => capabilities.extend(value.map(Arc::from)),
             Word::Option(..) => {}
             Word::Plain(word) => {
                 call.id = Some(word.clone());
                 break;
             }
         }
+    }
+    if is_exec {
+        let args = options.args.as_slice().to_vec();
+        call.exec = Some(file.map_or(ExecSpec::Words { args, capabilities }, ExecSpec::File));
     }
     call
 }

@@ -10,15 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashlink::LinkedHashMap;
-use sensor_core::engine::{ContainerMetadata, ContainerQuery};
+use sensor_core::engine::{ContainerMetadata, ContainerQuery, ProcessQuery};
 use sensor_core::fact::{K8s, Runtime};
 use sensor_core::pod_volume;
-use sensor_core::risks::{self, Own, Sharing, Spec};
+use sensor_core::risks::{self, Own, Risks, Sharing, Spec};
 
 use super::Roots;
 use super::cgroupfs::Hierarchies;
-use super::file::is_component;
+use super::file::{self, is_component};
 use host::HostFacts;
+use spec::OciProcess;
 
 mod bolt;
 mod containerd;
@@ -44,6 +45,28 @@ pub struct Containers {
     docker: docker::DataRoots,
     /// Where a container's state was found: its absence later means that the runtime has dropped it.
     known: Mutex<LinkedHashMap<Arc<str>, PathBuf>>,
+}
+
+/// What the file of a process to be put into a container says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessFile {
+    /// What tells of it.
+    Read(Risks),
+    /// It is not there any more.
+    Absent,
+    /// It is there and cannot be used.
+    Refused,
+}
+
+impl ProcessFile {
+    /// What tells of the process, where that is known.
+    #[must_use]
+    pub fn into_risks(self) -> Option<Risks> {
+        match self {
+            Self::Read(risks) => Some(risks),
+            Self::Absent | Self::Refused => None,
+        }
+    }
 }
 
 /// One search: where, and for what.
@@ -93,6 +116,24 @@ impl Containers {
             self.remember(&query.id, directory);
         }
         found.into_metadata(&query.id, &self.host)
+    }
+
+    /// Reads what tells of a process that a runtime is about to put into a container.
+    #[must_use]
+    pub fn read_process(&self, query: &ProcessQuery) -> ProcessFile {
+        let rootless = query.uid.filter(|uid| *uid != 0);
+        if !query.file.starts_with('/') {
+            // Relative to the runtime's working directory, which is not known.
+            return ProcessFile::Absent;
+        }
+        match file::read_json::<OciProcess>(&self.roots.host_path(&*query.file), rootless) {
+            Ok(process) => {
+                let risks = risks::of_process(&process.into(), &self.host.now(), rootless.is_some());
+                ProcessFile::Read(risks)
+            }
+            Err(error) if error.is_absent() => ProcessFile::Absent,
+            Err(_) => ProcessFile::Refused,
+        }
     }
 
     /// Whether the runtime still keeps the state of a container that was created.

@@ -13,11 +13,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hashlink::LinkedHashMap;
-use sensor_core::engine::{ContainerMetadata, ContainerQuery};
+use sensor_core::engine::{ContainerMetadata, ContainerQuery, ProcessQuery};
 use sensor_core::fact::Runtime;
+use sensor_core::risks::Risks;
 use tokio::sync::mpsc;
 
-use crate::lookups::runtime::Containers;
+use crate::lookups::runtime::{Containers, ProcessFile};
 
 /// Questions that may wait for the thread.
 const QUESTIONS_MAX: usize = 16_384;
@@ -46,6 +47,8 @@ const PAUSES: [Duration; 8] = [
 pub trait StateFiles: Send + 'static {
     /// Reads what is known of a container now; empty fields where nothing was found.
     fn read(&self, query: &ContainerQuery) -> ContainerMetadata;
+    /// Reads what tells of a process to be put into a container.
+    fn read_process(&self, query: &ProcessQuery) -> ProcessFile;
     /// Whether the runtime still keeps state of this container.
     fn exists(&self, query: &ContainerQuery) -> bool;
 }
@@ -53,6 +56,10 @@ pub trait StateFiles: Send + 'static {
 impl StateFiles for Containers {
     fn read(&self, query: &ContainerQuery) -> ContainerMetadata {
         Self::read(self, query)
+    }
+
+    fn read_process(&self, query: &ProcessQuery) -> ProcessFile {
+        Self::read_process(self, query)
     }
 
     fn exists(&self, query: &ContainerQuery) -> bool {
@@ -65,6 +72,8 @@ impl StateFiles for Containers {
 pub enum Answer {
     /// What the state files say; asked again later when it is not complete.
     Metadata(ContainerMetadata),
+    /// What tells of a process that is put into a container, by the number of its query.
+    Process(u64, Option<Risks>),
     /// The runtime has dropped its state.
     Removed(Arc<str>),
 }
@@ -80,6 +89,7 @@ struct Losses {
 
 enum Question {
     Read(ContainerQuery),
+    ReadProcess(ProcessQuery),
     Watch(ContainerQuery),
     Forget(Arc<str>),
 }
@@ -111,6 +121,11 @@ impl ContainerState {
     /// Asks for a container's metadata.
     pub fn read(&mut self, query: ContainerQuery) {
         self.post(Question::Read(query));
+    }
+
+    /// Asks what tells of a process that is put into a container.
+    pub fn read_process(&mut self, query: ProcessQuery) {
+        self.post(Question::ReadProcess(query));
     }
 
     /// Asks to be told when the runtime drops its state of a container.
@@ -233,6 +248,13 @@ impl<F: StateFiles> Worker<F> {
                 // That nobody waits for it any more shows with the next attempt.
                 let _ = self.send(Answer::Metadata(metadata));
             }
+            Question::ReadProcess(query) => {
+                let file = self.files.read_process(&query);
+                if matches!(file, ProcessFile::Refused) {
+                    self.losses.unusable_specs.fetch_add(1, Ordering::Relaxed);
+                }
+                let _ = self.send(Answer::Process(query.number, file.into_risks()));
+            }
             Question::Watch(query) => {
                 self.watched.remove(&query.id);
                 if self.watched.len() >= WATCHES_MAX {
@@ -282,8 +304,8 @@ impl<F: StateFiles> Worker<F> {
         let metadata = self.files.read(&query);
         let pause = if is_complete(&metadata) { None } else { PAUSES.get(number) };
         let news = last.as_ref() != Some(&metadata) && !is_empty(&metadata);
-        if pause.is_none() && metadata.spec_refused {
-            self.losses.unusable_specs.fetch_add(1, Ordering::Relaxed);
+        if pause.is_none() {
+            self.finish(&metadata);
         }
         // The end of the schedule is an answer too: the core stops waiting.
         if news || (pause.is_none() && last.is_none()) {
@@ -294,6 +316,13 @@ impl<F: StateFiles> Worker<F> {
             self.schedule(Attempt { due: now + pause, number: number + 1, query, last });
         }
         Ok(())
+    }
+
+    /// Nobody looks again after this: what could not be used now never will be.
+    fn finish(&self, metadata: &ContainerMetadata) {
+        if metadata.spec_refused {
+            self.losses.unusable_specs.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn send(&self, answer: Answer) -> Result<(), Gone> {
@@ -353,8 +382,6 @@ fn is_empty(metadata: &ContainerMetadata) -> bool {
 mod tests {
     use std::sync::Mutex;
 
-    use sensor_core::risks::Risks;
-
     use super::*;
 
     #[derive(Default)]
@@ -377,6 +404,10 @@ mod tests {
                 risks: found.then(Risks::default),
                 ..ContainerMetadata::default()
             }
+        }
+
+        fn read_process(&self, _query: &ProcessQuery) -> ProcessFile {
+            ProcessFile::Refused
         }
 
         fn exists(&self, _query: &ContainerQuery) -> bool {
@@ -422,6 +453,25 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_cannot_be_read_is_answered_and_counted() {
+        let mut state = ContainerState::start(Fake::default()).unwrap();
+        state.read_process(ProcessQuery { number: 7, file: "/p".into(), uid: None });
+        assert_eq!(next(&mut state), Answer::Process(7, None));
+        assert_eq!(state.unusable_specs(), 1);
+    }
+
+    #[test]
+    fn a_container_whose_spec_cannot_be_used_is_counted_once() {
+        let (worker, mut answers) = worker(Fake::default());
+        let refused = ContainerMetadata { spec_refused: true, ..worker.files.read(&query("abc")) };
+        worker.finish(&refused);
+        assert_eq!(worker.losses.unusable_specs.load(Ordering::Relaxed), 1);
+        worker.finish(&ContainerMetadata { spec_refused: false, ..refused });
+        assert_eq!(worker.losses.unusable_specs.load(Ordering::Relaxed), 1);
+        assert!(answers.try_recv().is_err());
+    }
+
+    #[test]
     fn a_forgotten_watch_stays_silent() {
         let mut state = ContainerState::start(Fake { exists: false, ..Fake::default() }).unwrap();
         state.watch(query("abc"));
@@ -444,6 +494,10 @@ mod tests {
                 name,
                 ..Default::default()
             }
+        }
+
+        fn read_process(&self, _query: &ProcessQuery) -> ProcessFile {
+            ProcessFile::Refused
         }
 
         fn exists(&self, _query: &ContainerQuery) -> bool {

@@ -11,7 +11,7 @@ use crate::containers::Life;
 use crate::engine::{ContainerMetadata, Engine, Request};
 use crate::event::ExecEvent;
 use crate::fact::{ContainerAction, Enrichment, FactKind, OriginClass, Process, Runtime};
-use crate::holds::Held;
+use crate::holds::{Entrant, Held};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::inventory::{Naming, Place};
 use crate::runtime_args::{OciCall, OciCommand, RuntimeCall};
@@ -38,11 +38,9 @@ impl Engine {
         if !enriched {
             return;
         }
-        for held in self.holds.take_of(&id) {
-            self.release(held);
-        }
+        self.release_ready(&id);
         if owed && news {
-            self.send_container(now, &id, ContainerAction::Enriched, None);
+            self.send_container(now, &id, ContainerAction::Enriched, None, Entrant::None);
         }
     }
 
@@ -149,7 +147,7 @@ impl Engine {
         for held in self.holds.take_of(id) {
             self.release(held);
         }
-        self.send_container(at, &Arc::from(id), ContainerAction::Removed, None);
+        self.send_container(at, &Arc::from(id), ContainerAction::Removed, None, Entrant::None);
         self.calls.remove(id);
         if self.containers.remove(id).is_some_and(|entry| entry.watched) {
             self.outbox.request(Request::ForgetRemoval(id.into()));
@@ -180,13 +178,25 @@ impl Engine {
         action: ContainerAction,
         process: Option<Arc<Process>>,
     ) {
+        self.tell_of_entrant(at, id, action, process, Entrant::None);
+    }
+
+    /// As [`Self::tell_container`], for a process that a runtime puts into the container.
+    pub(super) fn tell_of_entrant(
+        &mut self,
+        at: Timestamp,
+        id: &Arc<str>,
+        action: ContainerAction,
+        process: Option<Arc<Process>>,
+        entrant: Entrant,
+    ) {
         let Some(entry) = self.containers.get_mut(id) else { return };
-        if entry.enriched || self.hold_ns == 0 {
-            return self.send_container(at, id, action, process);
-        }
         let (container, k8s) = (entry.shared.clone(), entry.k8s.clone());
-        let held = Held { id: id.clone(), at, action, process, container, k8s };
-        if let Some(overflow) = self.holds.hold(at.boot_ns.saturating_add(self.hold_ns), held) {
+        let is_complete = entry.enriched && !matches!(entrant, Entrant::Awaited(_));
+        let held = Held { id: id.clone(), at, action, process, container, k8s, entrant };
+        if is_complete || self.hold_ns == 0 {
+            self.release(held);
+        } else if let Some(overflow) = self.holds.hold(at.boot_ns.saturating_add(self.hold_ns), held) {
             self.release(overflow);
         }
     }
@@ -197,17 +207,27 @@ impl Engine {
         id: &Arc<str>,
         action: ContainerAction,
         process: Option<Arc<Process>>,
+        entrant: Entrant,
     ) {
-        let View { container, k8s, enriched, truncated } = self.view_container(id);
+        let mut view = self.view_container(id);
+        view.admit(entrant);
+        let View { container, k8s, enriched, truncated } = view;
         let enrichment = if enriched { Enrichment::Ok } else { Enrichment::Partial };
         let subject = Subject { process, container: Some(container), k8s, enrichment, truncated };
         self.send(at, subject, None, FactKind::Container { action, origin: OriginClass::None }, None);
     }
 
+    /// Sends what waits for nothing but the metadata of a container, which is there.
+    pub(super) fn release_ready(&mut self, id: &str) {
+        for held in self.holds.take_ready_of(id) {
+            self.release(held);
+        }
+    }
+
     fn release(&mut self, held: Held) {
-        let Held { id, at, action, process, container, k8s } = held;
+        let Held { id, at, action, process, container, k8s, entrant } = held;
         if self.containers.peek(&id).is_some() {
-            return self.send_container(at, &id, action, process);
+            return self.send_container(at, &id, action, process, entrant);
         }
         let enrichment = Enrichment::Partial;
         let subject = Subject { process, container: Some(container), k8s, enrichment, truncated: false };

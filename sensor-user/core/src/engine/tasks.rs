@@ -6,7 +6,7 @@ use super::subject::Whereabouts;
 use crate::calls::Call;
 use crate::engine::Engine;
 use crate::event::{ExecEvent, ExitEvent};
-use crate::fact::{ContainerAction, ExecRole, FactKind, Runtime};
+use crate::fact::{ExecRole, FactKind, Runtime};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::image::Image;
 use crate::inventory::{Naming, Place, named_by_itself};
@@ -160,8 +160,7 @@ impl Engine {
                     let (runtime, namespace) = self.runtime_behind(key, call);
                     let naming = Naming { id: id.clone(), runtime, namespace, pod_uid: None, path: None };
                     self.enter_container(&naming);
-                    let process = self.processes.snapshot(key);
-                    self.tell_container(at, id, ContainerAction::Exec, process);
+                    self.on_process_entering(at, key, call, place);
                 }
             }
             _ => {}

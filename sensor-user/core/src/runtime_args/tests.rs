@@ -49,6 +49,25 @@ fn calls_of_oci_runtimes_are_read() {
 }
 
 #[test]
+fn what_exec_puts_into_a_container_is_read() {
+    let file = |path: &str| Some(ExecSpec::File(path.into()));
+    let said = |args: &str, capabilities: &str| {
+        Some(ExecSpec::Words { args: words(args), capabilities: words(capabilities) })
+    };
+    for (line, expected) in [
+        ("runc exec --process /tmp/p --detach --pid-file /f abc", file("/tmp/p")),
+        ("crun exec --process=/tmp/p abc", file("/tmp/p")),
+        ("runc exec -p /tmp/p abc", file("/tmp/p")),
+        ("runc exec --cap CAP_BPF -c SYS_ADMIN abc nsenter -t 1", said("nsenter -t 1", "CAP_BPF SYS_ADMIN")),
+        ("runc exec abc sh -c ls", said("sh -c ls", "")),
+        ("runc run --process /tmp/p abc", None),
+        ("runc create -b /b abc", None),
+    ] {
+        assert_eq!(oci(line).exec, expected, "{line}");
+    }
+}
+
+#[test]
 fn bundle_and_root_are_read_in_every_style() {
     for line in [
         "runc --root /r create --bundle /b abc",

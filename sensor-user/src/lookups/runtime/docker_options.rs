@@ -168,7 +168,7 @@ fn user_id(user: &str) -> u32 {
 }
 
 fn device(device: &HostDevice) -> Device {
-    Device { path: device.path_on_host.as_str().into(), block: false, number: None }
+    Device { path: paths::normal(&device.path_on_host).into(), block: false, number: None }
 }
 
 /// `TYPE MAJOR:MINOR ACCESS`, as in `b 8:* rwm`.

@@ -224,7 +224,7 @@ impl OciNamespace {
 impl From<OciDevice> for Device {
     fn from(device: OciDevice) -> Self {
         let block = device.kind == "b";
-        Self { path: device.path.into(), block, number: Some((device.major, device.minor)) }
+        Self { path: paths::normal(&device.path).into(), block, number: Some((device.major, device.minor)) }
     }
 }
 

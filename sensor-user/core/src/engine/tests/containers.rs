@@ -202,7 +202,9 @@ fn exec_into_a_container_is_told_once_per_call() {
     // crun executes itself anew.
     sensor.see(|now| docker_runc(now, P(210, "runc"), &call));
     sensor.see(|now| docker_runc(now, P(211, "runc"), &call));
-    let facts = sensor.facts();
+    sensor.facts();
+    sensor.pass(HOLD_NS);
+    let facts = sensor.read_facts();
     assert_eq!(actions(&facts), [(ExecInto, &*id), (ExecInto, &*id)]);
 }
 

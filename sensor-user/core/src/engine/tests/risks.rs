@@ -1,9 +1,10 @@
 //! Risks of containers in records.
 
-use ContainerAction::Created;
+use ContainerAction::{Created, Exec as ExecInto, Stopped};
 
 use super::*;
-use crate::records::{cgroup, v2};
+use crate::fact::Enrichment;
+use crate::records::{Exec, cgroup, v2};
 use crate::risks::Risk;
 
 #[test]
@@ -36,4 +37,72 @@ fn risks_that_found_no_room_make_a_record_truncated() {
     sensor.engine.handle_container_metadata(at(sensor.now), metadata);
     let facts = sensor.read_facts();
     assert_eq!((actions(&facts), facts[0].quality.truncated), (vec![(Created, &*id)], true));
+}
+
+/// A container with no risk that runs, and a runtime that is called to put a process into it.
+fn exec_into(sensor: &mut Sensor, args: &[&str]) -> String {
+    let id = long_id("ab");
+    sensor.see(|now| cgroup(now, true, v2(50), RUNC, &format!("/docker/{id}")));
+    sensor.facts();
+    sensor.metadata(&id, "web");
+    sensor.read_facts();
+    sensor.requests();
+    let args: Vec<&str> = args.iter().map(|arg| if *arg == "ID" { id.as_str() } else { arg }).collect();
+    sensor.see(|now| Exec::new(now, P(700, "runc"), v2(HOST), "/usr/sbin/runc", &args).bytes());
+    id
+}
+
+fn risk_names(fact: &Fact) -> Vec<String> {
+    let risks = fact.container.as_ref().and_then(|container| container.risks.as_deref());
+    risks.unwrap_or_default().iter().map(|risk| risk.name().into_owned()).collect()
+}
+
+#[test]
+fn an_exec_is_told_with_what_its_process_may_do() {
+    let mut sensor = Sensor::ready();
+    let id = exec_into(&mut sensor, &["runc", "exec", "--process", "/tmp/p", "ID"]);
+    assert_eq!(actions(&sensor.facts()), [], "it waits for the file");
+    let query = sensor.requests().into_iter().find_map(|request| match request {
+        Request::ReadProcess(query) => Some(query),
+        _ => None,
+    });
+    let query = query.expect("the file is asked for");
+    assert_eq!((&*query.file, query.uid), ("/tmp/p", Some(0)));
+    sensor.engine.handle_process_risks(query.number + 1, Some(Risks::new([Risk::SeccompOff])));
+    assert!(sensor.outputs().is_empty(), "another one's answer");
+    sensor.engine.handle_process_risks(query.number, Some(Risks::new([Risk::Privileged])));
+    let facts = sensor.read_facts();
+    assert_eq!((actions(&facts), risk_names(&facts[0])), (vec![(ExecInto, &*id)], vec!["privileged".into()]));
+
+    // The container itself is what it was.
+    sensor.see(|now| cgroup(now, false, v2(50), RUNC, &format!("/docker/{id}")));
+    let facts = sensor.facts();
+    assert_eq!((actions(&facts), risk_names(&facts[0])), (vec![(Stopped, &*id)], vec![]));
+}
+
+#[test]
+fn an_exec_whose_process_is_never_read_is_partial() {
+    for is_answered in [true, false] {
+        let mut sensor = Sensor::ready();
+        let id = exec_into(&mut sensor, &["runc", "exec", "--process", "/tmp/p", "ID"]);
+        sensor.facts();
+        if is_answered {
+            sensor.engine.handle_process_risks(1, None);
+        } else {
+            sensor.pass(HOLD_NS);
+        }
+        let facts = sensor.read_facts();
+        assert_eq!(actions(&facts), [(ExecInto, &*id)], "answered: {is_answered}");
+        assert_eq!(facts[0].quality.enrichment, Enrichment::Partial);
+    }
+}
+
+#[test]
+fn an_exec_by_arguments_alone_waits_for_nothing() {
+    let mut sensor = Sensor::ready();
+    let id = exec_into(&mut sensor, &["runc", "exec", "--cap", "CAP_SYS_ADMIN", "ID", "nsenter", "-t", "1"]);
+    let facts = sensor.facts();
+    let exec = facts.iter().find(|fact| matches!(fact.kind, FactKind::Container { .. })).expect("told");
+    assert_eq!(actions(&facts), [(ExecInto, &*id)]);
+    assert_eq!(risk_names(exec), ["cap:SYS_ADMIN", "entrypoint-escape"]);
 }

@@ -336,6 +336,37 @@ fn podman_says_that_a_container_is_privileged() {
 }
 
 #[test]
+fn a_process_to_be_put_into_a_container_is_read() {
+    let host = Host::new();
+    let containers = host.containers();
+    let of = |process: &Value, uid: u32| {
+        host.write("/tmp/runc-process1", process);
+        containers.read_process(&ProcessQuery {
+            number: 1,
+            file: "/tmp/runc-process1".into(),
+            uid: Some(uid),
+        })
+    };
+    let names = |file: ProcessFile| -> Vec<String> {
+        let risks = file.into_risks().expect("it can be read");
+        risks.list.iter().map(|risk| risk.name().into_owned()).collect()
+    };
+    let mut process = plain_spec()["process"].clone();
+    assert_eq!(names(of(&process, 0)), [""; 0]);
+    process["args"] = json!(["nsenter", "-t", "1", "-m"]);
+    process["capabilities"]["ambient"] = json!(["CAP_SYS_PTRACE"]);
+    assert_eq!(names(of(&process, 0)), ["entrypoint-escape", "cap:SYS_PTRACE"]);
+
+    let mine = rustix::process::geteuid().as_raw();
+    assert_eq!(of(&process, some_user() + 1), ProcessFile::Refused, "another user's file, {mine}'s");
+    assert_eq!(of(&json!(7), 0), ProcessFile::Refused);
+    for file in ["/tmp/none", "relative"] {
+        let query = ProcessQuery { number: 1, file: file.into(), uid: None };
+        assert_eq!(containers.read_process(&query), ProcessFile::Absent, "{file}");
+    }
+}
+
+#[test]
 fn what_cannot_be_used_is_said_and_hides_nothing_else() {
     let host = Host::new();
     let task = format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{ID}");

@@ -1,0 +1,81 @@
+//! Processes that a runtime puts into a container that runs: `docker exec`, `runc exec`.
+//!
+//! What such a process may do is in the runtime's arguments, or in a file that the runtime is given and that is gone when
+//! the process runs. Its record waits for that file within the same bounds as for a container's metadata.
+
+use std::sync::Arc;
+
+use super::subject::{View, Whereabouts};
+use crate::engine::{Engine, ProcessQuery, Request};
+use crate::fact::ContainerAction;
+use crate::holds::Entrant;
+use crate::ids::ProcessKey;
+use crate::risks::{self, Capability, Host, ProcessSpec, Risks};
+use crate::runtime_args::{ExecSpec, OciCall};
+use crate::time::Timestamp;
+
+impl Engine {
+    /// Takes what tells of a process that is put into a container; `None` when its file cannot be used.
+    pub fn handle_process_risks(&mut self, number: u64, risks: Option<Risks>) {
+        let entrant = risks.map_or(Entrant::Unknown, Entrant::Known);
+        if let Some(id) = self.holds.answer(number, entrant)
+            && self.containers.peek(&id).is_some_and(|entry| entry.enriched)
+        {
+            self.release_ready(&id);
+        }
+    }
+
+    /// A runtime was called to put a process into a container.
+    pub(super) fn on_process_entering(
+        &mut self,
+        at: Timestamp,
+        caller: ProcessKey,
+        call: &OciCall,
+        place: &Whereabouts,
+    ) {
+        let Some(id) = &call.id else { return };
+        let process = self.processes.snapshot(caller);
+        let entrant = match &call.exec {
+            Some(ExecSpec::Words { args, capabilities }) => Entrant::Known(of_words(args, capabilities)),
+            // The name of a file is one of the caller's mounts.
+            Some(ExecSpec::File(file)) if !matches!(place, Whereabouts::Container(_)) => {
+                self.process_queries += 1;
+                let uid = process.as_ref().and_then(|process| process.uid);
+                let query = ProcessQuery { number: self.process_queries, file: file.clone(), uid };
+                self.outbox.request(Request::ReadProcess(query));
+                Entrant::Awaited(self.process_queries)
+            }
+            Some(ExecSpec::File(_)) => Entrant::Unknown,
+            None => Entrant::None,
+        };
+        self.tell_of_entrant(at, id, ContainerAction::Exec, process, entrant);
+    }
+}
+
+/// What the arguments of `exec` say beyond the container's own process: its confinement stays.
+fn of_words(args: &[Arc<str>], capabilities: &[Arc<str>]) -> Risks {
+    let process = ProcessSpec {
+        args: args.to_vec(),
+        capabilities: capabilities.iter().filter_map(|name| Capability::from_name(name)).collect(),
+        ..ProcessSpec::default()
+    };
+    risks::of_process(&process, &Host::default(), false)
+}
+
+impl View {
+    /// Counts in what tells of a process that is put into the container.
+    pub(super) fn admit(&mut self, entrant: Entrant) {
+        match entrant {
+            Entrant::None => {}
+            Entrant::Awaited(_) | Entrant::Unknown => self.enriched = false,
+            Entrant::Known(risks) => {
+                let known = self.container.risks.clone().unwrap_or_default();
+                let all = Risks { list: known, truncated: self.truncated }.and(&risks);
+                self.truncated = all.truncated;
+                if self.container.risks.as_ref() != Some(&all.list) {
+                    Arc::make_mut(&mut self.container).risks = Some(all.list);
+                }
+            }
+        }
+    }
+}
