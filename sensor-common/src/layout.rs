@@ -21,7 +21,7 @@ assert_size! {
     AcceptRecord = 16 + 8 + 16 + 40,
     CloseRecord = 16 + 8 * 4 + 16 + 32 + 40 + 8,
     ConnectRecord = 16 + 16 + 32 + 16 + 40 + 8,
-    ExecRecord = 16 + 32 + 16 + 16 + 8 + 8 + 6 * 32,
+    ExecRecord = 16 + 32 + 16 + 16 + 8 + 8 + 16 + 8 + 16 + 6 * 32,
     ExitRecord = 16 + 32 + 16 + 8,
     ForkRecord = 16 + 32 + 16,
     CgroupRecord = 16 + 16 + 32 + 8,

@@ -146,6 +146,14 @@ offsets! {
     upid_size = "sizeof:upid";
     /// File name given to exec.
     bprm_filename = "linux_binprm.filename";
+    /// File name of the interpreter; the same pointer for a program that has none.
+    bprm_interp = "linux_binprm.interp";
+    /// File that is loaded.
+    bprm_file = "linux_binprm.file";
+    /// Root and working directory.
+    task_fs = "task_struct.fs";
+    /// Directory entry of the root directory.
+    fs_root = "fs_struct.root.dentry";
     /// Inode of a file.
     file_inode = "file.f_inode";
     /// Superblock of an inode.
@@ -166,6 +174,14 @@ offsets! {
     dentry_parent = "dentry.d_parent";
     /// Inode of a directory entry.
     dentry_inode = "dentry.d_inode";
+    /// Name of a directory entry.
+    dentry_name = "dentry.d_name.name";
+    /// Number of names of an inode.
+    inode_links = "inode.i_nlink";
+    /// Time of the last change of an inode: seconds.
+    inode_ctime_sec = "inode.i_ctime_sec|inode.__i_ctime.tv_sec|inode.i_ctime.tv_sec";
+    /// And nanoseconds, with flags of the kernel in the upper bits.
+    inode_ctime_nsec = "inode.i_ctime_nsec|inode.__i_ctime.tv_nsec|inode.i_ctime.tv_nsec";
     /// Number of an inode.
     inode_number = "inode.i_ino";
     /// Number of the device of a superblock.

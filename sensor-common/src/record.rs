@@ -320,6 +320,12 @@ pub struct ExecRecord {
     pub ancestors_len: u16,
     /// Bytes of the whole argument vector in the process.
     pub args_total: u64,
+    /// The file that was loaded: of a script, its interpreter.
+    pub exe: FileId,
+    /// `i_ctime` of that file, nanoseconds since 1970: with `exe` it says which contents these are.
+    pub exe_changed_ns: u64,
+    /// Root directory of the process.
+    pub root: FileId,
     /// Parent first. The walk ends at the initial process or after [`ANCESTORS_MAX`]; with no flag set, for an ordinary
     /// process of the host, after the parent.
     pub ancestors: [Ancestor; ANCESTORS_MAX],
@@ -337,6 +343,12 @@ pub mod exec_flags {
     pub const NOT_HOST_CGROUP: u32 = 1 << 2;
     /// The arguments could not be read.
     pub const ARGS_UNREADABLE: u32 = 1 << 3;
+    /// The file that was loaded has no name any more.
+    pub const DELETED: u32 = 1 << 4;
+    /// The file that was loaded has never had one: it was made by `memfd_create`.
+    pub const MEMFD: u32 = 1 << 5;
+    /// What was executed is run by an interpreter: `#!`, or a format registered with `binfmt_misc`.
+    pub const SCRIPT: u32 = 1 << 6;
 }
 
 abi! {

@@ -54,7 +54,14 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     (record.pid_ns, record.ns_pid) = task.namespaced_pid();
     let parent = task.parent();
     let place = Place::of(record, task, parent);
-    record.flags = place.flags;
+    let loaded = program.file();
+    record.flags = place.flags | loaded.name_flags();
+    if program.is_script() {
+        record.flags |= exec_flags::SCRIPT;
+    }
+    record.exe = loaded.id();
+    record.exe_changed_ns = loaded.changed_ns();
+    record.root = task.root();
     record.ancestors_len = write_ancestors(record, parent, place.is_ordinary());
 
     // SAFETY: the tail has room for the greatest lengths of its three parts together, and for the name at its beginning.

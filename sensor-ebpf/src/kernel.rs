@@ -152,6 +152,18 @@ impl<A: Access> Program<A> {
     pub fn file_name(self) -> *const u8 {
         self.0.load(offset!(bprm_filename))
     }
+
+    /// Whether an interpreter runs it.
+    #[inline(always)]
+    pub fn is_script(self) -> bool {
+        self.0.load::<u64>(offset!(bprm_interp)) != self.0.load::<u64>(offset!(bprm_filename))
+    }
+
+    /// The file that is loaded: of a script, its interpreter.
+    #[inline(always)]
+    pub fn file(self) -> File<A> {
+        File(self.0.follow(offset!(bprm_file)))
+    }
 }
 
 /// Copies a string from kernel memory, at most `size - 1` bytes of it and a NUL. Returns its length without the NUL, or

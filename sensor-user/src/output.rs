@@ -71,6 +71,7 @@ fn is_bulk(output: &Output) -> bool {
         | FactKind::Accept { .. }
         | FactKind::AcceptTask
         | FactKind::Scan { .. }
+        | FactKind::Escape(_)
         | FactKind::Container { .. } => false,
         FactKind::Connect { .. } => true,
         FactKind::Close { .. } => fact.net.as_ref().and_then(|net| net.direction) != Some(Direction::Inbound),

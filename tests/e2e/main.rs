@@ -15,6 +15,7 @@ mod container;
 mod coverage;
 mod credentials;
 mod docker;
+mod escapes;
 mod exposure;
 mod flood;
 mod lifecycle;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         credentials::TESTS,
         sockets::TESTS,
         exposure::TESTS,
+        escapes::TESTS,
         runtimes::TESTS,
         lifecycle::TESTS,
         loss::TESTS,

@@ -1,13 +1,15 @@
 //! `struct file` and `struct dentry`: what is opened, and where it lies.
 
 use aya_ebpf::helpers::generated::bpf_d_path;
-use sensor_common::record::{FILE_PATH_MAX, FileId};
+use sensor_common::record::{FILE_PATH_MAX, FileId, exec_flags};
 
 use super::{Access, Direct, File, Pointer, Probed, Sock};
 use crate::constants::{ABSENT, offset};
 
 /// `FMODE_READ`.
 const FMODE_READ: u32 = 1;
+/// Bits of the nanoseconds of an inode's time; from 6.13 on the kernel keeps flags above them.
+const NANOSECONDS_MASK: u32 = (1 << 30) - 1;
 /// `AF_UNIX`.
 const AF_UNIX: u16 = 1;
 /// `TCP_LISTEN`, which is the state of a listening unix socket, too.
@@ -29,6 +31,34 @@ impl<A: Access> File<A> {
 }
 
 impl File<Direct> {
+    /// Its identity.
+    #[inline(always)]
+    pub fn id(self) -> FileId {
+        id_of(self.0.follow(offset!(file_inode)))
+    }
+
+    /// Time of the last change of its inode, nanoseconds since 1970.
+    #[inline(always)]
+    pub fn changed_ns(self) -> u64 {
+        let inode = self.0.follow(offset!(file_inode));
+        let nanoseconds: u32 = inode.load(offset!(inode_ctime_nsec));
+        inode.load::<u64>(offset!(inode_ctime_sec)).wrapping_mul(1_000_000_000)
+            + u64::from(nanoseconds & NANOSECONDS_MASK)
+    }
+
+    /// Bits of [`exec_flags`] that say whether it has a name.
+    #[inline(always)]
+    pub fn name_flags(self) -> u32 {
+        if self.0.follow(offset!(file_inode)).load::<u32>(offset!(inode_links)) != 0 {
+            return 0;
+        }
+        let name = self.0.follow(offset!(file_dentry)).probed().follow(offset!(dentry_name));
+        // No text of a directory entry is shorter than the room it has within the entry.
+        let beginning: u64 = name.load(0);
+        let is_memfd = u64::from_be(beginning) >> 16 == u64::from_be_bytes(*b"\0\0memfd:");
+        if is_memfd { exec_flags::MEMFD } else { exec_flags::DELETED }
+    }
+
     /// Whether it is open for reading.
     #[inline(always)]
     pub fn is_readable(self) -> bool {
@@ -83,7 +113,7 @@ impl<A: Access> Sock<A> {
 
 /// The identity of an inode.
 #[inline(always)]
-fn id_of<A: Access>(inode: Pointer<A>) -> FileId {
+pub(super) fn id_of<A: Access>(inode: Pointer<A>) -> FileId {
     let device: u32 = inode.follow(offset!(inode_sb)).load(offset!(sb_device));
     FileId { inode: inode.load(offset!(inode_number)), device, reserved: 0 }
 }

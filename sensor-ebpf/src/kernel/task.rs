@@ -3,9 +3,10 @@
 use core::ptr;
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
-use sensor_common::record::{Ancestor, CgroupId, TaskId};
+use sensor_common::record::{Ancestor, CgroupId, FileId, TaskId};
 use sensor_common::settings::HIERARCHY_V2;
 
+use super::file::id_of;
 use super::{Access, Cgroup, Direct, Pointer, Probed, Task, opaque};
 use crate::constants::{ABSENT, offset, setting};
 
@@ -171,6 +172,13 @@ impl<A: Access> Task<A> {
         let number = pid.probed().address.wrapping_add(behind as usize).wrapping_add(at as usize);
         let number = Pointer::<Probed>::new(number);
         (number.follow(offset!(upid_ns)).load(offset!(pidns_inum)), number.load(offset!(upid_nr)))
+    }
+
+    /// Its root directory.
+    #[inline(always)]
+    pub fn root(self) -> FileId {
+        let root = self.0.follow(offset!(task_fs)).follow(offset!(fs_root));
+        id_of(root.follow(offset!(dentry_inode)))
     }
 
     /// Start and end of the arguments in the memory of the process.

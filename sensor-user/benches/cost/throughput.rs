@@ -8,8 +8,8 @@ use quaywatch::config::Settings as Config;
 use quaywatch::wire;
 use sensor_common::ABI_VERSION;
 use sensor_common::record::{
-    ARGS_MAX, AcceptRecord, Ancestor, CgroupId, CloseRecord, Direction, Endpoints, ExecRecord, ListenerItem,
-    RecordHeader, RecordKind, Ring, TaskId, exec_flags,
+    ARGS_MAX, AcceptRecord, Ancestor, CgroupId, CloseRecord, Direction, Endpoints, ExecRecord, FileId,
+    ListenerItem, RecordHeader, RecordKind, Ring, TaskId, exec_flags,
 };
 use sensor_core::engine::{Engine, SeedCgroup, SeedProcess, Settings};
 use sensor_core::fact::Node;
@@ -101,6 +101,7 @@ fn engine() -> Engine {
         exe: Some("/usr/sbin/dockerd".into()),
         args: Some(Arc::from(args)),
         truncated: false,
+        namespaces: Default::default(),
     });
     let now = Timestamp { boot_ns: START_NS, unix_ns: START_NS };
     let mut listener = ends();
@@ -192,6 +193,9 @@ fn exec(number: u64, boot_ns: u64) -> Vec<u8> {
         args_len: ARGS.len() as u16,
         ancestors_len: 2,
         args_total: ARGS.len() as u64,
+        exe: FileId { inode: 1, device: 1, reserved: 0 },
+        exe_changed_ns: 1,
+        root: FileId { inode: 2, device: 1, reserved: 0 },
         ancestors,
     };
     [record.as_bytes(), name, FILE, ARGS].concat()

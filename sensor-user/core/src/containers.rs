@@ -12,6 +12,7 @@ use crate::engine::{ContainerMetadata, ContainerQuery};
 use crate::fact::{Container, K8s, Runtime};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::inventory::Naming;
+use crate::namespaces::Namespaces;
 
 /// Most containers in the table; the one used longest ago goes first.
 pub(crate) const CONTAINERS_MAX: usize = 8192;
@@ -40,6 +41,8 @@ pub(crate) struct Entry {
     pub(crate) life: Life,
     /// Its first process.
     pub(crate) init: Option<ProcessKey>,
+    /// Where its first process was at its first exec, or at the start of the sensor.
+    pub(crate) namespaces: Option<Namespaces>,
     /// Mount namespace of the OCI runtime that made it; 0 = not known.
     pub(crate) creator_mnt_ns: u32,
     /// Its own cgroups, one per hierarchy; cgroups nested inside are not here.
@@ -73,6 +76,7 @@ impl Entry {
             query: ContainerQuery { id, runtime, namespace, bundle: None, root: None, uid: None },
             life: Life::Known,
             init: None,
+            namespaces: None,
             creator_mnt_ns: 0,
             cgroups: Vec::new(),
             homes: Vec::new(),

@@ -19,6 +19,7 @@ use crate::event::{
 };
 use crate::fact::Direction;
 use crate::ids::ProcessKey;
+use crate::namespaces::Namespaces;
 
 /// Why a record was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -193,7 +194,7 @@ fn exec(whole: &[u8]) -> Result<Event, DecodeError> {
     Ok(Event::Exec(Box::new(ExecEvent {
         task: raw.task.into(),
         cgroup: raw.cgroup.into(),
-        mnt_ns: raw.mnt_ns,
+        namespaces: Namespaces { mnt: raw.mnt_ns, pid: raw.pid_ns, root: raw.root.into() },
         ns_pid: raw.ns_pid,
         not_host_cgroup: raw.flags & exec_flags::NOT_HOST_CGROUP != 0,
         ancestors: raw.ancestors.map(Into::into),

@@ -15,6 +15,7 @@
 mod cgroups;
 mod credentials;
 mod entering;
+mod escapes;
 mod lifecycle;
 mod listening;
 mod proving;
@@ -50,6 +51,7 @@ use crate::inventory::{CGROUPS_MAX, Inventory};
 use crate::listeners::{LISTENERS_MAX, Listeners};
 use crate::loss::LossLedger;
 use crate::merge::Merge;
+use crate::namespaces::Namespaces;
 use crate::outbox::Outbox;
 use crate::processes::{PROCESSES_MAX, Processes};
 use crate::scans::Scans;
@@ -84,6 +86,7 @@ pub struct Engine {
     learned: LearnedPorts,
     exposure: Ledger,
     inside: Inside,
+    host: Namespaces,
     connections: Bounded<u64, Connection>,
     takers: Bounded<u64, AcceptTaskEvent>,
     files: Files,
@@ -122,6 +125,7 @@ impl Engine {
             learned: LearnedPorts::default(),
             exposure: Ledger::default(),
             inside: Inside::default(),
+            host: Namespaces::default(),
             connections: Bounded::new(CONNECTIONS_MAX),
             takers: Bounded::new(TAKERS_MAX),
             files: Files::default(),

@@ -9,6 +9,7 @@ use sensor_common::record::{ANCESTORS_MAX, Ancestor, ConnectStage, Endpoints, FI
 use crate::credentials::PlaceKind;
 use crate::fact::{Direction, End};
 use crate::ids::{CgroupKey, FileKey, ProcessKey};
+use crate::namespaces::Namespaces;
 use crate::text::Comm;
 
 /// A task as an event names it.
@@ -146,8 +147,8 @@ pub struct ExecEvent {
     pub task: Task,
     /// Its cgroup.
     pub cgroup: CgroupKey,
-    /// Inode of its mount namespace.
-    pub mnt_ns: u32,
+    /// Its namespaces and root directory.
+    pub namespaces: Namespaces,
     /// Its pid in its own pid namespace.
     pub ns_pid: u32,
     /// The kernel did not know its cgroup as one of the host.

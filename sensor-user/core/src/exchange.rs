@@ -13,6 +13,7 @@ use crate::allow_list::AllowList;
 use crate::fact::{Fact, Node, Runtime, Service, Verdict};
 use crate::health::Health;
 use crate::ids::{CgroupKey, RecordId, RunId};
+use crate::namespaces::Namespaces;
 use crate::risks::Risks;
 use crate::time::Timestamp;
 
@@ -57,6 +58,8 @@ pub struct SeedProcess {
     pub args: Option<Arc<[Arc<str>]>>,
     /// The arguments were cut at their bound.
     pub truncated: bool,
+    /// `/proc/<pid>/ns` and `/proc/<pid>/root`, as far as they could be read.
+    pub namespaces: Namespaces,
 }
 
 /// A cgroup that was there before the sensor.

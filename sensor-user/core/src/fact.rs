@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ids::{ConnId, RecordId};
+use crate::namespaces::HostSide;
 use crate::risks::Risk;
 use crate::time::Timestamp;
 
@@ -429,6 +430,8 @@ pub enum FactKind {
         /// What it is to container management.
         role: ExecRole,
     },
+    /// A program of a container is executed on the host's side.
+    Escape(HostSide),
     /// A process reported by `Exec` exited.
     Exit {
         /// Exit code, when it exited by itself.

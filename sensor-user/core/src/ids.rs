@@ -31,7 +31,7 @@ impl From<RawCgroupId> for CgroupKey {
 }
 
 /// Key of a file: the same under every name and in every mount namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileKey {
     /// Device of its file system as the kernel numbers it: the major number above the twenty bits of the minor one.
     pub device: u32,

@@ -27,6 +27,7 @@ mod inventory;
 mod listeners;
 mod loss;
 pub mod merge;
+pub mod namespaces;
 mod outbox;
 pub mod pod_volume;
 mod processes;

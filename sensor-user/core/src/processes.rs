@@ -13,6 +13,7 @@ use crate::event::{AncestorId, ExecEvent, ForkEvent, Task};
 use crate::fact::{Ancestor, Process};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::image::Image;
+use crate::namespaces::Namespaces;
 use crate::text::{Comm, Texts};
 
 /// Most processes in the table; the one used longest ago goes first.
@@ -31,8 +32,10 @@ pub(crate) struct Entry {
     pub(crate) image: Arc<Image>,
     /// The cgroup it had at the last record that named one.
     pub(crate) cgroup: CgroupKey,
-    /// Mount namespace at its last exec; 0 = not known.
-    pub(crate) mnt_ns: u32,
+    /// Where it was at its last exec.
+    pub(crate) namespaces: Namespaces,
+    /// It has left its container, or was forked by one that had.
+    pub(crate) escaped: bool,
     /// Its exec is in the output, so its exit will be.
     pub(crate) reported: bool,
     comm: Comm,
@@ -52,7 +55,8 @@ impl Entry {
             parent: None,
             image,
             cgroup: CgroupKey { hierarchy: 0, id: 0 },
-            mnt_ns: 0,
+            namespaces: Namespaces::default(),
+            escaped: false,
             reported: false,
             comm: task.comm,
             comm_text,
@@ -107,6 +111,8 @@ pub(crate) struct Before {
     pub(crate) image: Arc<Image>,
     /// The cgroup of the record before, its own or the one it was forked in.
     pub(crate) cgroup: CgroupKey,
+    /// Where it was.
+    pub(crate) namespaces: Namespaces,
 }
 
 /// The table.
@@ -149,6 +155,7 @@ impl Processes {
         };
         let mut entry = Entry::new(&task, comm, Arc::new(image));
         entry.cgroup = seed.item.cgroup.into();
+        entry.namespaces = seed.namespaces;
         if seed.item.parent_pid != 0 {
             entry.ppid = Some(seed.item.parent_pid);
             entry.parent =
@@ -193,7 +200,8 @@ impl Processes {
                     if same_name { parent.comm_text.clone() } else { child.comm.shared(&mut self.texts) };
                 let mut entry = Entry::new(child, comm, parent.image.clone());
                 entry.cgroup = parent.cgroup;
-                entry.mnt_ns = parent.mnt_ns;
+                entry.namespaces = parent.namespaces;
+                entry.escaped = parent.escaped;
                 entry.lineage = Some(offspring(parent, event.parent.pid));
                 entry
             }
@@ -248,7 +256,11 @@ impl Processes {
         self.shrink();
         let entry =
             self.table.get_mut(&key).expect("invariant: entered above, and the newest is never evicted");
-        let before = Before { image: std::mem::replace(&mut entry.image, image), cgroup: entry.cgroup };
+        let before = Before {
+            image: std::mem::replace(&mut entry.image, image),
+            cgroup: entry.cgroup,
+            namespaces: entry.namespaces,
+        };
         self.image_bytes -= before.image.bytes_freed();
         entry.refresh(&event.task);
         if entry.comm != event.task.comm {
@@ -256,7 +268,7 @@ impl Processes {
             entry.comm_text = event.task.comm.shared(&mut self.texts);
         }
         entry.cgroup = event.cgroup;
-        entry.mnt_ns = event.mnt_ns;
+        entry.namespaces = event.namespaces;
         entry.lineage = Some(lineage);
         if let Some(parent) = event.ancestors().first() {
             entry.ppid = Some(parent.key.pid);

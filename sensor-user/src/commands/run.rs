@@ -304,6 +304,7 @@ fn seed(
     }
     engine.handle_cgroups(walk.cgroups);
     let processes = Processes::new(roots);
+    engine.handle_host_namespaces(processes.host_namespaces(roots));
     let mut unmarked = 0_u32;
     // Without an iterator the sensor runs on and its coverage says so.
     for item in listed(probes.tasks(), engine, WALK_TASKS).unwrap_or_default() {

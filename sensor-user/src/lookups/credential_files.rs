@@ -3,16 +3,15 @@
 //! Directories and not files, because credentials are replaced by new files under the same names.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use sensor_common::settings::CREDENTIAL_PLACES_MAX;
 use sensor_core::credentials::{CredentialPlace, PlaceKind};
 use sensor_core::ids::FileKey;
 
 use super::Roots;
-use super::file::{self, FileError};
-use super::mounts::{MOUNTINFO_MAX, Mount, device_number};
+use super::file::FileError;
+use super::mounts::{self, Mount, directory_key};
 
 /// Directories, each with whether those below it count, too.
 const DIRECTORIES: &[(&str, PlaceKind, bool)] = &[
@@ -45,8 +44,7 @@ pub struct Found {
 /// # Errors
 /// When the mounts of this process cannot be read.
 pub fn find(roots: &Roots) -> Result<Vec<Found>, FileError> {
-    let text = file::read(&roots.proc.join("self/mountinfo"), MOUNTINFO_MAX, None)?;
-    let text = String::from_utf8_lossy(&text);
+    let text = mounts::text(roots)?;
     let mounts: Vec<Mount<'_>> = text.lines().filter_map(Mount::parse).collect();
     let mut found: Vec<Found> = mounts.iter().filter_map(pod_volume).collect();
     let mut add = |path: PathBuf, kind, depth| add_directory(&mut found, &mounts, path, kind, depth);
@@ -81,7 +79,7 @@ fn pod_volume(mount: &Mount<'_>) -> Option<Found> {
 }
 
 fn add_directory(found: &mut Vec<Found>, mounts: &[Mount<'_>], path: PathBuf, kind: PlaceKind, depth: u32) {
-    let Some(key) = key_of(&path, mounts) else { return };
+    let Some(key) = directory_key(&path, mounts) else { return };
     if depth > 0 {
         for entry in fs::read_dir(&path).into_iter().flatten().flatten().take(ENTRIES_MAX) {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -90,22 +88,6 @@ fn add_directory(found: &mut Vec<Found>, mounts: &[Mount<'_>], path: PathBuf, ki
         }
     }
     found.push(Found { place: CredentialPlace { key, kind }, path });
-}
-
-/// The key of a directory; `None` when there is none.
-fn key_of(path: &Path, mounts: &[Mount<'_>]) -> Option<FileKey> {
-    const S_IFDIR: u32 = 0o040_000;
-    const S_IFMT: u32 = 0o170_000;
-    let wanted = StatxFlags::INO | StatxFlags::TYPE | StatxFlags::from_bits_retain(libc::STATX_MNT_ID);
-    let status = statx(CWD, path, AtFlags::empty(), wanted).ok()?;
-    if u32::from(status.stx_mode) & S_IFMT != S_IFDIR {
-        return None;
-    }
-    // Some file systems tell programs another device than the kernel has for them (btrfs); the list of mounts is right.
-    let mount = mounts.iter().find(|mount| mount.id == status.stx_mnt_id);
-    let device =
-        mount.map_or_else(|| device_number(status.stx_dev_major, status.stx_dev_minor), |mount| mount.device);
-    Some(FileKey { device, inode: status.stx_ino })
 }
 
 #[cfg(test)]

@@ -1,5 +1,13 @@
 //! The mounts of this process, from `/proc/self/mountinfo`.
 
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use sensor_core::ids::FileKey;
+
+use super::Roots;
+use super::file::{self, FileError};
+
 /// Most bytes of `mountinfo` and of other lists in procfs.
 pub const MOUNTINFO_MAX: u64 = 4 << 20;
 
@@ -40,6 +48,32 @@ impl<'a> Mount<'a> {
 #[must_use]
 pub const fn device_number(major: u32, minor: u32) -> u32 {
     major << 20 | minor & 0xf_ffff
+}
+
+/// The list of mounts of this process.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn text(roots: &Roots) -> Result<String, FileError> {
+    let text = file::read(&roots.proc.join("self/mountinfo"), MOUNTINFO_MAX, None)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The key of a directory; `None` when there is none. `mounts` is the list of those it may be on.
+#[must_use]
+pub fn directory_key(path: &Path, mounts: &[Mount<'_>]) -> Option<FileKey> {
+    const S_IFDIR: u32 = 0o040_000;
+    const S_IFMT: u32 = 0o170_000;
+    let wanted = StatxFlags::INO | StatxFlags::TYPE | StatxFlags::from_bits_retain(libc::STATX_MNT_ID);
+    let status = statx(CWD, path, AtFlags::empty(), wanted).ok()?;
+    if u32::from(status.stx_mode) & S_IFMT != S_IFDIR {
+        return None;
+    }
+    // Some file systems tell programs another device than the kernel has for them (btrfs); the list of mounts is right.
+    let mount = mounts.iter().find(|mount| mount.id == status.stx_mnt_id);
+    let device =
+        mount.map_or_else(|| device_number(status.stx_dev_major, status.stx_dev_minor), |mount| mount.device);
+    Some(FileKey { device, inode: status.stx_ino })
 }
 
 /// The kernel writes blanks and backslashes of a path as three octal digits.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,12 +10,16 @@ use sensor_common::record::ARGS_MAX;
 use sensor_core::engine::SeedProcess;
 use sensor_core::event::PROC_TICK_NS;
 use sensor_core::ids::ProcessKey;
+use sensor_core::namespaces::Namespaces;
 
 use super::Roots;
 use super::file;
+use super::mounts::{self, Mount, directory_key};
 
 /// Most bytes of `/proc/<pid>/stat`.
 const STAT_MAX: u64 = 4096;
+/// Inode of the initial pid namespace: `PROC_PID_INIT_INO` in include/linux/proc_ns.h.
+const INITIAL_PID_NAMESPACE: u32 = 0xefff_fffc;
 /// What the kernel appends to the path of a program whose file was removed.
 const SUFFIX_DELETED: &str = " (deleted)";
 
@@ -36,13 +41,45 @@ impl Processes {
     pub fn seed(&self, item: sensor_common::record::TaskItem) -> SeedProcess {
         let key = ProcessKey { pid: item.task.pid, start_ns: item.task.start_ns };
         let (exe, args) = (self.exe(key.pid), self.args(key.pid));
+        let namespaces = self.namespaces(key.pid);
         let (args, truncated) = args.map_or((None, false), |(args, cut)| (Some(args), cut));
         // Asked after reading: if it is still the same process now, it was when exe and args were read.
         if self.is_alive(key) {
-            SeedProcess { item, exe, args, truncated }
+            SeedProcess { item, exe, args, truncated, namespaces }
         } else {
-            SeedProcess { item, exe: None, args: None, truncated: false }
+            let namespaces = Namespaces::default();
+            SeedProcess { item, exe: None, args: None, truncated: false, namespaces }
         }
+    }
+
+    /// Where a process is; what may not be looked at is unknown.
+    #[must_use]
+    pub fn namespaces(&self, pid: u32) -> Namespaces {
+        self.namespaces_of(&pid.to_string())
+    }
+
+    fn namespaces_of(&self, process: &str) -> Namespaces {
+        let directory = self.root.join(process);
+        let inode = |name: &str| {
+            let inode = fs::metadata(directory.join(name)).map_or(0, |status| status.ino());
+            u32::try_from(inode).unwrap_or(0)
+        };
+        let root = directory_key(&directory.join("root/"), &[]).unwrap_or_default();
+        Namespaces { mnt: inode("ns/mnt"), pid: inode("ns/pid"), root }
+    }
+
+    /// Where the host's own processes are: the first of them, or this one where the first may not be looked at. Nothing is
+    /// known where this procfs is not the host's.
+    #[must_use]
+    pub fn host_namespaces(&self, roots: &Roots) -> Namespaces {
+        let of_host = |process| {
+            let found = self.namespaces_of(process);
+            (found.pid == INITIAL_PID_NAMESPACE).then_some(found)
+        };
+        let Some(found) = of_host("1").or_else(|| of_host("self")) else { return Namespaces::default() };
+        let text = mounts::text(roots).unwrap_or_default();
+        let mounts: Vec<Mount<'_>> = text.lines().filter_map(Mount::parse).collect();
+        Namespaces { root: directory_key(&roots.host, &mounts).unwrap_or_default(), ..found }
     }
 
     /// Whether the process with this key still runs; a pid that was given to another process does not count.
@@ -144,6 +181,19 @@ mod tests {
         assert!(!processes.is_alive(key(205_501 * PROC_TICK_NS)));
         let (_keep, processes) = fixture("7 (x", b"x", "/x");
         assert!(!processes.is_alive(key(0)));
+    }
+
+    #[test]
+    fn namespaces_are_those_of_the_process_and_of_nobody_else() {
+        let roots = Roots::default();
+        let processes = Processes::new(&roots);
+        let own = processes.namespaces(std::process::id());
+        let inode = |name: &str| fs::metadata(format!("/proc/self/ns/{name}")).unwrap().ino();
+        assert_eq!((u64::from(own.mnt), u64::from(own.pid)), (inode("mnt"), inode("pid")));
+        assert_eq!(own.root.inode, fs::metadata("/").unwrap().ino());
+        assert_eq!(processes.namespaces(u32::MAX), Namespaces::default());
+        let (_keep, elsewhere) = fixture(STAT, b"x", "/x");
+        assert_eq!(elsewhere.host_namespaces(&roots), Namespaces::default());
     }
 
     #[test]

@@ -310,6 +310,21 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             }
             drop_first_comma(out, start);
         }
+        &FactKind::Escape(side) => {
+            push(out, br#","host":{"namespaces":["#);
+            push(
+                out,
+                match (side.mnt, side.pid) {
+                    (true, true) => br#""mnt","pid"]"#,
+                    (true, false) => br#""mnt"]"#,
+                    (false, true) => br#""pid"]"#,
+                    (false, false) => b"]",
+                },
+            );
+            if side.root {
+                push(out, br#","root":true"#);
+            }
+        }
         &FactKind::Container { origin, .. } => {
             push_name(out, br#","origin":{"class":""#, OriginClass::from(origin).name());
         }

@@ -32,6 +32,8 @@ pub enum Kind {
     Exec,
     /// A process reported by `exec` exited.
     Exit,
+    /// A program of a container was executed on the host's side.
+    Escape,
     /// A container was created, started, exec'd into, stopped, removed or enriched.
     Container,
     /// Coverage, loss, start and stop of the sensor itself.
@@ -40,7 +42,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Listener,
         Self::Accept,
         Self::AcceptTask,
@@ -51,6 +53,7 @@ impl Kind {
         Self::FileRead,
         Self::Exec,
         Self::Exit,
+        Self::Escape,
         Self::Container,
         Self::Health,
     ];
@@ -69,6 +72,7 @@ impl Kind {
             Self::FileRead => "file_read",
             Self::Exec => "exec",
             Self::Exit => "exit",
+            Self::Escape => "escape",
             Self::Container => "container",
             Self::Health => "health",
         }
@@ -103,6 +107,7 @@ impl Kind {
             FactKind::FileRead { .. } => Self::FileRead,
             FactKind::Exec { .. } => Self::Exec,
             FactKind::Exit { .. } => Self::Exit,
+            FactKind::Escape(_) => Self::Escape,
             FactKind::Container { .. } => Self::Container,
         }
     }

@@ -93,6 +93,16 @@ Scope from fact::Scope {
     Any = "any",
 }}
 
+/// A namespace that tells the host from its containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HostNamespace {
+    /// Mounts.
+    Mnt,
+    /// Processes.
+    Pid,
+}
+
 closed_list! {
 /// How much an endpoint asks for attention.
 Exposure from exposure::Exposure {

@@ -20,6 +20,7 @@ use super::record::{
 use super::seq::List;
 use super::time::UtcTime;
 
+mod escape;
 mod exposure;
 
 impl<'a> From<&'a Output> for Record<'a> {
@@ -63,6 +64,7 @@ fn envelope<'a>(kind: Kind, seq: u64, id: &'a RecordId, at: Timestamp, node: &'a
         file: None,
         exec: None,
         exit: None,
+        host: None,
         origin: None,
         health: None,
     }
@@ -121,6 +123,7 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
         }
         &FactKind::Exec { role } => record.exec = Some(Exec { role: role.into() }),
         &FactKind::Exit { code, signal } => record.exit = Some(Exit { code, signal }),
+        &FactKind::Escape(side) => record.host = Some(side.into()),
         &FactKind::Container { action, origin } => {
             record.origin = Some(Origin { class: origin.into() });
             if let Some(container) = &mut record.container {
@@ -328,6 +331,7 @@ impl TryFrom<Record<'_>> for Fact {
                 let Exit { code, signal } = required(record.exit, of, "exit")?;
                 FactKind::Exit { code, signal }
             }
+            Kind::Escape => FactKind::Escape(required(record.host, of, "host")?.into()),
             Kind::Container => FactKind::Container {
                 action: required(action, of, "container.action")?.into(),
                 origin: required(record.origin, of, "origin")?.class.into(),
@@ -348,7 +352,7 @@ impl TryFrom<Record<'_>> for Fact {
                 required(ends.peer, of, "net.peer")?;
             }
         }
-        if matches!(of, Kind::Exec | Kind::Exit | Kind::AcceptTask) {
+        if matches!(of, Kind::Exec | Kind::Exit | Kind::Escape | Kind::AcceptTask) {
             required(record.process.as_ref(), of, "process")?;
         }
         let quality = required(record.quality, of, "quality")?;

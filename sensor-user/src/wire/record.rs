@@ -24,9 +24,11 @@ use super::seq::List;
 use super::time::UtcTime;
 
 mod access;
+mod escape;
 mod exposure;
 
 pub use access::{Accept, AcceptingTask, Conn, Connect, File, Socket};
+pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
 
 /// A text: borrowed from the core when written, from the line when read.
@@ -151,6 +153,9 @@ pub struct Record<'a> {
     /// Of kind `exit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
+    /// Of kind `escape`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
     /// Of kind `container`: its cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,

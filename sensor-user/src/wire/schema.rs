@@ -23,6 +23,7 @@ const fn objects(kind: Kind) -> &'static [&'static str] {
         Kind::FileRead => &["quality", "file"],
         Kind::Exec => &["process", "quality", "exec"],
         Kind::Exit => &["process", "quality", "exit"],
+        Kind::Escape => &["process", "container", "quality", "host"],
         Kind::Container => &["container", "quality", "origin"],
         Kind::Health => &["health"],
     }

@@ -15,6 +15,7 @@ use sensor_core::health::{
     Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
 };
 use sensor_core::ids::{ConnId, RecordId};
+use sensor_core::namespaces::HostSide;
 use sensor_core::risks::{Namespace, Risk};
 use sensor_core::time::Timestamp;
 use serde_json::Value;
@@ -666,6 +667,11 @@ fn any_kind() -> impl Strategy<Value = FactKind> {
         any::<(Option<u8>, Option<u8>)>().prop_map(|(code, signal)| FactKind::Exit { code, signal }),
         Just(FactKind::Container { action: ContainerAction::Enriched, origin: OriginClass::Inferred }),
         any_listener(),
+        any::<(bool, bool, bool)>().prop_map(|(mnt, pid, root)| FactKind::Escape(HostSide {
+            mnt,
+            pid,
+            root
+        })),
     ]
 }
 

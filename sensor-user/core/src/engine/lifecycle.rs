@@ -65,7 +65,7 @@ impl Engine {
         let call = self.calls.get(&id);
         let mnt_ns = match call {
             Some(call) => call.mnt_ns,
-            None => self.processes.peek(maker.1).map_or(0, |entry| entry.mnt_ns),
+            None => self.processes.peek(maker.1).map_or(0, |entry| entry.namespaces.mnt),
         };
         let creator = call.map_or(maker.0, |call| call.process.clone());
         let entry = self.containers.get_mut(&id).expect("invariant: entered above");
@@ -79,6 +79,7 @@ impl Engine {
         }
         entry.life = Life::Created;
         entry.init = None;
+        entry.namespaces = None;
         entry.cgroups = vec![key];
         entry.creator_mnt_ns = mnt_ns;
         let was_watched = std::mem::take(&mut entry.watched);
@@ -106,6 +107,7 @@ impl Engine {
         }
         entry.life = Life::Running;
         entry.init = Some(event.task.key);
+        entry.namespaces = Some(event.namespaces);
         let process = self.processes.snapshot(event.task.key);
         self.tell_container(at, id, ContainerAction::Started, process);
     }

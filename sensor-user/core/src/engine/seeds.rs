@@ -59,10 +59,12 @@ impl Engine {
             }
         }
         for (id, init) in oldest {
+            let namespaces = self.processes.peek(init).map(|entry| entry.namespaces);
             if let Some(entry) = self.containers.get_mut(&id)
                 && entry.life == Life::Known
             {
                 entry.init = Some(init);
+                entry.namespaces = namespaces.filter(|known| known.mnt != 0);
             }
         }
     }

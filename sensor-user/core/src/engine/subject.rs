@@ -58,7 +58,7 @@ impl Engine {
         match self.place(cgroup) {
             Whereabouts::Unknown => self.whereabouts_by_lineage(process),
             Whereabouts::Host => match self.processes.peek(process) {
-                Some(entry) => self.place_on_host(entry.cgroup, &entry.image, entry.mnt_ns),
+                Some(entry) => self.place_on_host(entry.cgroup, &entry.image, entry.namespaces.mnt),
                 None => Whereabouts::Host,
             },
             container @ Whereabouts::Container(_) => container,

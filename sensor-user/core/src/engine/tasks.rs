@@ -44,10 +44,11 @@ impl Engine {
             let subject = self.subject(process, &place);
             self.send(at, subject, None, FactKind::Exec { role }, None);
         }
-        if let Whereabouts::Container(id) = &place
-            && !self.is_set_up(id, event, &image)
-        {
-            self.on_program_in_container(at, id, event);
+        if let Whereabouts::Container(id) = &place {
+            if !self.is_set_up(id, event, &image) {
+                self.on_program_in_container(at, id, event);
+            }
+            self.on_exec_in_container(at, id, event, &before);
         }
         if let Some(RuntimeCall::Oci(call)) = &image.call {
             self.on_oci_call(at, key, call, &before.image, &place);
@@ -85,7 +86,7 @@ impl Engine {
     fn place_exec(&mut self, event: &ExecEvent, image: &Image, before: CgroupKey) -> Whereabouts {
         self.inventory.touch(event.cgroup);
         match self.inventory.place(event.cgroup) {
-            Some(Place::Host) => return self.place_on_host(before, image, event.mnt_ns),
+            Some(Place::Host) => return self.place_on_host(before, image, event.namespaces.mnt),
             Some(Place::Container(id)) => return Whereabouts::Container(id.clone()),
             // The runtime's own helpers pass through the cgroup before the container's program does.
             Some(Place::Candidate(_)) if image.role == Some(ExecRole::Runtime) => return Whereabouts::Host,
@@ -96,7 +97,7 @@ impl Engine {
             None => {}
         }
         if !event.not_host_cgroup {
-            return self.place_on_host(before, image, event.mnt_ns);
+            return self.place_on_host(before, image, event.namespaces.mnt);
         }
         let by_lineage = self.whereabouts_by_lineage(event.task.key);
         if by_lineage != Whereabouts::Unknown {
@@ -129,7 +130,7 @@ impl Engine {
         };
         match self.containers.peek(id).map_or(0, |entry| entry.creator_mnt_ns) {
             0 => event.ns_pid == event.task.key.pid,
-            creator => event.mnt_ns == creator,
+            creator => event.namespaces.mnt == creator,
         }
     }
 
@@ -149,7 +150,7 @@ impl Engine {
             OciCommand::Create | OciCommand::Run if !matches!(place, Whereabouts::Container(_)) => {
                 let (runtime, namespace) = self.runtime_behind(key, call);
                 let Some(process) = self.processes.snapshot(key) else { return };
-                let mnt_ns = self.processes.peek(key).map_or(0, |entry| entry.mnt_ns);
+                let mnt_ns = self.processes.peek(key).map_or(0, |entry| entry.namespaces.mnt);
                 let (bundle, root) = (call.bundle.clone(), call.root.clone());
                 self.calls.insert(id.clone(), Call { process, mnt_ns, runtime, namespace, bundle, root });
             }

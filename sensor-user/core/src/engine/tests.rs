@@ -4,6 +4,7 @@ mod accepts;
 mod connects;
 mod containers;
 mod credentials;
+mod escapes;
 mod execs;
 mod health;
 mod listening;
@@ -80,6 +81,7 @@ impl Sensor {
                 exe: Some(exe.into()),
                 args: Some(args),
                 truncated: false,
+                namespaces: Default::default(),
             });
         }
         let path = "/system.slice/docker.service".into();

@@ -115,6 +115,7 @@ fn daemon_is_named_before_other_holders() {
         exe: Some(exe.into()),
         args: None,
         truncated: false,
+        namespaces: Default::default(),
     };
     let (systemd, daemon, shim, worker) =
         (P(1, "systemd"), P(50, "dockerd"), P(60, "docker-proxy"), P(70, "sh"));
@@ -142,6 +143,7 @@ fn forks_that_run_the_same_program_do_not_stand_for_it() {
         item: task_item(daemon, None, v2(10)),
         args: None,
         truncated: false,
+        namespaces: Default::default(),
     });
     match decode(&records::fork(1, daemon, worker)).expect("decodes") {
         (_, Event::Fork(event)) => processes.fork(&event),

@@ -27,7 +27,13 @@ fn key(task: P) -> ProcessKey {
 
 fn seed(processes: &mut Processes, task: P, parent: Option<P>, exe: &str) {
     let item = task_item(task, parent, v2(10));
-    processes.seed(SeedProcess { item, exe: Some(exe.into()), args: None, truncated: false });
+    processes.seed(SeedProcess {
+        item,
+        exe: Some(exe.into()),
+        args: None,
+        truncated: false,
+        namespaces: Default::default(),
+    });
 }
 
 const INIT: P = P(1, "init");
@@ -206,6 +212,12 @@ fn cut_arguments_of_a_seed_are_said_to_be_cut() {
     let mut processes = Processes::new(8, Vec::new());
     let item = task_item(SH, None, v2(10));
     let args: Arc<[Arc<str>]> = Arc::from(["sh".into()]);
-    processes.seed(SeedProcess { item, exe: None, args: Some(args), truncated: true });
+    processes.seed(SeedProcess {
+        item,
+        exe: None,
+        args: Some(args),
+        truncated: true,
+        namespaces: Default::default(),
+    });
     assert!(processes.snapshot(key(SH)).expect("known").truncated);
 }

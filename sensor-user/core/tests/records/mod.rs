@@ -152,6 +152,12 @@ pub struct Exec<'a> {
     pub ancestors: &'a [P],
     /// Mount namespace.
     pub mnt_ns: u32,
+    /// Pid namespace; 0 = the number of the mount namespace.
+    pub pid_ns: u32,
+    /// Inode of the root directory.
+    pub root: u64,
+    /// Inode of the file.
+    pub exe: u64,
     /// Pid in its own namespace; 0 = as outside.
     pub ns_pid: u32,
     /// Flags.
@@ -172,6 +178,9 @@ impl<'a> Exec<'a> {
             args,
             ancestors: &[],
             mnt_ns: 1,
+            pid_ns: 0,
+            root: 0,
+            exe: 0,
             ns_pid: 0,
             flags: exec_flags::NOT_HOST_CGROUP,
             args_beyond: 0,
@@ -190,7 +199,7 @@ impl<'a> Exec<'a> {
             header: header(RecordKind::Exec, self.boot_ns, 0),
             task: self.task.task(),
             cgroup: self.cgroup,
-            pid_ns: self.mnt_ns,
+            pid_ns: if self.pid_ns == 0 { self.mnt_ns } else { self.pid_ns },
             mnt_ns: self.mnt_ns,
             ns_pid: if self.ns_pid == 0 { self.task.0 } else { self.ns_pid },
             flags: self.flags,
@@ -199,6 +208,9 @@ impl<'a> Exec<'a> {
             args_len: args.len() as u16,
             ancestors_len: self.ancestors.len() as u16,
             args_total: args.len() as u64 + self.args_beyond,
+            exe: FileId { inode: self.exe, device: 1, reserved: 0 },
+            exe_changed_ns: 0,
+            root: FileId { inode: self.root, device: 1, reserved: 0 },
             ancestors,
         };
         bytes(&record, &[self.cgroup_name.as_bytes(), self.file.as_bytes(), &args])

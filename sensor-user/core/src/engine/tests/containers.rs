@@ -336,6 +336,7 @@ fn state_file_names_the_cgroup_of_a_container_that_was_there_before() {
         exe: Some("/bin/sh".into()),
         args: None,
         truncated: false,
+        namespaces: Default::default(),
     });
     sensor.engine.handle_container_metadata(
         at(900),
