@@ -10,9 +10,9 @@ use aya_log_ebpf::debug;
 use sensor_common::counters::Event;
 use sensor_common::record::{CGROUP_PATH_MAX, CgroupId, CgroupRecord, RecordKind};
 
+use crate::budgets::ring_for;
 use crate::constants::setting;
 use crate::emit::{count_event, now, output};
-use crate::flood::ring_for;
 use crate::kernel::{Cgroup, Direct, copy_string, with_current};
 use crate::maps::CGROUP_SCRATCH;
 

@@ -9,8 +9,8 @@ use aya_ebpf::macros::{fentry, lsm};
 use aya_ebpf::programs::{FEntryContext, LsmContext};
 use sensor_common::record::{FileId, FileOpenRecord, RecordKind, Ring};
 
+use crate::budgets::bears_file;
 use crate::emit::{count_suppressed, emit, now};
-use crate::flood::bears_file;
 use crate::kernel::{Direct, File, with_current};
 use crate::maps::has_credentials;
 

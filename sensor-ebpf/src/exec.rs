@@ -13,9 +13,9 @@ use sensor_common::record::{
 };
 use sensor_common::settings::{cgroup_class, runtime_process};
 
+use crate::budgets::ring_for;
 use crate::constants::setting;
 use crate::emit::{count_event, now, output};
-use crate::flood::ring_for;
 use crate::kernel::{Direct, Program, Task, copy_from_user, copy_string, opaque};
 use crate::maps::{EXEC_SCRATCH, EXEC_TAIL, RUNTIME_PROCESSES, TOOLS, class_of};
 

@@ -7,9 +7,9 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use sensor_common::record::{ExitRecord, RecordKind, Ring};
 
+use crate::budgets::ring_for;
 use crate::constants::{ABSENT, offset};
 use crate::emit::{emit, now};
-use crate::flood::ring_for;
 use crate::kernel::{Direct, Task};
 use crate::maps::RUNTIME_PROCESSES;
 

@@ -7,25 +7,14 @@
 use core::arch::asm;
 
 use sensor_common::flood::{
-    ATTEMPTS_LEN, Counts, FILES_LEN, PEERS_CHUNK, PEERS_LEN, PEERS_PER_PORT, Peer, Port, PortKey,
+    ATTEMPTS_LEN, Counts, PEERS_CHUNK, PEERS_LEN, PEERS_PER_PORT, Peer, Port, PortKey,
 };
-use sensor_common::record::{CgroupId, FileId, Ring};
+use sensor_common::record::Ring;
 
 use crate::constants::setting;
+use crate::hash::{finish, mix, salt};
 use crate::kernel::opaque;
-use crate::maps::{
-    FLOOD_ATTEMPTS, FLOOD_EARLY, FLOOD_FILES, FLOOD_PEERS, FLOOD_PORTS, FLOOD_TASKS, FLOOD_TASKS_LEN,
-};
-
-/// Management records that the tasks of one cgroup may cause in a row. A `docker run` causes some fifty.
-const TASK_BURST: u64 = 4096;
-/// Nanoseconds after which they may cause one more.
-const TASK_INTERVAL_NS: u64 = 1_000_000_000 / 1024;
-/// Connects to one socket of a runtime, or opens in one place of credentials, that the tasks of one cgroup may make in a
-/// row and that are reported.
-const FILE_BURST: u64 = 256;
-/// Nanoseconds after which one more is.
-const FILE_INTERVAL_NS: u64 = 1_000_000_000 / 64;
+use crate::maps::{FLOOD_ATTEMPTS, FLOOD_EARLY, FLOOD_PEERS, FLOOD_PORTS};
 
 /// Key of the entry for ports that find no place at all; the agent makes it.
 const OTHER_PORTS: PortKey = PortKey { netns: 0, port: 0 };
@@ -214,51 +203,6 @@ impl Account {
     }
 }
 
-/// The ring for a management record that a task of this cgroup causes: once its tasks cause more than any runtime would,
-/// what they do travels with everybody else's records and cannot displace those of other cgroups.
-#[inline(always)]
-pub fn ring_for(cgroup: &CgroupId, now: u64) -> Ring {
-    let index = finish(hash_of_cgroup(cgroup)) & (u64::from(FLOOD_TASKS_LEN) - 1);
-    let Some(until) = FLOOD_TASKS.get_ptr_mut(index as u32) else { return Ring::Bulk };
-    // SAFETY: `until` points into the map.
-    let is_borne = unsafe { spend(until, TASK_BURST * TASK_INTERVAL_NS, TASK_INTERVAL_NS, now) };
-    if is_borne { Ring::Management } else { Ring::Bulk }
-}
-
-/// Whether the budget of a cgroup bears one more record of something its tasks do to a file. Beyond it the records say
-/// nothing new, and would displace those of others.
-#[inline(always)]
-pub fn bears_file(cgroup: &CgroupId, file: &FileId, now: u64) -> bool {
-    let hash = mix(mix(hash_of_cgroup(cgroup), file.inode), u64::from(file.device));
-    let Some(until) = FLOOD_FILES.get_ptr_mut((finish(hash) & (FILES_LEN as u64 - 1)) as u32) else {
-        return false;
-    };
-    // SAFETY: `until` points into the map.
-    unsafe { spend(until, FILE_BURST * FILE_INTERVAL_NS, FILE_INTERVAL_NS, now) }
-}
-
-#[inline(always)]
-fn hash_of_cgroup(cgroup: &CgroupId) -> u64 {
-    mix(salt(), cgroup.id << 8 ^ u64::from(cgroup.hierarchy))
-}
-
-/// Charges a record to a budget, if it can bear it.
-///
-/// # Safety
-/// `until` must point into a map. A lost update lets one record more through.
-#[inline(always)]
-unsafe fn spend(until: *mut u64, horizon: u64, interval: u64, now: u64) -> bool {
-    // SAFETY: see above.
-    unsafe {
-        let spent = (*until).saturating_sub(now);
-        if spent >= horizon {
-            return false;
-        }
-        *until = now + spent + interval;
-    }
-    true
-}
-
 #[inline(always)]
 fn port_of(place: &PortKey) -> Option<*mut Port> {
     if let Some(port) = FLOOD_PORTS.get_ptr_mut(place) {
@@ -321,27 +265,6 @@ unsafe fn is_worth_less(one: *const Peer, other: *const Peer) -> bool {
     } else {
         one.accepts_until_ns < other.accepts_until_ns
     }
-}
-
-#[inline(always)]
-fn salt() -> u64 {
-    setting!(flood_salt_upper) << 32 | setting!(flood_salt)
-}
-
-/// Mixes a number into a hash.
-#[inline(always)]
-fn mix(hash: u64, number: u64) -> u64 {
-    let product = (hash ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    product ^ product >> 32
-}
-
-/// Makes every bit of a hash depend on every other one (the finaliser of MurmurHash3), so that what is taken from one
-/// end of it says nothing of what is taken from the other.
-#[inline(always)]
-fn finish(hash: u64) -> u64 {
-    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ hash >> 33
 }
 
 /// Adds in a single instruction; see emit.rs for why in assembly.

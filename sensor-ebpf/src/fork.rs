@@ -10,8 +10,8 @@ use sensor_common::counters::Event;
 use sensor_common::record::{ForkRecord, RecordKind, Ring};
 use sensor_common::settings::runtime_process;
 
+use crate::budgets::ring_for;
 use crate::emit::{count_event, emit, now};
-use crate::flood::ring_for;
 use crate::kernel::{Direct, Task};
 use crate::maps::RUNTIME_PROCESSES;
 

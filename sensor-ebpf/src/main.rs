@@ -5,6 +5,7 @@
 #![expect(unstable_features, reason = "inline assembly for the bpf target, see emit.rs and kernel.rs")]
 
 mod accept_task;
+mod budgets;
 mod cgroup;
 mod connections;
 mod constants;
@@ -14,6 +15,7 @@ mod exec;
 mod exit;
 mod flood;
 mod fork;
+mod hash;
 mod kernel;
 mod maps;
 mod packets;

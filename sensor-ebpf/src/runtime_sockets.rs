@@ -12,8 +12,8 @@ use aya_ebpf::macros::{btf_tracepoint, fentry, lsm};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, LsmContext};
 use sensor_common::record::{RecordKind, Ring, SocketConnectRecord};
 
+use crate::budgets::bears_file;
 use crate::emit::{count_suppressed, emit, now};
-use crate::flood::bears_file;
 use crate::kernel::{Direct, Sock, with_current};
 use crate::maps::RUNTIME_SOCKETS;
 

@@ -20,12 +20,13 @@ use sensor_common::record::{
 };
 use sensor_common::settings::{cgroup_class, port_flags};
 
+use crate::budgets::ring_for;
 use crate::connections::{
     Accepted, Ended, Outbound, begin_inbound, begin_outbound, end_inbound, end_outbound, find_outbound,
     inbound_id, may_be_outbound, new_id, withhold_inbound,
 };
 use crate::emit::{count_event, count_suppressed, emit, now};
-use crate::flood::{Account, Budget, Count, PeerKey, ring_for};
+use crate::flood::{Account, Budget, Count, PeerKey};
 use crate::kernel::{Access, Direct, Sock, Task, Tcp, with_current};
 use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of, reports_listener};
 use crate::withheld::resume;

@@ -1,0 +1,62 @@
+//! Budgets of cgroups: which of their tasks' records may use the management ring, and which uses of files are reported.
+
+use sensor_common::flood::FILES_LEN;
+use sensor_common::record::{CgroupId, FileId, Ring};
+
+use crate::hash::{finish, mix, salt};
+use crate::maps::{FLOOD_FILES, FLOOD_TASKS, FLOOD_TASKS_LEN};
+
+/// Management records that the tasks of one cgroup may cause in a row. A `docker run` causes some fifty.
+const TASK_BURST: u64 = 4096;
+/// Nanoseconds after which they may cause one more.
+const TASK_INTERVAL_NS: u64 = 1_000_000_000 / 1024;
+/// Connects to one socket of a runtime, or opens in one place of credentials, that the tasks of one cgroup may make in a
+/// row and that are reported.
+const FILE_BURST: u64 = 256;
+/// Nanoseconds after which one more is.
+const FILE_INTERVAL_NS: u64 = 1_000_000_000 / 64;
+
+/// The ring for a management record that a task of this cgroup causes: once its tasks cause more than any runtime would,
+/// what they do travels with everybody else's records and cannot displace those of other cgroups.
+#[inline(always)]
+pub fn ring_for(cgroup: &CgroupId, now: u64) -> Ring {
+    let index = finish(hash_of_cgroup(cgroup)) & (u64::from(FLOOD_TASKS_LEN) - 1);
+    let Some(until) = FLOOD_TASKS.get_ptr_mut(index as u32) else { return Ring::Bulk };
+    // SAFETY: `until` points into the map.
+    let is_borne = unsafe { spend(until, TASK_BURST * TASK_INTERVAL_NS, TASK_INTERVAL_NS, now) };
+    if is_borne { Ring::Management } else { Ring::Bulk }
+}
+
+/// Whether the budget of a cgroup bears one more record of something its tasks do to a file. Beyond it the records say
+/// nothing new, and would displace those of others.
+#[inline(always)]
+pub fn bears_file(cgroup: &CgroupId, file: &FileId, now: u64) -> bool {
+    let hash = mix(mix(hash_of_cgroup(cgroup), file.inode), u64::from(file.device));
+    let Some(until) = FLOOD_FILES.get_ptr_mut((finish(hash) & (FILES_LEN as u64 - 1)) as u32) else {
+        return false;
+    };
+    // SAFETY: `until` points into the map.
+    unsafe { spend(until, FILE_BURST * FILE_INTERVAL_NS, FILE_INTERVAL_NS, now) }
+}
+
+#[inline(always)]
+fn hash_of_cgroup(cgroup: &CgroupId) -> u64 {
+    mix(salt(), cgroup.id << 8 ^ u64::from(cgroup.hierarchy))
+}
+
+/// Charges a record to a budget, if it can bear it.
+///
+/// # Safety
+/// `until` must point into a map. A lost update lets one record more through.
+#[inline(always)]
+unsafe fn spend(until: *mut u64, horizon: u64, interval: u64, now: u64) -> bool {
+    // SAFETY: see above.
+    unsafe {
+        let spent = (*until).saturating_sub(now);
+        if spent >= horizon {
+            return false;
+        }
+        *until = now + spent + interval;
+    }
+    true
+}
