@@ -25,7 +25,8 @@ impl Fate {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A connection could not be entered in the connection table: its end will not be reported.
+    /// A connection could not be entered in the connection table: its end will not be reported. Or flood control could not
+    /// mark it: it was reported on the bulk ring.
     UntrackedConnection = 0,
     /// A connection on a watched port ended that was not reported before: it is older than the sensor.
     UnknownClose = 1,

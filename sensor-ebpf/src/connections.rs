@@ -56,11 +56,9 @@ pub fn inbound_id(sock: Sock<Direct>) -> u64 {
 #[inline(always)]
 pub fn begin_inbound(sock: Sock<Direct>, conn: u64, opened_ns: u64, ring: Ring) -> Result<(), Event> {
     if Sock::has_number() {
-        if let Ring::Bulk = ring {
-            // Fails for want of memory only. Its end is then on the other ring.
-            let _ = Mark::set_on_bulk(sock);
-        }
-        return Ok(());
+        // Its end follows it to the bulk ring, unless the kernel cannot mark it.
+        let is_tracked = ring == Ring::Management || Mark::set_on_bulk(sock).is_some();
+        return if is_tracked { Ok(()) } else { Err(Event::UntrackedConnection) };
     }
     let accepted = Accepted { conn, opened_ns, ring: ring as u64 };
     ACCEPTED.insert(sock.key(), accepted, 0).map_err(|_| Event::UntrackedConnection)

@@ -20,6 +20,9 @@ const CONNECTIONS: u64 = 200;
 const AUTHOR: u64 = 150;
 /// Attempts that are never completed.
 const ATTEMPTS: u16 = 40;
+/// Where they come from: no port that the kernel chooses by itself, because what is left of an earlier connection would
+/// answer in the listener's stead.
+const FIRST_SOURCE: u16 = 20_000;
 
 /// A flood of connections.
 pub fn run(report: &mut Report) -> Result<()> {
@@ -71,7 +74,7 @@ fn half_open() -> Result<Outcome> {
     let sensor = Sensor::start(CONFIGURATION)?;
     let sender = SynSender::new(SocketAddrV4::new(UNLISTED[0].parse()?, PORT))?;
     for number in 0..ATTEMPTS {
-        sender.send(SocketAddrV4::new(UNLISTED[1].parse()?, 40_000 + number), 7)?;
+        sender.send(SocketAddrV4::new(UNLISTED[1].parse()?, FIRST_SOURCE + number), 7)?;
     }
     sensor.wait("the summary of the scan", |record| is_summary(record, "half-open"))?;
     let recording = sensor.stop()?;

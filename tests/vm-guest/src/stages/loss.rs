@@ -35,16 +35,16 @@ fn loss() -> Result<Outcome> {
     let recording = sensor.stop()?;
     let last = recording.last();
     ensure!(lost(last) >= lost(&report), "the totals have less than one report:\n{report}\n{last}");
-    let accepts = last.list("health.balance").iter().find(|entry| entry["kind"] == "accept");
-    let accepts = accepts.with_context(|| format!("no balance of accepts: {last}"))?;
-    let count = |fate: &str| accepts[fate].as_u64().with_context(|| format!("no {fate}: {accepts}"));
+    // On both rings: what flood control can neither report within the budgets nor mark is on the other one.
+    let balance = last.list("health.balance").iter().filter(|entry| entry["kind"] == "accept");
+    let count = |fate: &str| -> u64 { balance.clone().filter_map(|entry| entry[fate].as_u64()).sum() };
     // The sensor connects to itself now and then; that is counted and not written.
-    ensure!(count("produced")? >= CONNECTIONS, "there were {CONNECTIONS} connections: {accepts}");
-    ensure!(count("lost")? > 0, "{accepts}");
+    ensure!(count("produced") >= CONNECTIONS, "there were {CONNECTIONS} connections: {last}");
+    ensure!(count("lost") > 0, "{last}");
     let written = recording.of_kind("accept").count() as u64;
     let unwritten = CONNECTIONS - written;
-    ensure!(count("received")? >= written, "{written} accepts were written: {accepts}");
-    ensure!(count("lost")? + count("suppressed")? >= unwritten, "{unwritten} are unaccounted for: {accepts}");
+    ensure!(count("received") >= written, "{written} accepts were written: {last}");
+    ensure!(count("lost") + count("suppressed") >= unwritten, "{unwritten} are unaccounted for: {last}");
     Ok(Outcome::Seen)
 }
 
