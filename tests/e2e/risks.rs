@@ -170,7 +170,7 @@ fn hostile(lab: &Lab) -> Result<()> {
     // More than is read, and still what runc takes.
     let blanks = " ".repeat(100 << 20);
     runtime.run_config("hostile.long", &good.replacen('{', &format!("{{{blanks}"), 1))?;
-    let twice = good.replacen("\"process\"", "\"mounts\":[],\"process\"", 1);
+    let twice = good.replacen("\"process\"", "\"process\":{},\"process\"", 1);
     runtime.run_config("hostile.twice", &twice)?;
     for id in ["hostile.long", "hostile.twice"] {
         let stopped = sensor.wait("the end", |record| record.is_container("stopped", id))?;

@@ -88,7 +88,15 @@ fn kubernetes(lab: &Lab) -> Result<()> {
     ensure!(exec.is_about(&id, Some("etcd"), "registry.k8s.io/etcd:3.5"), "{exec}");
     containerd.ctr_in(KUBERNETES, &["tasks", "delete", "--force", &id])?;
     check_steps(&sensor, &id, "containerd", &["stopped", "removed"])?;
-    sensor.stop().map(drop)
+    let recording = sensor.stop()?;
+    let of_pod = recording.records.iter().filter(|record| record.text("container.id") == id);
+    for record in of_pod {
+        // The cgroup alone tells the pod; what only files tell is there as soon as they were read.
+        ensure!(record.text("k8s.pod_uid") == POD_UID, "no pod: {record}");
+        let whole = record.text("quality.enrichment") != "ok" || record.text("k8s.pod") == "etcd-node-a";
+        ensure!(whole, "no identity: {record}");
+    }
+    Ok(())
 }
 
 /// One podman container from start to removal.

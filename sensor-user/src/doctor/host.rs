@@ -6,6 +6,7 @@ use std::path::Path;
 use super::Check;
 use crate::kernel::{FIRST_KERNEL, security_modules};
 use crate::lookups::cgroupfs::Hierarchies;
+use crate::lookups::confinement::Confinement;
 use crate::lookups::{Roots, file};
 
 /// Most bytes of a kernel file with a line or two.
@@ -49,6 +50,7 @@ pub fn checks(roots: &Roots) -> Vec<Check> {
         type_information(&roots.host_path("sys/kernel/btf/vmlinux")),
         lockdown(line(&roots.host_path("sys/kernel/security/lockdown")).as_deref()),
         modules(line(&roots.host_path(security_modules::PATH)).as_deref()),
+        confinement(Confinement::find(roots)),
     ];
     let effective = effective_capabilities(&text(&roots.proc.join("self/status")));
     checks.extend(capabilities(effective));
@@ -135,6 +137,21 @@ fn modules(list: Option<&str>) -> Check {
 }
 
 /// The bits of the effective capabilities; `status` is `/proc/self/status`.
+/// What `apparmor-off` and `selinux-off` can be told by.
+fn confinement(confinement: Confinement) -> Check {
+    let name = "confinement";
+    match confinement {
+        Confinement { apparmor: true, selinux: true } => Check::ok(name, "AppArmor and SELinux"),
+        Confinement { apparmor: true, .. } => Check::ok(name, "AppArmor"),
+        Confinement { selinux: true, .. } => Check::ok(name, "SELinux"),
+        _ => Check::note(
+            name,
+            "neither AppArmor nor SELinux is on: no container is told as apparmor-off or selinux-off",
+            None,
+        ),
+    }
+}
+
 fn effective_capabilities(status: &str) -> Option<u64> {
     let digits = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(digits.trim(), 16).ok()
@@ -276,6 +293,7 @@ mod tests {
         ("sys/kernel/btf/vmlinux", "x"),
         ("sys/kernel/security/lockdown", "[none] integrity confidentiality\n"),
         ("sys/kernel/security/lsm", "lockdown,capability,bpf\n"),
+        ("sys/module/apparmor/parameters/enabled", "Y\n"),
     ];
 
     /// A healthy host with one file replaced, or taken away.
@@ -298,7 +316,15 @@ mod tests {
         let (_keep, roots) = host(HEALTHY);
         let checks = checks(&roots);
         assert!(checks.iter().all(|check| check.state != Missing), "{checks:#?}");
-        for name in ["kernel", "type information", "lockdown", "security modules", "CAP_BPF", "cgroups"] {
+        for name in [
+            "kernel",
+            "type information",
+            "lockdown",
+            "security modules",
+            "confinement",
+            "CAP_BPF",
+            "cgroups",
+        ] {
             expect(&checks, name, Good, "");
         }
     }
@@ -317,6 +343,7 @@ mod tests {
         let lsm = but("sys/kernel/security/lsm", Some("lockdown,capability\n"));
         expect(&lsm, "security modules", Note, "lsm=lockdown,capability,bpf");
         expect(&but("sys/kernel/security/lsm", None), "security modules", Note, "mount securityfs");
+        expect(&but("sys/module/apparmor/parameters/enabled", Some("N\n")), "confinement", Note, "");
         let v1 = but("proc/self/mountinfo", Some("1 2 0:3 / /sys/fs/cgroup/pids rw - cgroup x rw,pids\n"));
         expect(&v1, "cgroups", Note, "cgroup2");
         expect(&v1, "securityfs", Note, "mount -t securityfs");

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub mod addresses;
 pub mod cgroupfs;
 pub mod clock;
+pub mod confinement;
 pub mod credential_files;
 pub mod file;
 pub mod json;

@@ -1,6 +1,5 @@
 //! What of this host decides whether something of a container tells: security modules, namespaces, sockets.
 
-use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,12 +7,9 @@ use sensor_core::fact::Runtime;
 use sensor_core::risks::Host;
 
 use super::super::cgroupfs::Hierarchies;
-use super::super::{Roots, file, paths, runtime_sockets};
+use super::super::confinement::Confinement;
+use super::super::{Roots, paths, runtime_sockets};
 
-/// Says `Y` where AppArmor is on.
-const APPARMOR: &str = "/sys/module/apparmor/parameters/enabled";
-/// There where SELinux is on and its file system is mounted.
-const SELINUX: &str = "/sys/fs/selinux/enforce";
 /// Least time between two looks at the sockets of runtimes.
 const SOCKETS_INTERVAL: Duration = Duration::from_secs(1);
 /// Names of an OCI spec for namespaces, and of procfs.
@@ -49,10 +45,10 @@ impl HostFacts {
                 Some((*name, paths::identity(roots, &format!("/proc/1/ns/{file}"), true)?))
             })
             .collect();
-        let is_on = |path: &str| file::read(&roots.host_path(path), 64, None).ok();
+        let Confinement { apparmor, selinux } = Confinement::find(roots);
         let host = Host {
-            apparmor: is_on(APPARMOR).is_some_and(|value| value.starts_with(b"Y")),
-            selinux: fs::symlink_metadata(roots.host_path(SELINUX)).is_ok(),
+            apparmor,
+            selinux,
             unified_cgroups: hierarchies.unified.is_some() && hierarchies.pids.is_none(),
             sockets: find_sockets(roots, &sockets_configured),
         };

@@ -253,6 +253,67 @@ fn the_token_volume_tells_the_pod_where_nobody_else_does() {
     );
 }
 
+/// A container of a pod in the layout of CRI-O, with the namespaces and files of its sandbox.
+fn crio_spec() -> Value {
+    let of_sandbox =
+        |file: &str| format!("/run/containers/storage/overlay-containers/{OTHER}/userdata/{file}");
+    let mut spec = plain_spec();
+    for (index, path) in [(1, "/var/run/netns/0a1b"), (2, "/var/run/utsns/0a1b"), (4, "/var/run/ipcns/0a1b")]
+    {
+        spec["linux"]["namespaces"][index]["path"] = json!(path);
+    }
+    spec["mounts"] = json!([
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
+        {"destination": "/dev/shm", "type": "bind", "source": of_sandbox("shm"), "options": ["rw", "bind"]},
+        {"destination": "/etc/resolv.conf", "type": "bind", "source": of_sandbox("resolv.conf"), "options": ["ro", "bind"]},
+        {"destination": "/etc/hostname", "type": "bind", "source": of_sandbox("hostname"), "options": ["ro", "bind"]},
+        {"destination": "/run/.containerenv", "type": "bind", "source": of_sandbox(".containerenv"), "options": ["rw", "bind"]},
+        {"destination": "/etc/hosts", "type": "bind", "options": ["rw", "rbind"],
+         "source": format!("/var/lib/kubelet/pods/{POD}/etc-hosts")},
+        {"destination": "/dev/termination-log", "type": "bind", "options": ["rw", "rbind"],
+         "source": format!("/var/lib/kubelet/pods/{POD}/containers/web/0a1b2c3d")},
+        {"destination": "/var/run/secrets/kubernetes.io/serviceaccount", "type": "bind", "options": ["ro", "rbind"],
+         "source": format!("/var/lib/kubelet/pods/{POD}/volumes/kubernetes.io~projected/kube-api-access-x7w2k")}
+    ]);
+    let labels = json!({
+        "io.kubernetes.container.name": "web", "io.kubernetes.pod.name": "web-0",
+        "io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.uid": POD
+    });
+    spec["annotations"] = json!({
+        "io.container.manager": "cri-o", "io.kubernetes.cri-o.ContainerType": "container",
+        "io.kubernetes.cri-o.SandboxID": OTHER, "io.kubernetes.cri-o.Labels": labels.to_string(),
+        "io.kubernetes.cri-o.ImageName": "quay.io/web:2", "io.kubernetes.cri-o.Name": "k8s_web_web-0_shop_u_0"
+    });
+    spec
+}
+
+#[test]
+fn crio_containers_are_judged_with_their_sandbox() {
+    let host = Host::new();
+    let directory = format!("/var/lib/containers/storage/overlay-containers/{ID}/userdata");
+    let of = |spec: &Value| {
+        host.write(&format!("{directory}/config.json"), spec);
+        host.read(&query(ID, Runtime::Crio))
+    };
+    let metadata = of(&crio_spec());
+    assert_eq!((metadata.runtime, risks(&metadata)), (Some(Runtime::Crio), Some(vec![])));
+    let k8s = metadata.k8s.expect("a pod");
+    let identity = [&k8s.namespace, &k8s.pod, &k8s.pod_uid, &k8s.container].map(|field| field.as_deref());
+    assert_eq!(identity, [Some("shop"), Some("web-0"), Some(POD), Some("web")]);
+    assert_eq!(k8s.service_account, None, "the token alone says so, and is not read");
+
+    let mut on_host = crio_spec();
+    on_host["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]);
+    on_host["mounts"].as_array_mut().unwrap().extend([
+        bind("/var/run/crio/crio.sock", &["rbind", "rw"]),
+        bind("/etc/kubernetes/pki", &["rbind", "ro"]),
+    ]);
+    let found = risks(&of(&on_host)).expect("known");
+    assert_eq!(found, ["socket:/run/crio/crio.sock", "mount:/etc/kubernetes/pki", "host-pid", "host-net"]);
+}
+
 fn write_docker(host: &Host, host_config: &Value, options: &Value) {
     let mut state = docker_state();
     state.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
