@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::process::{Process, run, run_unchecked};
 use crate::require;
 
 /// Programs of the root file system, all of them the one busybox.
 const APPLETS: &[&str] = &["sh", "sleep", "true", "echo", "cat", "nc", "wget", "httpd", "touch"];
+
+/// How the names of scopes begin.
+const SCOPE_PREFIX: &str = "quay";
 
 /// Makes a root file system of a static busybox.
 ///
@@ -34,6 +37,7 @@ pub fn make_rootfs(directory: &Path) -> Result<()> {
 pub struct Runtime<'a> {
     program: &'a str,
     bundle: PathBuf,
+    scopes: bool,
     ids: Vec<String>,
 }
 
@@ -49,7 +53,20 @@ impl<'a> Runtime<'a> {
         if !linked.exists() {
             run(Command::new("cp").arg("-a").arg(rootfs).arg(&linked))?;
         }
-        Ok(Self { program, bundle, ids: Vec::new() })
+        Ok(Self { program, bundle, scopes: false, ids: Vec::new() })
+    }
+
+    /// Has systemd make the cgroups, as scopes of its system slice.
+    #[must_use]
+    pub fn with_scopes(mut self) -> Self {
+        self.scopes = true;
+        self
+    }
+
+    /// Path of a container's cgroup made by systemd.
+    #[must_use]
+    pub fn scope(id: &str) -> String {
+        format!("/system.slice/{SCOPE_PREFIX}-{id}.scope")
     }
 
     /// `<runtime> run <id>` with these arguments for the container's process, to its end.
@@ -57,7 +74,7 @@ impl<'a> Runtime<'a> {
     /// # Errors
     /// When it fails.
     pub fn run(&mut self, id: &str, arguments: &[&str]) -> Result<()> {
-        self.run_config(id, &Self::config(arguments))
+        self.run_config(id, &self.config_of(id, arguments))
     }
 
     /// As [`Runtime::run`], with this text for the bundle's `config.json`.
@@ -67,7 +84,7 @@ impl<'a> Runtime<'a> {
     pub fn run_config(&mut self, id: &str, config: &str) -> Result<()> {
         fs::write(self.bundle.join("config.json"), config)?;
         self.ids.push(id.to_owned());
-        run(Command::new(self.program).arg("run").arg("--bundle").arg(&self.bundle).arg(id)).map(drop)
+        run(self.command().arg("run").arg("--bundle").arg(&self.bundle).arg(id)).map(drop)
     }
 
     /// `<runtime> run --detach <id>`.
@@ -75,10 +92,10 @@ impl<'a> Runtime<'a> {
     /// # Errors
     /// When it fails.
     pub fn run_detached(&mut self, id: &str, arguments: &[&str]) -> Result<()> {
-        fs::write(self.bundle.join("config.json"), Self::config(arguments))?;
+        fs::write(self.bundle.join("config.json"), self.config_of(id, arguments))?;
         self.ids.push(id.to_owned());
         // The container keeps the standard streams it is given; pipes would never end.
-        let mut command = Command::new(self.program);
+        let mut command = self.command();
         command.args(["run", "--detach", "--bundle"]).arg(&self.bundle).arg(id);
         command.stdin(std::process::Stdio::null());
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
@@ -106,10 +123,30 @@ impl<'a> Runtime<'a> {
     /// The `config.json` of a container with these arguments for its process.
     #[must_use]
     pub fn config(arguments: &[&str]) -> String {
+        Self::bundle_config(arguments).to_string()
+    }
+
+    fn config_of(&self, id: &str, arguments: &[&str]) -> String {
+        let mut config = Self::bundle_config(arguments);
+        if self.scopes {
+            config["linux"]["cgroupsPath"] = format!("system.slice:{SCOPE_PREFIX}:{id}").into();
+        }
+        config.to_string()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.program);
+        if self.scopes {
+            command.arg("--systemd-cgroup");
+        }
+        command
+    }
+
+    fn bundle_config(arguments: &[&str]) -> Value {
         let namespaces =
             ["pid", "mount", "ipc", "uts", "network", "cgroup"].map(|kind| json!({ "type": kind }));
         // No capabilities and no limits: neither needs a right that a test machine may lack.
-        let config = json!({
+        json!({
             "ociVersion": "1.0.2",
             "process": {
                 "user": {"uid": 0, "gid": 0}, "args": arguments, "env": ["PATH=/bin"], "cwd": "/",
@@ -120,8 +157,7 @@ impl<'a> Runtime<'a> {
             "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
             "annotations": {"org.opencontainers.image.ref.name": crate::dockerd::IMAGE},
             "linux": {"namespaces": namespaces}
-        });
-        config.to_string()
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! The first process: file systems, network, stages, power off.
+//! The first process: file systems, network, stages, power off. Of a machine with a disk it is first only until the service
+//! manager there takes its place, which runs the stages and switches the machine off.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use rustix::process::{Pid, WaitOptions, chdir, chroot, wait};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::report::Report;
-use crate::{PROGRAM, cgroups, stages};
+use crate::{PROGRAM, cgroups, disk, stages};
 
 /// Name of the machine.
 const HOST_NAME: &[u8] = b"guest";
@@ -55,8 +56,12 @@ fn prepare_and_work() -> Result<()> {
     // The console is for panics and for this program's own words.
     fs::write("/proc/sys/kernel/printk", "1 1 1 1")?;
     rustix::system::sethostname(HOST_NAME)?;
-    cgroups::mount_layout(&Parameters::read()?.cgroups)?;
     set_up_loopback()?;
+    let parameters = Parameters::read()?;
+    if let Some(device) = parameters.disk {
+        return disk::start(&device).map(|never| match never {});
+    }
+    cgroups::mount_layout(&parameters.cgroups)?;
 
     let worker = Command::new(PROGRAM)
         .arg("work")
@@ -102,6 +107,8 @@ fn set_up_loopback() -> Result<()> {
 struct Parameters {
     /// Cgroup layout.
     cgroups: String,
+    /// Device of the root file system, of a machine that has one.
+    disk: Option<String>,
     /// Names of stages.
     stages: Vec<String>,
 }
@@ -109,11 +116,12 @@ struct Parameters {
 impl Parameters {
     fn read() -> Result<Self> {
         let line = fs::read_to_string(Path::new("/proc/cmdline"))?;
-        let value = |key: &str| {
+        let given = |key: &str| {
             let found = line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-            found.map(str::to_owned).with_context(|| format!("the kernel command line has no {key}"))
+            found.map(str::to_owned)
         };
+        let value = |key: &str| given(key).with_context(|| format!("the kernel command line has no {key}"));
         let stages = value("vm_guest.stages")?.split(',').map(str::to_owned).collect();
-        Ok(Self { cgroups: value("vm_guest.cgroups")?, stages })
+        Ok(Self { cgroups: value("vm_guest.cgroups")?, disk: given("vm_guest.disk"), stages })
     }
 }

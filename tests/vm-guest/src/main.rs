@@ -1,13 +1,15 @@
 //! The whole user space of a virtual machine of `cargo xtask vm-test`, beside the sensor that it tests.
 //!
 //! As the first process it prepares the system, runs the stages that the kernel command line names, writes one line per
-//! verdict to the second serial port, and powers off. Called with arguments it is one of the programs that the stages
+//! verdict to the second serial port, and powers off; of a machine with a disk it hands over to the service manager there,
+//! which runs the stages. Called with arguments it is one of the programs that the stages
 //! watch the sensor watch.
 
 use std::process::ExitCode;
 
 mod actor;
 mod cgroups;
+mod disk;
 mod init;
 mod report;
 mod stages;

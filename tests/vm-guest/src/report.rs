@@ -1,7 +1,7 @@
 //! Verdicts on their way out: one line of fields, separated by tabs, on the second serial port.
 //!
-//! The first field says what the line is: `kernel RELEASE`, `row NAME OUTCOME DETAIL`, `program NAME COUNT`, `end`. The
-//! reader is `xtask/src/vm_test/report.rs`.
+//! The first field says what the line is: `kernel RELEASE`, `row NAME OUTCOME DETAIL`, `program NAME COUNT`,
+//! `stage NAME MILLISECONDS`, `end`. The reader is `xtask/src/vm_test/report.rs`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};

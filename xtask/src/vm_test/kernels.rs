@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use super::matrix::Kernel;
 use crate::command::{self, say};
@@ -25,11 +25,24 @@ const SUITES: &[&str] = &[
     "http://deb.debian.org/debian trixie-backports",
 ];
 /// Keys of the archive, from the Debian package `debian-archive-keyring`.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Packages are looked up again when the lists are older than this.
 const LISTS_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Ends the names of the packages in question.
 const FLAVOUR: &str = "-cloud-amd64";
+
+/// What a disk takes, below `kernel` among a kernel's modules, each behind those that it needs. Newer kernels have all but
+/// the last built in.
+const MODULES: &[&str] = &[
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci",
+    "drivers/block/virtio_blk",
+];
+/// How files of modules end. Kernels that have compressed ones decompress them.
+const MODULE_SUFFIXES: [&str; 2] = [".ko", ".ko.xz"];
 
 /// A kernel that can be booted.
 pub struct Image {
@@ -37,6 +50,8 @@ pub struct Image {
     pub release: String,
     /// The compressed kernel.
     pub vmlinuz: PathBuf,
+    /// Modules for a disk, to be loaded in this order.
+    pub modules: Vec<PathBuf>,
 }
 
 /// The cache: apt's files in `apt`, one directory per kernel release beside it.
@@ -140,17 +155,20 @@ impl Archive {
             .filter_map(|name| name.strip_prefix("linux-image-"))
             .collect();
         releases.sort_by_key(|release| numbers(release));
-        // A name may be known only because another package mentions it.
         let found = releases.into_iter().rev().find(|release| self.package_of(release).is_some());
         Ok(found.map(str::to_owned))
     }
 
     /// The package that has the kernel itself. From 6.19 on it is not the one called `linux-image`.
     fn package_of(&self, release: &str) -> Option<String> {
-        [format!("linux-binary-{release}"), format!("linux-image-{release}")].into_iter().find(|package| {
-            let shown = command::output(self.apt("apt-cache").args(["show", "--no-all-versions", package]));
-            shown.is_some_and(|text| text.lines().any(|line| line.starts_with("SHA256:")))
-        })
+        let packages = [format!("linux-binary-{release}"), format!("linux-image-{release}")];
+        packages.into_iter().find(|package| self.has(package))
+    }
+
+    /// Whether a package can be fetched. A name may be known only because another package mentions it.
+    fn has(&self, package: &str) -> bool {
+        let shown = command::output(self.apt("apt-cache").args(["show", "--no-all-versions", package]));
+        shown.is_some_and(|text| text.lines().any(|line| line.starts_with("SHA256:")))
     }
 
     /// Release of the newest kernel of a series in the cache.
@@ -166,11 +184,29 @@ impl Archive {
         Ok(releases.pop())
     }
 
+    /// What would be installed with these packages on an empty system: the name and version of each, a line for each.
+    /// `None` when there are no lists of packages.
+    ///
+    /// # Errors
+    /// When the archive does not have them.
+    pub fn closure(&self, packages: &[&str]) -> Result<Option<String>> {
+        if !self.listed {
+            return Ok(None);
+        }
+        let mut install = self.apt("apt-get");
+        install.args(["install", "--simulate", "--no-install-recommends", "?essential"]).args(packages);
+        let steps = command::output(&mut install)
+            .with_context(|| format!("the archive cannot install {}", packages.join(" ")))?;
+        let mut lines: Vec<&str> = steps.lines().filter_map(|line| line.strip_prefix("Inst ")).collect();
+        lines.sort_unstable();
+        Ok(Some(lines.join("\n")))
+    }
+
     /// The kernel of a release, from the cache or the archive.
     fn image(&self, release: String) -> Result<Image> {
         let directory = self.cache.join(&release);
-        let vmlinuz = directory.join("vmlinuz");
-        if !vmlinuz.exists() {
+        let (vmlinuz, modules) = (directory.join("vmlinuz"), directory.join("modules"));
+        if !vmlinuz.exists() || !modules.exists() {
             let partial = self.cache.join(format!("partial-{release}"));
             if partial.exists() {
                 fs::remove_dir_all(&partial)?;
@@ -178,30 +214,55 @@ impl Archive {
             fs::create_dir_all(&partial)?;
             self.fetch(&release, &partial)?;
             // In one step, so that nothing that is half done looks finished.
-            fs::create_dir_all(&directory)?;
-            fs::rename(partial.join("vmlinuz"), &vmlinuz)?;
+            if directory.exists() {
+                fs::remove_dir_all(&directory)?;
+            }
+            fs::rename(partial.join("kernel"), &directory)?;
             fs::remove_dir_all(&partial)?;
         }
-        Ok(Image { release, vmlinuz })
+        let mut modules =
+            fs::read_dir(&modules)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
+        modules.sort_unstable();
+        Ok(Image { release, vmlinuz, modules })
     }
 
-    /// Puts `vmlinuz` into a directory.
+    /// Makes a directory `kernel` with `vmlinuz` and the modules, whose names sort as they have to be loaded.
     fn fetch(&self, release: &str, into: &Path) -> Result<()> {
         let package =
             self.package_of(release).with_context(|| format!("the archive has no kernel {release}"))?;
+        // From 6.19 on the modules have a package of their own.
+        let modules = format!("linux-modules-{release}");
+        let packages = [Some(package), self.has(&modules).then_some(modules)].into_iter().flatten();
         // Fails when the size or checksum is not the one in the suite's signed list.
-        command::check(self.apt("apt-get").args(["download", "--quiet", &package]).current_dir(into))?;
-        let deb = find(into, |name| name.ends_with(".deb"))?;
-        command::check(command::program("dpkg-deb").arg("--extract").arg(&deb).arg(into.join("root")))?;
-        let places =
-            ["boot".to_owned(), format!("usr/lib/modules/{release}"), format!("lib/modules/{release}")];
-        for place in places.iter().map(|place| into.join("root").join(place)).filter(|place| place.is_dir()) {
-            if let Ok(vmlinuz) = find(&place, |name| name.starts_with("vmlinuz")) {
-                fs::rename(vmlinuz, into.join("vmlinuz"))?;
-                return Ok(());
+        let mut download = self.apt("apt-get");
+        command::check(download.args(["download", "--quiet"]).args(packages).current_dir(into))?;
+        let root = into.join("root");
+        for deb in list(into, |name| name.ends_with(".deb"))? {
+            command::check(command::program("dpkg-deb").arg("--extract").arg(&deb).arg(&root))?;
+        }
+        let places = [format!("usr/lib/modules/{release}"), format!("lib/modules/{release}")];
+        let places: Vec<PathBuf> =
+            places.iter().map(|place| root.join(place)).filter(|place| place.is_dir()).collect();
+        let mut images = Vec::new();
+        for place in places.iter().chain([&root.join("boot")]).filter(|place| place.is_dir()) {
+            images.extend(list(place, |name| name.starts_with("vmlinuz"))?);
+        }
+        let [vmlinuz] = &images[..] else { bail!("the packages of {release} have {} kernels", images.len()) };
+        let kernel = into.join("kernel");
+        fs::create_dir_all(kernel.join("modules"))?;
+        fs::rename(vmlinuz, kernel.join("vmlinuz"))?;
+        for (index, module) in MODULES.iter().enumerate() {
+            let name = module.rsplit('/').next().unwrap_or(module);
+            for (place, suffix) in
+                places.iter().flat_map(|place| MODULE_SUFFIXES.map(|suffix| (place, suffix)))
+            {
+                let file = place.join(format!("kernel/{module}{suffix}"));
+                if file.is_file() {
+                    fs::rename(file, kernel.join(format!("modules/{index}-{name}{suffix}")))?;
+                }
             }
         }
-        bail!("package {package} has no vmlinuz")
+        Ok(())
     }
 
     fn apt(&self, program: &str) -> Command {
@@ -214,8 +275,8 @@ impl Archive {
     }
 }
 
-/// The only file of a directory with such a name.
-fn find(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
+/// The files of a directory with such names.
+fn list(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -223,8 +284,7 @@ fn find(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
             found.push(entry.path());
         }
     }
-    ensure!(found.len() == 1, "{} has {} such files, not one", directory.display(), found.len());
-    Ok(found.remove(0))
+    Ok(found)
 }
 
 /// The numbers of a release, which order releases of one series as Debian does.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::kernels::Image;
-use super::matrix::Machine;
+use super::matrix::{Cgroups, Machine, Root};
+use super::media::Media;
 use super::report::Report;
 use crate::command;
 
@@ -19,8 +19,14 @@ const CPU: &str = "max,-cx16,-la57";
 /// From 7.0 on probes get memory for marks of sockets only where the processor has `cmpxchg16b`, as every real one does.
 const CPU_FROM_7: &str = "max,-la57";
 const MEMORY: &str = "768M";
+/// Memory of a machine with engines in it.
+const MEMORY_WITH_DISK: &str = "2G";
+/// The disk in the machine.
+const DISK: &str = "/dev/vda";
 /// A boot and all stages take a sixth of this on an idle machine.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
+/// The same of a machine with engines in it.
+const TIME_LIMIT_WITH_DISK: Duration = Duration::from_secs(900);
 /// A machine that does not boot is given another try; once its guest has said a word, its report is final.
 const ATTEMPTS: u32 = 2;
 const POLL: Duration = Duration::from_millis(50);
@@ -30,11 +36,11 @@ const POLL: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When QEMU cannot be started, or no attempt came as far as the first word of the guest; with the end of the last console.
-pub fn run(machine: &Machine, image: &Image, initramfs: &Path, directory: &Path) -> Result<Report> {
+pub fn run(machine: &Machine, media: &Media, directory: &Path) -> Result<Report> {
     let mut last = None;
     for attempt in 1..=ATTEMPTS {
         let files = Files::new(directory, machine, attempt);
-        let (report, ended) = boot(machine, image, initramfs, &files)?;
+        let (report, ended) = boot(machine, media, &files)?;
         let report = Report { attempts: attempt, ..report };
         let Err(error) = ended else { return Ok(report) };
         command::say(format!("{machine}, attempt {attempt}: {error:#}"));
@@ -64,24 +70,32 @@ impl Files {
 }
 
 /// Boots a machine once: what it reported, and whether it ended as it should.
-fn boot(machine: &Machine, image: &Image, initramfs: &Path, files: &Files) -> Result<(Report, Result<()>)> {
+fn boot(machine: &Machine, media: &Media, files: &Files) -> Result<(Report, Result<()>)> {
+    let (memory, time_limit) = match media.disk {
+        None => (MEMORY, TIME_LIMIT),
+        Some(_) => (MEMORY_WITH_DISK, TIME_LIMIT_WITH_DISK),
+    };
     let mut command = Command::new(QEMU);
     command
-        .args(["-accel", "tcg", "-cpu", cpu(machine), "-m", MEMORY, "-smp", "1"])
+        .args(["-accel", "tcg", "-cpu", cpu(machine), "-m", memory, "-smp", "1"])
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .arg("-serial")
         .arg(format!("file:{}", files.console.display()))
         .arg("-serial")
         .arg(format!("file:{}", files.report.display()))
         .arg("-kernel")
-        .arg(&image.vmlinuz)
+        .arg(&media.kernel.vmlinuz)
         .arg("-initrd")
-        .arg(initramfs)
+        .arg(&media.initramfs)
         .args(["-append", &command_line(machine)])
         .stdin(Stdio::null());
+    if let Some(disk) = &media.disk {
+        // What the machine writes goes to a temporary file.
+        command.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", disk.display()));
+    }
     let started = Instant::now();
     let child = command.spawn().with_context(|| format!("cannot start {QEMU}"))?;
-    let outcome = wait(child, started);
+    let outcome = wait(child, started, time_limit);
     let text = fs::read(&files.report).unwrap_or_default();
     let report = Report::parse(&String::from_utf8_lossy(&text), started.elapsed())?;
     let ended = match outcome {
@@ -93,17 +107,27 @@ fn boot(machine: &Machine, image: &Image, initramfs: &Path, files: &Files) -> Re
     Ok((report, Err(ended)))
 }
 
-/// The kernel command line; the last two are for the guest.
+/// The kernel command line. What begins with `vm_guest` is for the guest program, which mounts the cgroups of a machine
+/// without a service manager; the rest of a machine with a disk is for its service manager.
 fn command_line(machine: &Machine) -> String {
-    format!(
-        "console=ttyS0 panic=-1 quiet vm_guest.cgroups={} vm_guest.stages={}",
-        machine.cgroups.name(),
+    let mut line = format!(
+        "console=ttyS0 panic=-1 quiet vm_guest.stages={} vm_guest.cgroups=",
         machine.stages.join(",")
-    )
+    );
+    line += machine.cgroups.name();
+    if machine.root == Root::Disk {
+        line += &format!(" vm_guest.disk={DISK} systemd.show_status=0");
+        line += match machine.cgroups {
+            Cgroups::V2 => "",
+            Cgroups::Hybrid => " systemd.unified_cgroup_hierarchy=0",
+            Cgroups::V1 => " systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1",
+        };
+    }
+    line
 }
 
 /// Waits until the machine is off; ends it when it takes too long.
-fn wait(mut child: Child, started: Instant) -> Result<()> {
+fn wait(mut child: Child, started: Instant, time_limit: Duration) -> Result<()> {
     loop {
         if let Some(status) = child.try_wait()? {
             if !status.success() {
@@ -111,10 +135,10 @@ fn wait(mut child: Child, started: Instant) -> Result<()> {
             }
             return Ok(());
         }
-        if started.elapsed() > TIME_LIMIT {
+        if started.elapsed() > time_limit {
             child.kill()?;
             child.wait()?;
-            bail!("it was not done within {TIME_LIMIT:?}");
+            bail!("it was not done within {time_limit:?}");
         }
         std::thread::sleep(POLL);
     }

@@ -21,7 +21,9 @@ pub const KERNELS: &[Kernel] = &[
 ];
 
 /// The oldest, one in the middle and the newest: what `cargo xtask test` runs, on version 2 cgroups.
-pub const TESTED: &[&str] = &["5.10", "6.1", "7.x"];
+const TESTED: &[&str] = &["5.10", "6.1", "7.x"];
+/// The one of which it runs the machine with a disk, too.
+const TESTED_WITH_DISK: &str = "6.1";
 
 /// How the cgroup hierarchies are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,26 +47,50 @@ impl Cgroups {
     }
 }
 
+/// What a machine has as its root file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// What the kernel unpacks into memory: nothing but the sensor, the guest program and a runtime or two.
+    Initramfs,
+    /// A disk with an installed Debian: its service manager and its container engines.
+    Disk,
+}
+
 /// What one boot does.
 pub struct Machine {
     /// Name of its kernel.
     pub kernel: &'static str,
     /// How cgroups are mounted.
     pub cgroups: Cgroups,
+    /// Where its programs are.
+    pub root: Root,
     /// What is tried, in the order of the guest's own table.
     pub stages: &'static [&'static str],
 }
 
-const ALL: &[&str] = &["kinds", "runc", "crun", "loss", "flood", "half-open", "rights", "no-btf", "lockdown"];
-const HYBRID: &[&str] = &["kinds", "runc", "crun", "loss", "flood", "half-open"];
+const ALL: &[&str] =
+    &["sensor", "kinds", "runc", "crun", "loss", "flood", "half-open", "rights", "no-btf", "lockdown"];
+const HYBRID: &[&str] = &["sensor", "kinds", "runc", "crun", "loss", "flood", "half-open"];
 /// Packets are looked at where version 2 cgroups are mounted.
-const RECORDS: &[&str] = &["kinds", "runc", "crun", "loss", "flood"];
+const RECORDS: &[&str] = &["sensor", "kinds", "runc", "crun", "loss", "flood"];
 /// crun refuses a host whose version 2 hierarchy has controllers beside version 1 ones, as it must have where the kernel
 /// does not offer all of them as version 1 any more.
-const WITHOUT_CRUN: &[&str] = &["kinds", "runc", "loss", "flood", "half-open"];
+const WITHOUT_CRUN: &[&str] = &["sensor", "kinds", "runc", "loss", "flood", "half-open"];
+
+/// Everything that needs a service manager or a root file system to pivot away from, on one kernel in the middle.
+const ENGINES: &[&str] =
+    &["sensor", "runc", "crun", "scopes", "docker", "docker-cgroupfs", "containerd", "podman", "rootless"];
+/// The same in short: starting an engine costs more than all that the sensor does.
+const ENGINES_IN_SHORT: &[&str] = &["sensor", "runc", "crun", "scopes", "docker", "rootless"];
+/// Another user has no cgroups of his own in a version 1 hierarchy, and his containers none to be known by.
+const ENGINES_OF_ROOT: &[&str] = &["sensor", "runc", "crun", "scopes", "docker-cgroupfs"];
 
 const fn machine(kernel: &'static str, cgroups: Cgroups, stages: &'static [&'static str]) -> Machine {
-    Machine { kernel, cgroups, stages }
+    Machine { kernel, cgroups, root: Root::Initramfs, stages }
+}
+
+const fn installed(kernel: &'static str, cgroups: Cgroups, stages: &'static [&'static str]) -> Machine {
+    Machine { kernel, cgroups, root: Root::Disk, stages }
 }
 
 /// Every machine.
@@ -78,19 +104,33 @@ pub const MACHINES: &[Machine] = &[
     machine("7.x", Cgroups::Hybrid, WITHOUT_CRUN),
     machine("5.10", Cgroups::V1, RECORDS),
     machine("7.x", Cgroups::V1, RECORDS),
+    installed("5.10", Cgroups::V2, ENGINES_IN_SHORT),
+    installed("6.1", Cgroups::V2, ENGINES),
+    installed("7.x", Cgroups::V2, ENGINES_IN_SHORT),
+    installed("5.10", Cgroups::Hybrid, ENGINES_OF_ROOT),
 ];
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kernel, self.cgroups.name())
+        write!(f, "{} {}", self.kernel, self.cgroups.name())?;
+        if self.root == Root::Disk { f.write_str(" disk") } else { Ok(()) }
     }
 }
 
 impl Machine {
     /// Name for files.
     pub fn slug(&self) -> String {
-        format!("{}-{}", self.kernel, self.cgroups.name())
+        self.to_string().replace(' ', "-")
     }
+}
+
+/// Whether `cargo xtask test` boots it.
+pub fn is_tested(machine: &Machine) -> bool {
+    let kernel = match machine.root {
+        Root::Initramfs => TESTED.contains(&machine.kernel),
+        Root::Disk => machine.kernel == TESTED_WITH_DISK,
+    };
+    kernel && machine.cgroups == Cgroups::V2
 }
 
 /// What a row owes on a kernel.
@@ -134,7 +174,7 @@ impl Row {
 
 /// Every row. Each is owed by every machine that has its stage.
 pub const ROWS: &[Row] = &[
-    row("kinds", "start", "the sensor is ready, with neither tracefs nor bpffs mounted"),
+    row("sensor", "start", "the sensor is ready"),
     row("kinds", "listener", "opened and closed, with process, scope and network namespace"),
     row("kinds", "listener-snapshot", "one from before the start, with its holder"),
     row("kinds", "accept", "both ends, holder with start time, listed and unlisted"),
@@ -159,9 +199,23 @@ pub const ROWS: &[Row] = &[
     row("kinds", "accept-task", "the process that takes a connection")
         .but(&[("5.10", Owed::SeenBy("accept_task_of_four")), ("6.1", Owed::SeenBy("accept_task_of_four"))])
         .by("accept_task"),
-    row("kinds", "stop", "exit code 0, no gap in the sequence, every balance even"),
+    row("sensor", "stop", "exit code 0, no gap in the sequence, every balance even"),
     row("runc", "runc", "a container of real `runc`: created, started, stopped, its exec"),
     row("crun", "crun", "the same of `crun`"),
+    row("scopes", "runc-scope", "`runc --systemd-cgroup`: the scope is the container"),
+    row("scopes", "crun-scope", "the same of `crun`"),
+    row(
+        "docker",
+        "docker-scope",
+        "`docker run` over TCP, systemd driver: accept, shim and runtime, container",
+    ),
+    row("docker-cgroupfs", "docker-cgroupfs", "the same with the cgroupfs driver, from a listed peer"),
+    row("containerd", "ctr", "`ctr run` in containerd's default namespace"),
+    row("containerd", "kubernetes", "`ctr run` in `k8s.io` as the CRI plug-in has it, in the slice of a pod"),
+    row("podman", "podman-scope", "`podman run` of root with `crun`, systemd manager"),
+    row("podman", "podman-cgroupfs", "the same with `runc`, cgroupfs manager"),
+    row("rootless", "rootless-scope", "`podman run` of another user with `crun`, its own service manager"),
+    row("rootless", "rootless-cgroupfs", "the same with `runc`, cgroupfs manager"),
     row("loss", "loss", "tiny rings: what is lost is counted and reported"),
     row(
         "flood",
@@ -198,7 +252,7 @@ mod tests {
     fn machines_and_tested_kernels_name_kernels() {
         let is_kernel = |name: &str| KERNELS.iter().any(|kernel| kernel.name == name);
         assert!(MACHINES.iter().all(|machine| is_kernel(machine.kernel)));
-        assert!(TESTED.iter().all(|name| is_kernel(name)));
+        assert!(TESTED.iter().chain([&TESTED_WITH_DISK]).all(|name| is_kernel(name)));
         assert!(ROWS.iter().flat_map(|row| row.but).all(|(name, _)| is_kernel(name)));
     }
 
@@ -219,9 +273,17 @@ mod tests {
         let has = |wanted: &dyn Fn(&Machine) -> bool| MACHINES.iter().any(wanted);
         for (kernel, machine) in KERNELS.iter().zip(MACHINES) {
             assert_eq!((machine.kernel, machine.cgroups), (kernel.name, Cgroups::V2));
+            assert_eq!(machine.root, Root::Initramfs);
         }
         for cgroups in [Cgroups::Hybrid, Cgroups::V1] {
             assert!(has(&|machine| machine.cgroups == cgroups));
         }
+    }
+
+    #[test]
+    fn tests_boot_both_kinds_of_machines() {
+        let tested: Vec<String> =
+            MACHINES.iter().filter(|machine| is_tested(machine)).map(ToString::to_string).collect();
+        assert_eq!(tested, ["5.10 v2", "6.1 v2", "7.x v2", "6.1 v2 disk"]);
     }
 }

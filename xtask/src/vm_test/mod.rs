@@ -6,38 +6,43 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::command::{self, say};
+use crate::command::say;
 use crate::exit::{Reported, unsupported};
 use crate::summary::Tally;
 use crate::{packages, run, system};
 
+mod disk;
 mod initramfs;
 mod kernels;
 mod machine;
 mod matrix;
+mod media;
 mod report;
 mod table;
 mod verdict;
 mod verifier;
 
-use initramfs::Initramfs;
-use kernels::{Archive, Image};
-use matrix::{KERNELS, MACHINES, Machine, TESTED};
+use matrix::{KERNELS, MACHINES, Machine, Root};
 use report::Report;
 
-/// What the machines are made of: an emulator, a shell for containers, real runtimes.
-pub const PACKAGES: &[&str] =
-    &["qemu-system-x86", "busybox-static", "runc", "crun", "debian-archive-keyring"];
+/// What the machines are made of: an emulator, a shell for containers, real runtimes, and what installs a disk.
+pub const PACKAGES: &[&str] = &[
+    "qemu-system-x86",
+    "busybox-static",
+    "runc",
+    "crun",
+    "debian-archive-keyring",
+    "mmdebstrap",
+    "e2fsprogs",
+];
 /// Machines at a time, one per core of a small builder.
 const AT_A_TIME: usize = 2;
-/// Programs of the guest that are busybox's.
-const APPLETS: &[&str] = &["cp", "echo", "sh"];
 
 /// Boots Debian kernels in QEMU and checks on each that the sensor does what it promises; needs no root.
 #[derive(Args)]
@@ -45,6 +50,9 @@ pub struct Options {
     /// Only machines with this kernel (may be repeated).
     #[arg(long, value_name = "NAME", value_parser = kernel_names())]
     kernel: Vec<String>,
+    /// Only this machine, by its name in the list, such as "6.1 v2 disk" (may be repeated).
+    #[arg(long, value_name = "NAME")]
+    machine: Vec<String>,
     /// Test this binary instead of building one, such as one from a package.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -53,7 +61,7 @@ pub struct Options {
     list: bool,
     /// Record what was seen: the matrix in docs/kernel-hooks.md and the counts in docs/verifier.md. Needs the whole
     /// matrix, and writes nothing unless every row kept its promise.
-    #[arg(long, conflicts_with_all = ["kernel", "binary", "list"])]
+    #[arg(long, conflicts_with_all = ["kernel", "machine", "binary", "list"])]
     write_docs: bool,
 }
 
@@ -69,8 +77,13 @@ pub fn run(options: &Options) -> Result<()> {
         }
         return Ok(());
     }
+    let is_machine = |name: &&String| MACHINES.iter().any(|machine| machine.to_string() == **name);
+    if let Some(unknown) = options.machine.iter().find(|name| !is_machine(name)) {
+        bail!("there is no machine {unknown:?}: `--list` names them");
+    }
     let wanted = |machine: &&Machine| {
-        options.kernel.is_empty() || options.kernel.iter().any(|name| name == machine.kernel)
+        (options.kernel.is_empty() || options.kernel.iter().any(|name| name == machine.kernel))
+            && (options.machine.is_empty() || options.machine.contains(&machine.to_string()))
     };
     let machines: Vec<&Machine> = MACHINES.iter().filter(wanted).collect();
     let binary = options.binary.clone().map_or_else(run::build_release, Ok)?;
@@ -89,9 +102,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// # Errors
 /// When the machines cannot be prepared; what they find is in the tally.
 pub fn test(binary: &Path) -> Result<Tally> {
-    let wanted =
-        |machine: &&Machine| machine.cgroups == matrix::Cgroups::V2 && TESTED.contains(&machine.kernel);
-    let machines: Vec<&Machine> = MACHINES.iter().filter(wanted).collect();
+    let machines: Vec<&Machine> = MACHINES.iter().filter(|machine| matrix::is_tested(machine)).collect();
     judge(&boot_all(&machines, binary)?, false)
 }
 
@@ -119,23 +130,24 @@ fn boot_all(machines: &[&'static Machine], binary: &Path) -> Result<Vec<Finished
     }
     system::require_apt("a kernel to boot")?;
     packages::ensure(PACKAGES)?;
-    let images = fetch_kernels(machines)?;
     let directory = run::target_directory().join("vm-test");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let initramfs = directory.join("initramfs");
-    pack(&initramfs, binary, &build_guest()?)?;
+    let media = media::prepare(machines, binary, &directory)?;
 
     let started = Instant::now();
     say(format!("{} machines; their consoles are in {}", machines.len(), directory.display()));
-    let waiting = Mutex::new(machines.iter().zip(images).collect::<Vec<_>>().into_iter());
+    let mut waiting: Vec<_> = machines.iter().zip(media).collect();
+    // Those that take longest first, so that none is left to run alone at the end.
+    waiting.sort_by_key(|(machine, _)| machine.root != Root::Disk);
+    let waiting = Mutex::new(waiting.into_iter());
     let finished = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
                 loop {
                     let next = waiting.lock().expect("invariant: no thread panics with it").next();
-                    let Some((&machine, image)) = next else { break };
-                    let result = machine::run(machine, &image, &initramfs, &directory);
+                    let Some((&machine, media)) = next else { break };
+                    let result = machine::run(machine, &media, &directory);
                     finished
                         .lock()
                         .expect("invariant: no thread panics with it")
@@ -151,54 +163,6 @@ fn boot_all(machines: &[&'static Machine], binary: &Path) -> Result<Vec<Finished
     Ok(finished)
 }
 
-/// The kernel of each machine.
-fn fetch_kernels(machines: &[&Machine]) -> Result<Vec<Arc<Image>>> {
-    let archive = Archive::open()?;
-    let mut images: Vec<(&str, Arc<Image>)> = Vec::new();
-    for kernel in KERNELS.iter().filter(|kernel| machines.iter().any(|machine| machine.kernel == kernel.name))
-    {
-        let image = archive.newest(kernel)?;
-        say(format!("kernel {} is {}", kernel.name, image.release));
-        images.push((kernel.name, image.into()));
-    }
-    machines
-        .iter()
-        .map(|machine| {
-            let (_, image) = images
-                .iter()
-                .find(|(name, _)| *name == machine.kernel)
-                .with_context(|| format!("no kernel {}", machine.kernel))?;
-            Ok(Arc::clone(image))
-        })
-        .collect()
-}
-
-fn build_guest() -> Result<PathBuf> {
-    command::check(command::cargo().args(["build", "--locked", "--release", "--package", "vm-guest"]))?;
-    Ok(run::target_directory().join("release/vm-guest"))
-}
-
-/// Packs the root file system that all machines share.
-fn pack(path: &Path, binary: &Path, guest: &Path) -> Result<()> {
-    let mut archive = Initramfs::create(path)?;
-    archive.console()?;
-    for directory in ["etc", "proc", "sys", "run", "tmp", "root"] {
-        archive.directory(directory)?;
-    }
-    archive.program("bin/quaywatch", binary)?;
-    archive.program("bin/vm-guest", guest)?;
-    archive.symlink("init", "bin/vm-guest")?;
-    for (name, at) in [("busybox", "bin/busybox"), ("runc", "usr/sbin/runc"), ("crun", "usr/bin/crun")] {
-        let found = system::find_program(name).with_context(|| format!("{name} is not installed"))?;
-        archive.program(at, &found)?;
-    }
-    for applet in APPLETS {
-        archive.symlink(&format!("bin/{applet}"), "busybox")?;
-    }
-    archive.finish()?;
-    Ok(())
-}
-
 /// Prints a verdict per machine and row and adds them up.
 fn judge(results: &[Finished], renew: bool) -> Result<Tally> {
     let mut tally = Tally::default();
@@ -212,7 +176,7 @@ fn judge(results: &[Finished], renew: bool) -> Result<Tally> {
                 continue;
             }
         };
-        println!("{machine}: {} after {:.0} s", report.release, report.duration.as_secs_f32());
+        println!("{machine}: {}, {report}", report.release);
         if report.attempts > 1 {
             println!("{machine}: it did not boot at the first attempt");
             tally.repeated += 1;

@@ -1,5 +1,6 @@
 //! What a machine reported: lines of fields separated by tabs, written by `tests/vm-guest/src/report.rs`.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -24,6 +25,8 @@ pub struct Report {
     pub rows: Vec<(String, Outcome)>,
     /// Instructions the verifier went through, per program.
     pub programs: Vec<(String, u64)>,
+    /// How long each stage took.
+    pub stages: Vec<(String, Duration)>,
     /// Whether it came to the end of its stages.
     pub complete: bool,
     /// From power on to power off.
@@ -48,6 +51,9 @@ impl Report {
                     report.rows.push((name.to_owned(), read_outcome(outcome, detail)?));
                 }
                 ["program", name, count] => report.programs.push((name.to_owned(), count.parse()?)),
+                ["stage", name, milliseconds] => {
+                    report.stages.push((name.to_owned(), Duration::from_millis(milliseconds.parse()?)));
+                }
                 ["end"] => report.complete = true,
                 _ => bail!("a report has the line {line:?}"),
             }
@@ -60,6 +66,17 @@ impl Report {
     #[must_use]
     pub fn has_begun(&self) -> bool {
         !self.release.is_empty()
+    }
+}
+
+/// How long it took, as a whole and in its stages.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} s", self.duration.as_secs_f32())?;
+        for (name, duration) in &self.stages {
+            write!(f, ", {name} {:.1} s", duration.as_secs_f32())?;
+        }
+        Ok(())
     }
 }
 
@@ -83,7 +100,7 @@ mod tests {
 
     #[test]
     fn reports_are_read() {
-        let text = "kernel\t5.10.0-46\r\nrow\taccept\tseen\t\r\nrow\tfile\tseen-by\tfentry/x\nprogram\tp\t12\nend\r\n";
+        let text = "kernel\t5.10.0-46\r\nrow\taccept\tseen\t\r\nrow\tfile\tseen-by\tfentry/x\nprogram\tp\t12\nstage\tkinds\t2500\nend\r\n";
         let report = parse(text).expect("sound");
         assert_eq!((report.release.as_str(), report.complete), ("5.10.0-46", true));
         let rows = [
@@ -92,6 +109,7 @@ mod tests {
         ];
         assert_eq!(report.rows, rows);
         assert_eq!(report.programs, [("p".to_owned(), 12)]);
+        assert_eq!(report.stages, [("kinds".to_owned(), Duration::from_millis(2500))]);
     }
 
     #[test]
@@ -109,7 +127,13 @@ mod tests {
 
     #[test]
     fn what_is_no_report_is_an_error() {
-        for text in ["row\taccept\tskipped\t\n", "row\taccept\n", "program\tp\tmany\n", "nonsense\n"] {
+        for text in [
+            "row\taccept\tskipped\t\n",
+            "row\taccept\n",
+            "program\tp\tmany\n",
+            "stage\tkinds\n",
+            "nonsense\n",
+        ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 
 use super::Finished;
-use super::matrix::{MACHINES, Machine, Owed, ROWS, Row, owed};
+use super::matrix::{MACHINES, Machine, Owed, ROWS, Root, Row, owed};
 use super::report::{Outcome, Report};
 use crate::command;
 
@@ -46,13 +46,19 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// The table: a column per machine. `cell` gets the index of the machine.
+/// The tables: one for each kind of machines, with their rows and a column per machine. `cell` gets the index of the machine.
 fn rows(cell: impl Fn(usize, &Row) -> String) -> String {
-    let names: Vec<String> = MACHINES.iter().map(ToString::to_string).collect();
+    [Root::Initramfs, Root::Disk].map(|root| rows_of(root, &cell)).join("\n")
+}
+
+fn rows_of(root: Root, cell: impl Fn(usize, &Row) -> String) -> String {
+    let machines: Vec<usize> = (0..MACHINES.len()).filter(|index| MACHINES[*index].root == root).collect();
+    let names: Vec<String> = machines.iter().map(|index| MACHINES[*index].to_string()).collect();
     let mut text =
         format!("| row | promises | {} |\n|---|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
-    for row in ROWS {
-        let cells: Vec<String> = (0..MACHINES.len()).map(|index| cell(index, row)).collect();
+    let is_tried = |row: &&Row| machines.iter().any(|index| owed(&MACHINES[*index], row).is_some());
+    for row in ROWS.iter().filter(is_tried) {
+        let cells: Vec<String> = machines.iter().map(|index| cell(*index, row)).collect();
         text += &format!("| `{}` | {} | {} |\n", row.name, row.promise, cells.join(" | "));
     }
     text
@@ -119,12 +125,21 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_cell_for_every_row_and_machine() {
-        let table = rows(cell_of_promise);
-        for line in table.lines() {
-            assert_eq!(line.matches('|').count(), MACHINES.len() + 3, "{line}");
+    fn the_tables_have_a_cell_for_every_row_and_machine() {
+        let mut rows_seen = Vec::new();
+        for root in [Root::Initramfs, Root::Disk] {
+            let machines = MACHINES.iter().filter(|machine| machine.root == root).count();
+            let table = rows_of(root, cell_of_promise);
+            for line in table.lines() {
+                assert_eq!(line.matches('|').count(), machines + 3, "{line}");
+            }
+            rows_seen.extend(
+                table.lines().skip(2).map(|line| line.split('`').nth(1).unwrap_or_default().to_owned()),
+            );
         }
-        assert_eq!(table.lines().count(), ROWS.len() + 2);
+        for row in ROWS {
+            assert!(rows_seen.iter().any(|name| name == row.name), "{}", row.name);
+        }
     }
 
     #[test]

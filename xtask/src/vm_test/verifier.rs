@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::Finished;
-use super::matrix::{Cgroups, KERNELS};
+use super::matrix::{Cgroups, KERNELS, Root};
 use super::table::{read, section, write_section};
 use super::verdict::Verdict;
 
@@ -75,7 +75,10 @@ pub fn write(results: &[Finished]) -> Result<()> {
         .iter()
         .map(|kernel| {
             let on_v2 = |finished: &&Finished| {
-                finished.machine.kernel == kernel.name && finished.machine.cgroups == Cgroups::V2
+                let machine = finished.machine;
+                machine.kernel == kernel.name
+                    && machine.cgroups == Cgroups::V2
+                    && machine.root == Root::Initramfs
             };
             let report = results.iter().find(on_v2).and_then(|finished| finished.result.as_ref().ok());
             report.with_context(|| format!("no report of {}", kernel.name))

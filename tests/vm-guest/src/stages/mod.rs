@@ -1,16 +1,24 @@
-//! What is tried in a machine. Each stage runs sensors of its own and gives verdicts on rows of the matrix, whose names
-//! `xtask/src/vm_test/matrix.rs` knows.
+//! What is tried in a machine. One sensor watches most stages, the others run sensors of their own. They give verdicts on
+//! rows of the matrix, whose names `xtask/src/vm_test/matrix.rs` knows.
 
-use anyhow::{Result, bail};
+use std::time::Instant;
 
-use crate::report::Report;
+use anyhow::{Context as _, Result, bail};
+use sensor_tests::sensor::Sensor;
+
+use crate::report::{Outcome, Report};
+use kinds::Row;
 
 mod actor;
+mod containerd;
 mod degrade;
+mod docker;
+mod engines;
 mod flood;
 mod hooks;
 mod kinds;
 mod loss;
+mod podman;
 mod processes;
 mod runtimes;
 mod sockets;
@@ -40,10 +48,22 @@ allow:
 
 type Stage = fn(&mut Report) -> Result<()>;
 
+/// Stages that one sensor watches, with their rows.
+const WATCHED: &[(&str, &[&[Row]])] = &[
+    ("kinds", kinds::ROWS),
+    ("runc", &[runtimes::RUNC]),
+    ("crun", &[runtimes::CRUN]),
+    ("scopes", &[runtimes::SCOPES]),
+    ("docker", &[docker::SCOPE]),
+    ("docker-cgroupfs", &[docker::CGROUPFS]),
+    ("containerd", &[containerd::ROWS]),
+    ("podman", &[podman::ROWS]),
+    ("rootless", &[podman::ROOTLESS]),
+];
+/// The start and the end of that sensor.
+const SENSOR: &str = "sensor";
+/// Stages with sensors of their own.
 const STAGES: &[(&str, Stage)] = &[
-    ("kinds", kinds::run),
-    ("runc", runtimes::runc),
-    ("crun", runtimes::crun),
     ("loss", loss::run),
     ("flood", flood::run),
     ("half-open", flood::run_half_open),
@@ -52,13 +72,53 @@ const STAGES: &[(&str, Stage)] = &[
     ("lockdown", degrade::lockdown),
 ];
 
-/// Runs stages, in the order of the table.
+/// Runs stages, in the order of the tables.
 pub fn run(names: &[String], report: &mut Report) -> Result<()> {
-    if let Some(unknown) = names.iter().find(|name| STAGES.iter().all(|(known, _)| known != name)) {
+    let known =
+        || WATCHED.iter().map(|(name, _)| name).chain(STAGES.iter().map(|(name, _)| name)).chain([&SENSOR]);
+    if let Some(unknown) = names.iter().find(|name| known().all(|known| known != name)) {
         bail!("unknown stage {unknown}");
     }
-    for (_, stage) in STAGES.iter().filter(|(name, _)| names.iter().any(|wanted| wanted == name)) {
-        stage(report)?;
+    let is_wanted = |stage: &str| names.iter().any(|name| name == stage);
+    if is_wanted(SENSOR) {
+        let _fixtures = is_wanted("kinds").then(kinds::Fixtures::create).transpose()?;
+        watched(report, is_wanted)?;
     }
+    for (name, stage) in STAGES.iter().filter(|(name, _)| is_wanted(name)) {
+        timed(name, report, stage)?;
+    }
+    Ok(())
+}
+
+/// Runs the stages that one sensor watches.
+fn watched(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
+    let mut started = None;
+    report.row("start", || {
+        started = Some(Sensor::start(CONFIGURATION)?);
+        Ok(Outcome::Seen)
+    })?;
+    let sensor = started.context("the sensor did not start")?;
+    verifier::report(&sensor, report)?;
+    for (name, rows) in WATCHED.iter().filter(|(name, _)| is_wanted(name)) {
+        timed(name, report, |report| {
+            for (row, action) in rows.iter().copied().flatten() {
+                report.row(row, || action(&sensor))?;
+            }
+            Ok(())
+        })?;
+    }
+    report.row("stop", || {
+        // The harness checks the exit code, the sequence of the records and the balance of every ring and kind.
+        sensor.stop()?;
+        Ok(Outcome::Seen)
+    })?;
+    Ok(())
+}
+
+/// Runs a stage and reports how long it took.
+fn timed(name: &str, report: &mut Report, stage: impl FnOnce(&mut Report) -> Result<()>) -> Result<()> {
+    let started = Instant::now();
+    stage(report)?;
+    report.line(&["stage", name, &started.elapsed().as_millis().to_string()])?;
     Ok(())
 }

@@ -39,7 +39,7 @@ const OTHER: u16 = 8080;
 const NOBODYS: u16 = 9;
 
 /// An address whose network is in the allow-list, and its neighbour.
-const LISTED: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
+pub const LISTED: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 /// An address whose network is in no list, and its neighbour.
 pub const UNLISTED: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
 const UNLISTED_V6: [&str; 2] = ["fd00:99::1", "fd00:99::2"];
