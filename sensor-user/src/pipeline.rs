@@ -23,6 +23,7 @@ use crate::output::OutputQueue;
 use crate::sources::container_state::{Answer, ContainerState};
 use crate::sources::fanotify::FileOpen;
 use crate::sources::files::{FileNews, FileWatch, Files};
+use crate::sources::programs::Programs;
 use crate::sources::ring_buffer::{Batch, RingSource};
 
 /// Distance between two looks at the kernel's counters: loss shows within a second.
@@ -56,6 +57,8 @@ pub struct Pipeline {
     pub rings: RingSource,
     /// Answers about containers.
     pub containers: ContainerState,
+    /// Answers about programs.
+    pub programs: Programs,
     /// Sockets of runtimes and credential files.
     pub files: FileWatch,
     /// The sensor's own acts, by which it sees whether it sees.
@@ -96,6 +99,7 @@ impl Pipeline {
                 }
                 Some((now, notice)) = self.canaries.notice() => self.engine.handle_canary(now, notice),
                 Some(answer) = self.containers.answer() => self.answered(answer),
+                Some(answer) = self.programs.answer() => self.engine.handle_program(clock::now(), answer),
                 news = self.files.next() => self.hear_of_files(news),
                 batch = self.rings.recv() => match batch {
                     Some(batch) => self.take(&batch),
@@ -228,6 +232,11 @@ impl Pipeline {
             Request::ForgetCgroup(cgroup) => self.probes.forget_cgroup(cgroup),
             Request::ForgetFloodPort(port) => self.probes.forget_flood_port(port),
             Request::RefreshListeners => walk.wanted = true,
+            Request::ReadProgram { process, contents } => {
+                if let Some(refusal) = self.programs.ask(process, contents) {
+                    self.engine.handle_program(clock::now(), refusal);
+                }
+            }
             Request::WatchPort { port, accepts } => {
                 if let Err(error) = self.probes.watch_port(port, accepts) {
                     warn!(%error, port, "a daemon's port is not watched: its connections and its end are not seen");

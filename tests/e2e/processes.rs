@@ -3,10 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use sensor_tests::dockerd::IMAGE;
 use sensor_tests::lab::{CONFIGURATION, Lab, unified_cgroups};
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
@@ -14,6 +16,7 @@ use sensor_tests::sensor::Sensor;
 use crate::Test;
 
 pub const TESTS: &[Test] = &[
+    ("renamed_client_is_recognised_on_the_host_and_in_a_container", renamed_client),
     ("configured_tool_is_reported_and_other_programs_are_not", configured_tool),
     ("arguments_beyond_the_bound_are_cut_and_said", long_arguments),
     ("hostile_names_and_arguments_are_data_of_one_line", hostile_names),
@@ -40,6 +43,39 @@ fn exec_with(sensor: &Sensor, argument: &str) -> Result<Record> {
     sensor.wait(&format!("exec with {argument}"), |record| {
         record.kind() == "exec" && record.args().get(1) == Some(&argument)
     })
+}
+
+fn renamed_client(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let directory = lab.directory().join("renamed");
+    std::fs::create_dir_all(&directory)?;
+    let hidden = copy("/usr/bin/docker", &directory.join("updater"))?;
+    let socket = format!("unix://{}", lab.dockerd.socket().display());
+    run(&hidden, &["--host", &socket, "version"])?;
+    let is_renamed = |record: &Record, tool| {
+        let fields = [("exec.role", "client"), ("process.renamed", "true"), ("process.tool", tool)];
+        record.is("exec", &fields)
+    };
+    let on_host = sensor.wait("the renamed docker of the host", |record| is_renamed(record, "docker"))?;
+    ensure!(on_host.program() == "updater" && on_host.at("container").is_null(), "{on_host}");
+    ensure!(on_host.number("process.exe_file.inode") == Some(std::fs::metadata(&hidden)?.ino()), "{on_host}");
+
+    // In a container, with the libraries of the host.
+    let arguments = ["run", "--rm", "--volume", "/:/host:ro", IMAGE];
+    let inside = ["/bin/busybox", "chroot", "/host", hidden.to_str().context("path is not text")?, "--help"];
+    lab.dockerd.docker(&[&arguments[..], &inside].concat())?;
+    let in_container = sensor.wait("the renamed docker of a container", |record| {
+        is_renamed(record, "docker") && !record.at("container").is_null()
+    })?;
+    ensure!(in_container.program() == "updater", "{in_container}");
+    // By its own name it is no news.
+    lab.dockerd.docker(&["version"])?;
+    let plain = sensor.wait("docker by its own name", |record| {
+        record.is("exec", &[("exec.role", "client"), ("process.tool", "docker")])
+            && record.program() == "docker"
+    })?;
+    ensure!(plain.at("process.renamed").is_null(), "{plain}");
+    sensor.stop().map(drop)
 }
 
 fn configured_tool(lab: &Lab) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::event::{
     AcceptEvent, AcceptTaskEvent, Actor, CgroupEvent, CloseEvent, ConnectEvent, Event, ExecEvent, ExitEvent,
     FileOpenEvent, FilePlace, ForkEvent, ListenerEvent, SocketConnectEvent,
 };
-use crate::fact::Direction;
+use crate::fact::{Direction, ExeFlags};
 use crate::ids::ProcessKey;
 use crate::namespaces::Namespaces;
 
@@ -194,6 +194,14 @@ fn exec(whole: &[u8]) -> Result<Event, DecodeError> {
     Ok(Event::Exec(Box::new(ExecEvent {
         task: raw.task.into(),
         cgroup: raw.cgroup.into(),
+        exe: raw.exe.into(),
+        exe_changed_ns: raw.exe_changed_ns,
+        exe_flags: ExeFlags {
+            deleted: raw.flags & exec_flags::DELETED != 0,
+            memfd: raw.flags & exec_flags::MEMFD != 0,
+            script: raw.flags & exec_flags::SCRIPT != 0,
+        },
+        is_tool: raw.flags & exec_flags::TOOL != 0,
         namespaces: Namespaces { mnt: raw.mnt_ns, pid: raw.pid_ns, root: raw.root.into() },
         ns_pid: raw.ns_pid,
         not_host_cgroup: raw.flags & exec_flags::NOT_HOST_CGROUP != 0,

@@ -18,6 +18,7 @@ mod entering;
 mod escapes;
 mod lifecycle;
 mod listening;
+mod programs;
 mod proving;
 mod replay;
 mod report;
@@ -40,8 +41,8 @@ use crate::coverage::CoverageLedger;
 use crate::decode;
 use crate::event::{AcceptTaskEvent, Event};
 pub use crate::exchange::{
-    ContainerMetadata, ContainerQuery, Output, Policy, ProcessQuery, Request, SeedCgroup, SeedProcess,
-    Settings,
+    ContainerMetadata, ContainerQuery, Output, Policy, ProcessQuery, ProgramAnswer, Request, SeedCgroup,
+    SeedProcess, Settings,
 };
 use crate::exposure::{Inside, Ledger};
 use crate::fact::Service;
@@ -54,6 +55,7 @@ use crate::merge::Merge;
 use crate::namespaces::Namespaces;
 use crate::outbox::Outbox;
 use crate::processes::{PROCESSES_MAX, Processes};
+use crate::programs::{PROGRAMS_MAX, Programs};
 use crate::scans::Scans;
 use crate::time::{ClockMap, Timestamp};
 use credentials::Files;
@@ -78,6 +80,7 @@ pub struct Engine {
     /// Records released before their turn because too many waited.
     released_early: u64,
     processes: Processes,
+    programs: Programs,
     inventory: Inventory,
     containers: Containers,
     calls: Calls,
@@ -117,6 +120,7 @@ impl Engine {
             drained_ns: u64::MAX,
             released_early: 0,
             processes: Processes::new(PROCESSES_MAX, policy.tools.clone()),
+            programs: Programs::new(PROGRAMS_MAX),
             inventory: Inventory::new(CGROUPS_MAX),
             containers: Containers::new(CONTAINERS_MAX),
             calls: Calls::new(CALLS_MAX),

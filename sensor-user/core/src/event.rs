@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use sensor_common::record::{ANCESTORS_MAX, Ancestor, ConnectStage, Endpoints, FILENAME_MAX, TaskId};
 
 use crate::credentials::PlaceKind;
-use crate::fact::{Direction, End};
+use crate::fact::{Direction, End, ExeFlags};
 use crate::ids::{CgroupKey, FileKey, ProcessKey};
 use crate::namespaces::Namespaces;
+use crate::programs::Contents;
 use crate::text::Comm;
 
 /// A task as an event names it.
@@ -151,6 +152,14 @@ pub struct ExecEvent {
     pub namespaces: Namespaces,
     /// Its pid in its own pid namespace.
     pub ns_pid: u32,
+    /// The file that was loaded; unknown is zero.
+    pub exe: FileKey,
+    /// Time of that file's last change, nanoseconds since 1970.
+    pub exe_changed_ns: u64,
+    /// What that file is like.
+    pub exe_flags: ExeFlags,
+    /// Its name is in the table of runtimes and tools.
+    pub is_tool: bool,
     /// The kernel did not know its cgroup as one of the host.
     pub not_host_cgroup: bool,
     /// Parent first.
@@ -168,6 +177,13 @@ impl ExecEvent {
     #[must_use]
     pub fn ancestors(&self) -> &[AncestorId] {
         &self.ancestors[..usize::from(self.ancestors_len)]
+    }
+
+    /// The contents of the file that was loaded, as far as they are known and may be asked for. A runtime's sealed copy of
+    /// itself has new ones each time.
+    pub(crate) fn contents(&self) -> Option<Contents> {
+        let is_known = self.exe != FileKey::default() && !(self.exe_flags.memfd && self.is_tool);
+        is_known.then_some(Contents { file: self.exe, changed_ns: self.exe_changed_ns })
     }
 
     /// Last component of the path of its cgroup.

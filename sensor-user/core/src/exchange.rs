@@ -12,8 +12,9 @@ use sensor_common::record::TaskItem;
 use crate::allow_list::AllowList;
 use crate::fact::{Fact, Node, Runtime, Service, Verdict};
 use crate::health::Health;
-use crate::ids::{CgroupKey, RecordId, RunId};
+use crate::ids::{CgroupKey, ProcessKey, RecordId, RunId};
 use crate::namespaces::Namespaces;
+use crate::programs::Contents;
 use crate::risks::Risks;
 use crate::time::Timestamp;
 
@@ -122,6 +123,23 @@ pub struct ContainerMetadata {
     pub spec_refused: bool,
 }
 
+/// What the contents of a program's file say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgramAnswer {
+    /// They were read.
+    Read {
+        /// Whose.
+        contents: Contents,
+        /// The client that they are, if they are one.
+        client: Option<Arc<str>>,
+    },
+    /// The process that ran it was gone, or the file had changed.
+    Gone {
+        /// Whose.
+        contents: Contents,
+    },
+}
+
 /// Something the core wants from outside; answers come back through the `handle_*` functions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -147,6 +165,13 @@ pub enum Request {
         port: u16,
         /// Connections, too.
         accepts: bool,
+    },
+    /// Look what a program is by its contents; answered by [`crate::engine::Engine::handle_program`].
+    ReadProgram {
+        /// A process that runs it.
+        process: ProcessKey,
+        /// Which contents.
+        contents: Contents,
     },
     /// Do a round of canaries; answered by [`crate::engine::Engine::handle_canary`].
     RunCanaries,

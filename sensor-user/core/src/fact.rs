@@ -13,9 +13,11 @@ use crate::time::Timestamp;
 
 mod access;
 mod exposure;
+mod program;
 
 pub use access::{AcceptingTask, CredentialClass};
 pub use exposure::{LeadsTo, PeerSeen, Reach};
+pub use program::{ExeFlags, Program};
 
 /// A management service, known by the configured port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +104,8 @@ pub struct Process {
     pub args: Option<Arc<[Arc<str>]>>,
     /// Real user id.
     pub uid: Option<u32>,
+    /// What is known of the program beyond its path.
+    pub program: Program,
     /// Parent first.
     pub ancestors: Arc<[Ancestor]>,
     /// The arguments or the path were cut.

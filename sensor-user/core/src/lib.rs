@@ -31,6 +31,7 @@ pub mod namespaces;
 mod outbox;
 pub mod pod_volume;
 mod processes;
+pub mod programs;
 pub mod risks;
 pub mod role;
 pub mod runtime_args;

@@ -14,6 +14,7 @@ use crate::fact::{Ancestor, Process};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::image::Image;
 use crate::namespaces::Namespaces;
+use crate::programs::Contents;
 use crate::text::{Comm, Texts};
 
 /// Most processes in the table; the one used longest ago goes first.
@@ -97,6 +98,7 @@ impl Entry {
                 exe: self.image.exe.clone(),
                 args: self.image.args.clone(),
                 uid: Some(self.uid),
+                program: self.image.program.clone(),
                 ancestors: self.lineage.clone().unwrap_or_else(|| Arc::from([])),
                 truncated: self.image.truncated,
             })
@@ -234,8 +236,8 @@ impl Processes {
         entry.snapshot = None;
     }
 
-    /// A process runs another program. Returns its entry and what it ran before.
-    pub(crate) fn exec(&mut self, event: &ExecEvent) -> (&mut Entry, Before) {
+    /// A process runs another program, whose contents are this client's if any. Returns its entry and what it ran before.
+    pub(crate) fn exec(&mut self, event: &ExecEvent, client: Option<&Arc<str>>) -> (&mut Entry, Before) {
         let key = event.task.key;
         let exe = (!event.filename().is_empty()).then(|| self.texts.share(event.filename()));
         let (args, too_many) = event.args().map(|args| self.texts.split_args(args)).unzip();
@@ -244,6 +246,7 @@ impl Processes {
         if let Some(exe) = self.exe_of_itself(key, event.filename()) {
             image.set_exe(exe);
         }
+        image.set_file(event, client);
         let image = Arc::new(image);
         let known = self.table.peek(&key).and_then(|entry| entry.lineage.as_ref());
         // The forker's ancestry outlives re-parenting; the kernel's list covers for lost fork records.
@@ -277,6 +280,28 @@ impl Processes {
         entry.snapshot = None;
         entry.offspring = None;
         (entry, before)
+    }
+
+    /// The contents of a file are a client's: those that run it and go by another name, in the order of their start.
+    pub(crate) fn recognise(&mut self, contents: Contents, client: &Arc<str>) -> Vec<ProcessKey> {
+        let mut found = Vec::new();
+        let mut copied = 0;
+        for (key, entry) in self.table.iter_mut() {
+            let is_it = entry.image.contents == Some(contents) && !entry.image.program.flags.script;
+            if !is_it || entry.image.program.tool.as_ref() == Some(client) {
+                continue;
+            }
+            // Forks share the image: each makes it anew for itself, but for the last one.
+            copied += if Arc::strong_count(&entry.image) > 1 { entry.image.bytes } else { 0 };
+            Arc::make_mut(&mut entry.image).recognise(client);
+            entry.snapshot = None;
+            if !entry.exited {
+                found.push(*key);
+            }
+        }
+        self.image_bytes += copied;
+        found.sort_unstable_by_key(|key| (key.start_ns, key.pid));
+        found
     }
 
     /// The file of a process that executes itself anew, which says nothing but that.

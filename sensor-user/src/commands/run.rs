@@ -31,6 +31,7 @@ use crate::pipeline::{End, Pipeline, all_hooks, hand_over_files, run_canaries};
 use crate::sinks::{LineFile, Overflow, Reopen};
 use crate::sources::container_state::ContainerState;
 use crate::sources::files::FileWatch;
+use crate::sources::programs::Programs;
 use crate::sources::ring_buffer::RingSource;
 use crate::telemetry::LogLevel;
 
@@ -83,7 +84,8 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     info!("ready");
 
     let containers = ContainerState::start(containers)?;
-    let pipeline = Pipeline { engine, probes, rings, containers, files, canaries, output, roots };
+    let programs = Programs::start(&roots)?;
+    let pipeline = Pipeline { engine, probes, rings, containers, programs, files, canaries, output, roots };
     let end = pipeline
         .run(async {
             loop {

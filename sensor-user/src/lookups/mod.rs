@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod node;
 pub mod paths;
 pub mod procfs;
+pub mod program_file;
 pub mod runtime;
 pub mod runtime_sockets;
 

@@ -78,6 +78,7 @@ fn fact(kind: FactKind) -> Fact {
         exe: Some("/bin/sh".into()),
         args: Some(["x".repeat(4096).into()].into()),
         uid: Some(0),
+        program: Default::default(),
         ancestors: [].into(),
         truncated: false,
     };

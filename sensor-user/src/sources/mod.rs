@@ -3,5 +3,6 @@
 pub mod container_state;
 pub mod fanotify;
 pub mod files;
+pub mod programs;
 pub mod replay;
 pub mod ring_buffer;

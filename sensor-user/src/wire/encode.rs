@@ -112,6 +112,7 @@ fn push_process(out: &mut Vec<u8>, process: &fact::Process) {
     if let Some(uid) = process.uid {
         push_count(out, br#","uid":"#, uid.into());
     }
+    push_program(out, &process.program);
     if !process.ancestors.is_empty() {
         push(out, br#","ancestors":["#);
         for (index, ancestor) in process.ancestors.iter().enumerate() {
@@ -125,6 +126,32 @@ fn push_process(out: &mut Vec<u8>, process: &fact::Process) {
         push(out, b"]");
     }
     push(out, b"}");
+}
+
+fn push_program(out: &mut Vec<u8>, program: &fact::Program) {
+    if let Some(file) = program.file {
+        push_count(out, br#","exe_file":{"device":"#, file.device.into());
+        push_count(out, br#","inode":"#, file.inode);
+        push(out, b"}");
+    }
+    if program.flags.is_any() {
+        let fact::ExeFlags { deleted, memfd, script } = program.flags;
+        push(out, br#","exe_flags":["#);
+        let start = out.len();
+        for (is_so, flag) in
+            [(deleted, &br#","deleted""#[..]), (memfd, br#","memfd""#), (script, br#","script""#)]
+        {
+            if is_so {
+                push(out, flag);
+            }
+        }
+        drop_first_comma(out, start);
+        push(out, b"]");
+    }
+    push_known(out, br#","tool":"#, &program.tool);
+    if program.renamed {
+        push(out, br#","renamed":true"#);
+    }
 }
 
 fn push_container(out: &mut Vec<u8>, container: &fact::Container, action: Option<fact::ContainerAction>) {

@@ -93,6 +93,18 @@ Scope from fact::Scope {
     Any = "any",
 }}
 
+/// What the file of a program is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ExeFlag {
+    /// It has no name any more.
+    Deleted,
+    /// It was made in memory and has never had one.
+    Memfd,
+    /// An interpreter runs it.
+    Script,
+}
+
 /// A namespace that tells the host from its containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

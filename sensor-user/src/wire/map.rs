@@ -13,15 +13,16 @@ use sensor_core::time::Timestamp;
 use super::DecodeError;
 use super::kind::Kind;
 use super::record::{
-    Accept, AcceptingTask, Ancestor, Balance, Blind, Conn, Connect, Container, Coverage, End, Exec, Exit,
-    File, Health, Hook, K8s, Listener, Loss, Net, Node, Origin, Process, Proto, Quality, Record, Scan,
-    SchemaVersion, Socket, Text, Verdict,
+    Accept, AcceptingTask, Balance, Blind, Conn, Connect, Container, Coverage, End, Exec, Exit, File, Health,
+    Hook, K8s, Listener, Loss, Net, Node, Origin, Process, Proto, Quality, Record, Scan, SchemaVersion,
+    Socket, Text, Verdict,
 };
 use super::seq::List;
 use super::time::UtcTime;
 
 mod escape;
 mod exposure;
+mod process;
 
 impl<'a> From<&'a Output> for Record<'a> {
     fn from(output: &'a Output) -> Self {
@@ -142,21 +143,6 @@ fn shared(text: Option<Text<'_>>) -> Option<Arc<str>> {
     text.map(Arc::from)
 }
 
-impl<'a> From<&'a fact::Process> for Process<'a> {
-    fn from(process: &'a fact::Process) -> Self {
-        Self {
-            pid: process.pid,
-            ppid: process.ppid,
-            start_ns: process.start_ns,
-            comm: (&process.comm).into(),
-            exe: text(&process.exe),
-            args: process.args.as_deref().map(List::Core),
-            uid: process.uid,
-            ancestors: List::Core(&process.ancestors),
-        }
-    }
-}
-
 impl<'a> From<&'a fact::AcceptingTask> for AcceptingTask<'a> {
     fn from(task: &'a fact::AcceptingTask) -> Self {
         Self { pid: task.pid, start_ns: task.start_ns, comm: (&task.comm).into(), exe: text(&task.exe) }
@@ -166,12 +152,6 @@ impl<'a> From<&'a fact::AcceptingTask> for AcceptingTask<'a> {
 impl From<AcceptingTask<'_>> for fact::AcceptingTask {
     fn from(task: AcceptingTask<'_>) -> Self {
         Self { pid: task.pid, start_ns: task.start_ns, comm: task.comm.into(), exe: shared(task.exe) }
-    }
-}
-
-impl<'a> From<&'a fact::Ancestor> for Ancestor<'a> {
-    fn from(ancestor: &'a fact::Ancestor) -> Self {
-        Self { pid: ancestor.pid, comm: (&ancestor.comm).into(), exe: text(&ancestor.exe) }
     }
 }
 
@@ -377,29 +357,6 @@ impl TryFrom<Record<'_>> for Fact {
 impl From<Node<'_>> for fact::Node {
     fn from(node: Node<'_>) -> Self {
         Self { name: node.name.into(), boot_id: node.boot_id.into(), cluster: shared(node.cluster) }
-    }
-}
-
-impl From<Process<'_>> for fact::Process {
-    fn from(process: Process<'_>) -> Self {
-        Self {
-            pid: process.pid,
-            ppid: process.ppid,
-            start_ns: process.start_ns,
-            comm: process.comm.into(),
-            exe: shared(process.exe),
-            args: process.args.map(|args| args.into_read().into_iter().map(Arc::from).collect()),
-            uid: process.uid,
-            ancestors: process.ancestors.into_read().into_iter().map(fact::Ancestor::from).collect(),
-            // The line says it of the record as a whole.
-            truncated: false,
-        }
-    }
-}
-
-impl From<Ancestor<'_>> for fact::Ancestor {
-    fn from(ancestor: Ancestor<'_>) -> Self {
-        Self { pid: ancestor.pid, comm: ancestor.comm.into(), exe: shared(ancestor.exe) }
     }
 }
 

@@ -10,7 +10,6 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use sensor_core::fact;
 use sensor_core::risks::Risk;
 use serde::{Deserialize, Serialize};
 
@@ -26,10 +25,12 @@ use super::time::UtcTime;
 mod access;
 mod escape;
 mod exposure;
+mod process;
 
 pub use access::{Accept, AcceptingTask, Conn, Connect, File, Socket};
 pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
+pub use process::{Ancestor, ExeFile, Process};
 
 /// A text: borrowed from the core when written, from the line when read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,46 +177,6 @@ pub struct Node<'a> {
     /// Configured cluster.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Text<'a>>,
-}
-
-/// A process; `pid` and `start_ns` together are its key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Process<'a> {
-    /// Thread group id in the initial pid namespace.
-    pub pid: u32,
-    /// Parent's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ppid: Option<u32>,
-    /// Start of the process on CLOCK_BOOTTIME, nanoseconds.
-    pub start_ns: u64,
-    /// Name, at most 15 bytes.
-    #[serde(borrow)]
-    pub comm: Text<'a>,
-    /// Path of the executable.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub exe: Option<Text<'a>>,
-    /// Arguments, the program's own name first; at most 4 KiB.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub args: Option<List<'a, Arc<str>, Text<'a>>>,
-    /// Real user id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<u32>,
-    /// Parent first.
-    #[serde(borrow, default, skip_serializing_if = "List::is_empty")]
-    pub ancestors: List<'a, fact::Ancestor, Ancestor<'a>>,
-}
-
-/// One ancestor of a process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Ancestor<'a> {
-    /// Thread group id.
-    pub pid: u32,
-    /// Name.
-    #[serde(borrow)]
-    pub comm: Text<'a>,
-    /// Path of the executable.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub exe: Option<Text<'a>>,
 }
 
 /// A container.

@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use sensor_common::record::{RecordKind, Ring};
 use sensor_core::fact::{
     self, AcceptingTask, Ancestor, ConnectResult, Container, ContainerAction, CredentialClass, Direction,
-    End, Enrichment, ExecRole, FactKind, K8s, LeadsTo, ListenerState, Net, OriginClass, PeerSeen, Process,
-    Quality, Reach, Runtime, ScanShape, Scope, Service, Tls, Verdict,
+    End, Enrichment, ExeFlags, ExecRole, FactKind, K8s, LeadsTo, ListenerState, Net, OriginClass, PeerSeen,
+    Process, Program, Quality, Reach, Runtime, ScanShape, Scope, Service, Tls, Verdict,
 };
 use sensor_core::health::{
     Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
 };
-use sensor_core::ids::{ConnId, RecordId};
+use sensor_core::ids::{ConnId, FileKey, RecordId};
 use sensor_core::namespaces::HostSide;
 use sensor_core::risks::{Namespace, Risk};
 use sensor_core::time::Timestamp;
@@ -41,6 +41,12 @@ fn process() -> Arc<Process> {
         exe: Some("/usr/sbin/dockerd".into()),
         args: Some(["dockerd".into(), "-H\u{1b}".into()].into()),
         uid: Some(0),
+        program: Program {
+            file: Some(FileKey { device: 8, inode: 9 }),
+            flags: ExeFlags { deleted: true, memfd: false, script: true },
+            tool: Some("dockerd".into()),
+            renamed: true,
+        },
         ancestors: [ancestor(7, "sh", Some("/bin/sh")), ancestor(1, "systemd", None)].into(),
         truncated: true,
     })
@@ -118,7 +124,7 @@ fn full_accept() -> Fact {
     }
 }
 
-const PROCESS: &str = r#""process":{"pid":42,"ppid":7,"start_ns":1000,"comm":"dockerd","exe":"/usr/sbin/dockerd","args":["dockerd","-H\u001b"],"uid":0,"ancestors":[{"pid":7,"comm":"sh","exe":"/bin/sh"},{"pid":1,"comm":"systemd"}]}"#;
+const PROCESS: &str = r#""process":{"pid":42,"ppid":7,"start_ns":1000,"comm":"dockerd","exe":"/usr/sbin/dockerd","args":["dockerd","-H\u001b"],"uid":0,"exe_file":{"device":8,"inode":9},"exe_flags":["deleted","script"],"tool":"dockerd","renamed":true,"ancestors":[{"pid":7,"comm":"sh","exe":"/bin/sh"},{"pid":1,"comm":"systemd"}]}"#;
 const CONTAINER: &str = r#""id":"cafecafecafecafecafecafecafecafecafecafecafecafecafecafecafecafe","runtime":"docker","name":"web","image":"nginx:1","created":"2026-11-22T10:39:00Z","risks":["privileged","mount:/et\"c:rw","host-pid"],"cgroup":"/docker/cafe"}"#;
 const NET: &str = r#""net":{"direction":"inbound","proto":"tcp","peer":{"ip":"198.18.0.9","port":40000},"local":{"ip":"fd00::1","port":2375},"service":"docker","conn":"0123456789ab-c1f"}"#;
 
@@ -141,6 +147,7 @@ fn what_is_not_known_is_not_there() {
         exe: None,
         args: None,
         uid: None,
+        program: Program::default(),
         ancestors: [].into(),
         truncated: false,
     };
@@ -382,7 +389,7 @@ fn facts_are_read_back() {
 #[test]
 fn keys_of_later_versions_are_ignored() {
     let line = line_of(full_accept(), None);
-    let later = line.replacen("\"pid\":42,", "\"pid\":42,\"exe_flags\":[\"memfd\"],", 1);
+    let later = line.replacen("\"pid\":42,", "\"pid\":42,\"later\":[\"x\"],", 1);
     assert_ne!(later, line);
     assert_eq!(decode(later.as_bytes()), decode(line.as_bytes()));
 }
@@ -555,13 +562,25 @@ fn maybe_text() -> impl Strategy<Value = Option<Arc<str>>> {
     prop::option::of(text())
 }
 
+fn any_program() -> impl Strategy<Value = Program> {
+    (any::<Option<(u32, u64)>>(), any::<[bool; 4]>(), maybe_text()).prop_map(
+        |(file, [deleted, memfd, script, renamed], tool)| Program {
+            file: file.map(|(device, inode)| FileKey { device, inode }),
+            flags: ExeFlags { deleted, memfd, script },
+            tool,
+            renamed,
+        },
+    )
+}
+
 fn any_process() -> impl Strategy<Value = Process> {
     let ancestor =
         (any::<u32>(), text(), maybe_text()).prop_map(|(pid, comm, exe)| Ancestor { pid, comm, exe });
     let ids = (any::<u32>(), any::<Option<u32>>(), any::<u64>(), any::<Option<u32>>(), any::<bool>());
     let texts = (text(), maybe_text(), prop::option::of(prop::collection::vec(text(), 0..4)));
-    (ids, texts, prop::collection::vec(ancestor, 0..4)).prop_map(
-        |((pid, ppid, start_ns, uid, truncated), (comm, exe, args), ancestors)| Process {
+    let ancestors = prop::collection::vec(ancestor, 0..4);
+    (ids, texts, any_program(), ancestors).prop_map(
+        |((pid, ppid, start_ns, uid, truncated), (comm, exe, args), program, ancestors)| Process {
             pid,
             ppid,
             start_ns,
@@ -569,6 +588,7 @@ fn any_process() -> impl Strategy<Value = Process> {
             exe,
             args: args.map(Into::into),
             uid,
+            program,
             ancestors: ancestors.into(),
             truncated,
         },

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use quaywatch::kernel::{Options, Probes};
 use sensor_common::record::{
-    ARGS_MAX, ExecRecord, ExitRecord, FILENAME_MAX, ForkRecord, RecordKind, Ring, exec_flags,
+    ARGS_MAX, ExecRecord, ExitRecord, FILENAME_MAX, FileId, ForkRecord, RecordKind, Ring, exec_flags,
 };
 use sensor_common::settings::cgroup_class;
 
@@ -77,6 +79,64 @@ fn an_exec_says_what_procfs_says() {
     assert_eq!(exec.ancestors[0].pid, std::process::id());
     drop(child.stdin.take());
     child.wait().expect("cat ends");
+}
+
+/// A file as the kernel knows it, from what it tells programs.
+fn file_id(path: &Path) -> FileId {
+    let status = fs::metadata(path).expect("it is there");
+    let device = rustix::fs::major(status.dev()) << 20 | rustix::fs::minor(status.dev());
+    FileId { inode: status.ino(), device, reserved: 0 }
+}
+
+/// Executes a file to its end and returns its process id.
+fn run_to_end(path: &Path) -> u32 {
+    let mut child = Command::new(path).spawn().expect("it can be executed");
+    child.wait().expect("it ends");
+    child.id()
+}
+
+#[test]
+fn an_exec_says_which_file_is_loaded_and_what_is_the_root() {
+    const NAME_FLAGS: u32 = exec_flags::DELETED | exec_flags::MEMFD | exec_flags::SCRIPT;
+    let own = PathBuf::from(format!("/proc/{}/fd", std::process::id()));
+    let directory = tempfile::tempdir().expect("a directory");
+    let script = directory.path().join("script");
+    fs::write(&script, "#!/bin/true\n").expect("written");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("made executable");
+    let gone = directory.path().join("gone");
+    fs::copy("/bin/true", &gone).expect("copied");
+    let gone_file = fs::File::open(&gone).expect("opened");
+    fs::remove_file(&gone).expect("removed");
+    let sealed = rustix::fs::memfd_create("sealed", rustix::fs::MemfdFlags::CLOEXEC).expect("made");
+    let mut sealed = fs::File::from(sealed);
+    sealed.write_all(&fs::read("/bin/true").expect("read")).expect("written");
+    // A file that is open for writing cannot be executed.
+    let sealed_path = own.join(sealed.as_raw_fd().to_string());
+    let sealed_file = fs::File::open(&sealed_path).expect("opened");
+    drop(sealed);
+
+    let watch = Watch::start(&[]);
+    let plain = run_to_end(Path::new("/bin/true"));
+    let scripted = run_to_end(&script);
+    let deleted = run_to_end(&own.join(gone_file.as_raw_fd().to_string()));
+    let in_memory = run_to_end(&own.join(sealed_file.as_raw_fd().to_string()));
+    let seen = watch.finish();
+
+    let program = file_id(Path::new("/bin/true"));
+    let status = fs::metadata("/bin/true").expect("it is there");
+    let changed_ns = (status.ctime() * 1_000_000_000 + status.ctime_nsec()) as u64;
+    for (pid, flags) in [(plain, 0), (scripted, exec_flags::SCRIPT)] {
+        let (_, exec) = exec_of(&seen, pid);
+        assert_eq!((exec.exe, exec.exe_changed_ns, exec.flags & NAME_FLAGS), (program, changed_ns, flags));
+        assert_eq!(exec.root, file_id(Path::new("/")));
+    }
+    for (pid, file, flags) in
+        [(deleted, &gone_file, exec_flags::DELETED), (in_memory, &sealed_file, exec_flags::MEMFD)]
+    {
+        let (_, exec) = exec_of(&seen, pid);
+        assert_eq!(exec.exe.inode, file.metadata().expect("it is there").ino());
+        assert_eq!(exec.flags & NAME_FLAGS, flags);
+    }
 }
 
 /// The pid of a process in its own pid namespace.

@@ -28,6 +28,8 @@ pub struct Statistics {
     pub released_early: u64,
     /// Processes known.
     pub processes: usize,
+    /// Files of programs that could not be read, because their process was gone.
+    pub unread_programs: u64,
     /// Cgroups known.
     pub cgroups: usize,
     /// Containers known.
@@ -109,6 +111,7 @@ impl Engine {
             waiting: self.merge.len(),
             released_early: self.released_early,
             processes: self.processes.len(),
+            unread_programs: self.programs.unread(),
             cgroups: self.inventory.len(),
             containers: self.containers.len(),
             listeners: self.listeners.len(),
@@ -125,6 +128,7 @@ impl Engine {
             ("containers", self.containers.evicted()),
             ("runtime-calls", self.calls.evicted()),
             ("listeners", self.listeners.evicted()),
+            ("programs", self.programs.evicted()),
             ("endpoints", self.exposure.evicted()),
             ("connections", self.connections.evicted()),
             ("accept-tasks", self.takers.evicted()),

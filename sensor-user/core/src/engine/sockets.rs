@@ -10,7 +10,9 @@ use sensor_common::record::ConnectStage;
 use super::subject::{Subject, Whereabouts};
 use crate::engine::Engine;
 use crate::event::{AcceptEvent, AcceptTaskEvent, CloseEvent, ConnectEvent, Ends, Task};
-use crate::fact::{AcceptingTask, ConnectResult, Direction, ExecRole, FactKind, Net, Process, Service};
+use crate::fact::{
+    AcceptingTask, ConnectResult, Direction, ExecRole, FactKind, Net, Process, Program, Service,
+};
 use crate::ids::{CgroupKey, ConnId, ProcessKey};
 use crate::listeners::{Holder, holder_at};
 use crate::processes::Processes;
@@ -84,6 +86,7 @@ impl Opener {
                 exe: self.exe,
                 args: None,
                 uid: self.uid,
+                program: Program::default(),
                 ancestors: Arc::from([]),
                 truncated: false,
             })

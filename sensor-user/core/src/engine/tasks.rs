@@ -21,7 +21,8 @@ const DOCKER_NAMESPACE: &str = "moby";
 impl Engine {
     pub(super) fn on_exec(&mut self, at: Timestamp, event: &ExecEvent) {
         let key = event.task.key;
-        let (entry, before) = self.processes.exec(event);
+        let client = self.client_of(event);
+        let (entry, before) = self.processes.exec(event, client.as_ref());
         let image = entry.image.clone();
         let place = self.place_exec(event, &image, before.cgroup);
         if matches!(place, Whereabouts::Container(_)) && self.place(event.cgroup) == Whereabouts::Host {

@@ -8,6 +8,7 @@ mod escapes;
 mod execs;
 mod health;
 mod listening;
+mod programs;
 mod proving;
 mod recorded;
 mod risks;
@@ -18,7 +19,9 @@ use std::sync::Arc;
 use sensor_common::record::Ring;
 
 use crate::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Source, Target};
-use crate::engine::{ContainerMetadata, Engine, Output, Policy, Request, SeedCgroup, SeedProcess, Settings};
+use crate::engine::{
+    ContainerMetadata, Engine, Output, Policy, ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings,
+};
 use crate::fact::{ContainerAction, Fact, FactKind, Node, Runtime, Service, Verdict};
 use crate::health::{Health, HealthState};
 use crate::ids::{CgroupKey, RunId};

@@ -26,6 +26,7 @@ fn calls(ids: &[&str]) -> Calls {
         exe: None,
         args: None,
         uid: None,
+        program: Default::default(),
         ancestors: Arc::from([]),
         truncated: false,
     });

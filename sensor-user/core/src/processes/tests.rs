@@ -15,7 +15,7 @@ fn fork(processes: &mut Processes, parent: P, child: P) {
 fn exec(processes: &mut Processes, exec: &Exec<'_>) {
     match decode(&exec.bytes()).expect("decodes") {
         (_, Event::Exec(event)) => {
-            processes.exec(&event);
+            processes.exec(&event, None);
         }
         other => panic!("an exec, not {other:?}"),
     }

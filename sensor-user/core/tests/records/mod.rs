@@ -208,7 +208,7 @@ impl<'a> Exec<'a> {
             args_len: args.len() as u16,
             ancestors_len: self.ancestors.len() as u16,
             args_total: args.len() as u64 + self.args_beyond,
-            exe: FileId { inode: self.exe, device: 1, reserved: 0 },
+            exe: FileId { inode: self.exe, device: u32::from(self.exe != 0), reserved: 0 },
             exe_changed_ns: 0,
             root: FileId { inode: self.root, device: 1, reserved: 0 },
             ancestors,

@@ -1,0 +1,46 @@
+//! Clients under other names: recognised by the contents of their files.
+
+use std::sync::Arc;
+
+use super::subject::Whereabouts;
+use crate::engine::{Engine, ProgramAnswer, Request};
+use crate::event::ExecEvent;
+use crate::fact::{ExecRole, FactKind};
+use crate::ids::ProcessKey;
+use crate::programs::Contents;
+use crate::time::Timestamp;
+
+impl Engine {
+    /// Takes what a file turned out to be. Programs that run it and go by another name are told of, once more if they had
+    /// been told of as something else.
+    pub fn handle_program(&mut self, now: Timestamp, answer: ProgramAnswer) {
+        let (contents, client) = match answer {
+            ProgramAnswer::Read { contents, client } => (contents, client),
+            ProgramAnswer::Gone { contents } => return self.programs.give_up(&contents),
+        };
+        self.programs.learn(contents, client.clone());
+        let Some(client) = client else { return };
+        for key in self.processes.recognise(contents, &client) {
+            self.tell_renamed(now, key);
+        }
+    }
+
+    fn tell_renamed(&mut self, now: Timestamp, key: ProcessKey) {
+        let Some(entry) = self.processes.get_mut(key) else { return };
+        entry.reported = true;
+        let cgroup = entry.cgroup;
+        let place: Whereabouts = self.whereabouts(cgroup, key);
+        let process = self.processes.snapshot(key);
+        let subject = self.subject(process, &place);
+        self.send(now, subject, None, FactKind::Exec { role: ExecRole::Client }, None);
+    }
+
+    /// The client that an exec's file is known to be; asks for what is not known.
+    pub(super) fn client_of(&mut self, event: &ExecEvent) -> Option<Arc<str>> {
+        let contents: Contents = event.contents()?;
+        if self.programs.wants(contents) {
+            self.outbox.request(Request::ReadProgram { process: event.task.key, contents });
+        }
+        self.programs.client(&contents)
+    }
+}

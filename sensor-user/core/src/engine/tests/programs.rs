@@ -1,0 +1,140 @@
+//! Clients by whatever name.
+
+use super::*;
+use crate::fact::{ExeFlags, ExecRole, Program};
+use crate::ids::FileKey;
+use crate::programs::Contents;
+use crate::records::{Exec, P, cgroup, exit, fork, v2};
+use sensor_common::record::exec_flags;
+
+const RENAMED: P = P(500, "x");
+const CONTENTS: Contents = Contents { file: FileKey { device: 1, inode: 77 }, changed_ns: 0 };
+
+fn run(sensor: &mut Sensor, task: P, group: u64, args: &[&str], flags: u32) {
+    sensor.see(|now| {
+        let mut exec = Exec::new(now, task, v2(group), args[0], args);
+        exec.exe = CONTENTS.file.inode;
+        exec.flags |= flags;
+        exec.bytes()
+    });
+}
+
+fn answer(sensor: &mut Sensor, client: Option<&str>) {
+    let answer = ProgramAnswer::Read { contents: CONTENTS, client: client.map(Into::into) };
+    sensor.engine.handle_program(at(sensor.now), answer);
+}
+
+fn asked(sensor: &mut Sensor) -> Vec<u32> {
+    let asked = sensor.requests().into_iter().filter_map(|request| match request {
+        Request::ReadProgram { process, contents } if contents == CONTENTS => Some(process.pid),
+        _ => None,
+    });
+    asked.collect()
+}
+
+/// Process, role, tool and whether it is renamed, of the execs among facts.
+fn execs(facts: &[Fact]) -> Vec<(u32, ExecRole, Option<&str>, bool)> {
+    let execs = facts.iter().filter_map(|fact| match fact.kind {
+        FactKind::Exec { role } => {
+            let process = fact.process.as_ref()?;
+            Some((process.pid, role, process.program.tool.as_deref(), process.program.renamed))
+        }
+        _ => None,
+    });
+    execs.collect()
+}
+
+#[test]
+fn a_renamed_client_of_the_host_is_told_of_when_its_contents_are_known() {
+    let mut sensor = Sensor::ready();
+    run(&mut sensor, RENAMED, HOST, &["/tmp/x", "get", "pods"], 0);
+    assert_eq!(execs(&sensor.facts()), [], "an ordinary program of the host");
+    assert_eq!(asked(&mut sensor), [500]);
+    answer(&mut sensor, Some("kubectl"));
+    assert_eq!(execs(&sensor.read_facts()), [(500, ExecRole::Client, Some("kubectl"), true)]);
+    // The next one is known at once, and nobody has to look.
+    run(&mut sensor, P(501, "x"), HOST, &["/tmp/y"], 0);
+    assert_eq!(execs(&sensor.facts()), [(501, ExecRole::Client, Some("kubectl"), true)]);
+    assert_eq!(asked(&mut sensor), []);
+    sensor.see(|now| exit(now, RENAMED, v2(HOST), 0));
+    let facts = sensor.facts();
+    assert!(facts[0].process.as_ref().is_some_and(|process| process.program.renamed), "{facts:?}");
+}
+
+#[test]
+fn a_renamed_client_in_a_container_is_told_of_once_more() {
+    let mut sensor = Sensor::ready();
+    let id = long_id("ab");
+    sensor.see(|now| cgroup(now, true, v2(50), RUNC, &format!("/docker/{id}")));
+    sensor.metadata(&id, "web");
+    run(&mut sensor, RENAMED, 50, &["/tmp/x", "ps"], 0);
+    assert_eq!(execs(&sensor.facts()), [(500, ExecRole::Workload, None, false)]);
+    answer(&mut sensor, Some("docker"));
+    let facts = sensor.read_facts();
+    assert_eq!(execs(&facts), [(500, ExecRole::Client, Some("docker"), true)]);
+    assert_eq!(container_id(&facts[0]), Some(&*id));
+}
+
+#[test]
+fn a_client_by_its_own_name_is_told_of_once() {
+    let mut sensor = Sensor::ready();
+    run(&mut sensor, RENAMED, HOST, &["/usr/bin/docker", "ps"], 0);
+    assert_eq!(execs(&sensor.facts()), [(500, ExecRole::Client, Some("docker"), false)]);
+    answer(&mut sensor, Some("docker"));
+    assert_eq!(sensor.read_facts(), []);
+}
+
+#[test]
+fn interpreters_other_programs_and_the_gone_are_no_clients() {
+    let mut sensor = Sensor::ready();
+    run(&mut sensor, RENAMED, HOST, &["/tmp/script"], exec_flags::SCRIPT);
+    sensor.facts();
+    answer(&mut sensor, Some("kubectl"));
+    assert_eq!(sensor.read_facts(), [], "a script is what interprets it");
+    let mut sensor = Sensor::ready();
+    run(&mut sensor, RENAMED, HOST, &["/tmp/x"], 0);
+    sensor.facts();
+    answer(&mut sensor, None);
+    assert_eq!(sensor.read_facts(), []);
+    sensor.engine.handle_program(at(1), ProgramAnswer::Gone { contents: CONTENTS });
+    assert_eq!(sensor.engine.statistics().unread_programs, 1);
+}
+
+#[test]
+fn a_program_that_has_been_replaced_meanwhile_is_left_alone() {
+    let mut sensor = Sensor::ready();
+    run(&mut sensor, RENAMED, HOST, &["/tmp/x"], 0);
+    sensor.see(|now| Exec::new(now, RENAMED, v2(HOST), "/bin/true", &["true"]).bytes());
+    sensor.facts();
+    answer(&mut sensor, Some("kubectl"));
+    assert_eq!(sensor.read_facts(), []);
+}
+
+#[test]
+fn forks_of_a_renamed_client_are_recognised_with_it() {
+    let mut sensor = Sensor::ready();
+    let child = P(501, "x");
+    run(&mut sensor, RENAMED, HOST, &["/tmp/x"], 0);
+    sensor.see(|now| fork(now, RENAMED, child));
+    sensor.facts();
+    answer(&mut sensor, Some("kubectl"));
+    let pids: Vec<_> = execs(&sensor.read_facts()).into_iter().map(|(pid, ..)| pid).collect();
+    assert_eq!(pids, [500, 501]);
+    for task in [RENAMED, child] {
+        sensor.see(|now| exit(now, task, v2(HOST), 0));
+    }
+    assert_eq!(sensor.facts().len(), 2);
+}
+
+#[test]
+fn the_file_of_a_program_is_told_as_the_kernel_says() {
+    let mut sensor = Sensor::ready();
+    let all = exec_flags::DELETED | exec_flags::MEMFD | exec_flags::SCRIPT | exec_flags::TOOL;
+    run(&mut sensor, RENAMED, HOST, &["/usr/bin/runc"], all);
+    let facts = sensor.facts();
+    let program = &facts[0].process.as_ref().expect("a process").program;
+    let flags = ExeFlags { deleted: true, memfd: true, script: true };
+    let expected = Program { file: Some(CONTENTS.file), flags, tool: Some("runc".into()), renamed: false };
+    assert_eq!(*program, expected);
+    assert_eq!(asked(&mut sensor), [], "a runtime's sealed copy of itself has other contents each time");
+}
