@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::net::{
-    AddressFamily, Shutdown, SocketFlags, SocketType, accept, bind, listen, shutdown, socket_with,
+    AddressFamily, Shutdown, SocketFlags, SocketType, accept, bind, listen, shutdown, socket_with, sockopt,
 };
 
 use crate::dockerd::{self, IMAGE};
@@ -138,6 +138,8 @@ impl Server {
         let address = SocketAddrV4::new(NODE_OUTSIDE.parse()?, PORT);
         let listener = node.within(|| {
             let listener = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            // What is left of the connections of an earlier flood must not be in the way.
+            sockopt::set_socket_reuseaddr(&listener, true)?;
             bind(&listener, &address)?;
             listen(&listener, BACKLOG)?;
             Ok(Arc::new(listener))
