@@ -30,6 +30,8 @@ pub(crate) enum Life {
     Running,
     /// Its first process exited or its cgroup went.
     Stopped,
+    /// Its runtime dropped it before its metadata was read, which is still to come.
+    Removed,
 }
 
 /// One container.
@@ -129,8 +131,18 @@ impl Entry {
 
     /// Takes over the runtime's state on disk. Returns whether the output can say more now than before.
     pub(crate) fn enrich(&mut self, metadata: &ContainerMetadata) -> bool {
-        let ContainerMetadata { id: _, runtime, name, image, created, cgroups, k8s, risks, spec_refused: _ } =
-            metadata;
+        let ContainerMetadata {
+            id: _,
+            runtime,
+            name,
+            image,
+            created,
+            cgroups,
+            k8s,
+            risks,
+            spec_refused: _,
+            is_last: _,
+        } = metadata;
         let before = (self.shared.clone(), self.k8s.clone());
         let container = Arc::make_mut(&mut self.shared);
         if let Some(runtime) = *runtime {

@@ -121,6 +121,8 @@ pub struct ContainerMetadata {
     pub risks: Option<Risks>,
     /// What was asked for is there and cannot be used: too long, or not what it should be.
     pub spec_refused: bool,
+    /// Nobody looks again: no answer to this question follows.
+    pub is_last: bool,
 }
 
 /// What the contents of a program's file say.

@@ -293,6 +293,7 @@ impl Found {
             cgroups: self.cgroups,
             k8s: self.k8s.map(Arc::new),
             spec_refused: self.refused && spec.is_none(),
+            is_last: false,
             risks: spec.map(|spec| risks::of_container(&spec, &host.now(), &own)),
         }
     }

@@ -244,7 +244,7 @@ impl<F: StateFiles> Worker<F> {
             }
             Question::Read(query) => {
                 // No room to come back to it: one look now is better than none.
-                let metadata = self.files.read(&query);
+                let metadata = ContainerMetadata { is_last: true, ..self.files.read(&query) };
                 // That nobody waits for it any more shows with the next attempt.
                 let _ = self.send(Answer::Metadata(metadata));
             }
@@ -301,14 +301,15 @@ impl<F: StateFiles> Worker<F> {
 
     fn attempt(&mut self, now: Instant, attempt: Attempt) -> Result<(), Gone> {
         let Attempt { number, query, last, .. } = attempt;
-        let metadata = self.files.read(&query);
+        let mut metadata = self.files.read(&query);
         let pause = if is_complete(&metadata) { None } else { PAUSES.get(number) };
         let news = last.as_ref() != Some(&metadata) && !is_empty(&metadata);
-        if pause.is_none() {
+        metadata.is_last = pause.is_none();
+        if metadata.is_last {
             self.finish(&metadata);
         }
         // The end of the schedule is an answer too: the core stops waiting.
-        if news || (pause.is_none() && last.is_none()) {
+        if news || metadata.is_last {
             self.send(Answer::Metadata(metadata.clone()))?;
         }
         if let Some(&pause) = pause {

@@ -34,13 +34,20 @@ impl Engine {
         let Some(entry) = self.containers.get_mut(&id) else { return };
         let news = entry.enrich(&metadata);
         let (enriched, owed) = (entry.enriched, entry.owes_metadata);
+        let is_over = entry.life == Life::Removed && (enriched || metadata.is_last);
         self.adopt_homes(&id);
         if !enriched {
+            if is_over {
+                self.containers.remove(&id);
+            }
             return;
         }
         self.release_ready(&id);
         if owed && news {
             self.send_container(now, &id, ContainerAction::Enriched, None, Entrant::None);
+        }
+        if is_over {
+            self.containers.remove(&id);
         }
     }
 
@@ -115,7 +122,7 @@ impl Engine {
     /// A container's first process exited or its cgroup went, whichever comes first.
     pub(super) fn stop_container(&mut self, at: Timestamp, id: &Arc<str>, init: Option<ProcessKey>) {
         let Some(entry) = self.containers.get_mut(id) else { return };
-        if entry.life == Life::Stopped {
+        if matches!(entry.life, Life::Stopped | Life::Removed) {
             return;
         }
         entry.life = Life::Stopped;
@@ -151,8 +158,15 @@ impl Engine {
         }
         self.send_container(at, &Arc::from(id), ContainerAction::Removed, None, Entrant::None);
         self.calls.remove(id);
-        if self.containers.remove(id).is_some_and(|entry| entry.watched) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        if std::mem::take(&mut entry.watched) {
             self.outbox.request(Request::ForgetRemoval(id.into()));
+        }
+        // A container may be gone before its files were read; what its records lack is told all the same.
+        if entry.owes_metadata && !entry.enriched {
+            entry.life = Life::Removed;
+        } else {
+            self.containers.remove(id);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Risks of containers in records.
 
-use ContainerAction::{Created, Exec as ExecInto, Stopped};
+use ContainerAction::{Created, Enriched, Exec as ExecInto, Removed, Stopped};
 
 use super::*;
 use crate::fact::Enrichment;
@@ -105,4 +105,32 @@ fn an_exec_by_arguments_alone_waits_for_nothing() {
     let exec = facts.iter().find(|fact| matches!(fact.kind, FactKind::Container { .. })).expect("told");
     assert_eq!(actions(&facts), [(ExecInto, &*id)]);
     assert_eq!(risk_names(exec), ["cap:SYS_ADMIN", "entrypoint-escape"]);
+}
+
+#[test]
+fn what_the_records_of_a_removed_container_lack_is_told_once() {
+    for is_last in [false, true] {
+        let mut sensor = Sensor::ready();
+        let id = long_id("ab");
+        let path = format!("/docker/{id}");
+        sensor.see(|now| cgroup(now, true, v2(50), RUNC, &path));
+        sensor.see(|now| cgroup(now, false, v2(50), RUNC, &path));
+        sensor.facts();
+        sensor.pass(HOLD_NS);
+        sensor.engine.handle_container_removed(at(sensor.now), &id);
+        let told = sensor.read_facts();
+        assert_eq!(actions(&told), [(Created, &*id), (Stopped, &*id), (Removed, &*id)]);
+        assert!(told.iter().all(|fact| fact.quality.enrichment == Enrichment::Partial));
+
+        if is_last {
+            let nothing = ContainerMetadata { id: id.as_str().into(), is_last, ..Default::default() };
+            sensor.engine.handle_container_metadata(at(sensor.now), nothing);
+        }
+        sensor.metadata(&id, "web");
+        sensor.metadata(&id, "web");
+        let told = sensor.read_facts();
+        let expected = if is_last { vec![] } else { vec![(Enriched, &*id)] };
+        assert_eq!(actions(&told), expected, "nobody waits after the last answer");
+        assert_eq!(sensor.engine.statistics().containers, 0, "it is forgotten then");
+    }
 }
