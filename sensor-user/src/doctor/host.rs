@@ -53,6 +53,7 @@ pub fn checks(roots: &Roots) -> Vec<Check> {
         confinement(Confinement::find(roots)),
     ];
     let effective = effective_capabilities(&text(&roots.proc.join("self/status")));
+    checks.extend(user_namespace(line(&roots.proc.join("self/uid_map")).as_deref()));
     checks.extend(capabilities(effective));
     if version(&release) < FIRST_WITHOUT_MEMLOCK {
         checks.push(memlock(&text(&roots.proc.join("self/limits")), effective));
@@ -155,6 +156,21 @@ fn confinement(confinement: Confinement) -> Check {
 fn effective_capabilities(status: &str) -> Option<u64> {
     let digits = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(digits.trim(), 16).ok()
+}
+
+/// `uid_map` has a line per range: first id here, first id outside, length. `None` when it cannot be read, as on kernels
+/// without user namespaces.
+fn user_namespace(uid_map: Option<&str>) -> Option<Check> {
+    let name = "user namespace";
+    let is_initial = |map: &str| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    uid_map.map(|map| match is_initial(map) {
+        true => Check::ok(name, "the initial one"),
+        false => Check::missing(
+            name,
+            "not the initial one: capabilities held here count for nothing in the kernel's eyes",
+            "run outside of it: as root of the host, or in a container that is not rootless",
+        ),
+    })
 }
 
 /// `effective` is `None` when it cannot be read.
@@ -286,6 +302,7 @@ mod tests {
     const HEALTHY: &[(&str, &str)] = &[
         ("proc/sys/kernel/osrelease", "6.1.0-30-amd64\n"),
         ("proc/self/status", ROOT),
+        ("proc/self/uid_map", "         0          0 4294967295\n"),
         (
             "proc/self/mountinfo",
             "1 2 0:3 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n4 2 0:5 / /s rw - securityfs x rw\n",
@@ -348,6 +365,16 @@ mod tests {
         expect(&v1, "cgroups", Note, "cgroup2");
         expect(&v1, "securityfs", Note, "mount -t securityfs");
         expect(&but("proc/self/mountinfo", None), "cgroups", Missing, "/sys/fs/cgroup");
+    }
+
+    #[test]
+    fn rights_within_a_user_namespace_are_none() {
+        for map in ["0 1000 1\n", "0 1000 1\n1 100000 65536\n", "0 0 65536\n", ""] {
+            expect(&but("proc/self/uid_map", Some(map)), "user namespace", Missing, "outside");
+        }
+        expect(&but("proc/self/uid_map", Some("0 0 4294967295\n")), "user namespace", Good, "");
+        let unknown = but("proc/self/uid_map", None);
+        assert!(unknown.iter().all(|check| check.name != "user namespace"));
     }
 
     #[test]

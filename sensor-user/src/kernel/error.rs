@@ -60,11 +60,23 @@ pub enum KernelError {
     },
     /// The kernel refuses programs that read its memory.
     #[error(
-        "the kernel is locked down (confidentiality) and refuses the program on {hook}: boot with lockdown=integrity or without lockdown"
+        "the kernel is locked down (confidentiality) and refuses the program on {hook} ({said}): boot with lockdown=integrity or without lockdown"
     )]
     LockedDown {
         /// On which hook.
         hook: &'static str,
+        /// In the kernel's own words.
+        said: String,
+    },
+    /// The kernel refused a program, and nobody knows whether lockdown is the cause.
+    #[error(
+        "the kernel refused the program on {hook} ({said}); perhaps it is locked down (confidentiality), which cannot be read: mount securityfs, and boot with lockdown=integrity if it is"
+    )]
+    PerhapsLockedDown {
+        /// On which hook.
+        hook: &'static str,
+        /// In the kernel's own words.
+        said: String,
     },
     /// The kernel refused a program.
     #[error("the kernel refused the program on {hook}")]
@@ -139,6 +151,17 @@ impl KernelError {
                 Self::NoPermission { what: "load type information".to_owned(), source: io_error }
             }
             error => Self::Object(Box::new(error)),
+        }
+    }
+
+    /// What the kernel said at last, in one line: its verifier writes pages.
+    pub(super) fn last_words(error: &ProgramError) -> String {
+        let ProgramError::LoadError { io_error, verifier_log } = error else { return error.to_string() };
+        let log = verifier_log.to_string();
+        let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
+        match lines.rev().find(|line| !line.starts_with("processed ")) {
+            Some(line) => format!("{io_error}: {line}"),
+            None => io_error.to_string(),
         }
     }
 

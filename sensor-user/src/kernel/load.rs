@@ -12,8 +12,9 @@ use zerocopy::IntoBytes as _;
 use super::btf::{self, Btf};
 use super::constants::complete;
 use super::flood::{FloodLimits, draw_salt};
+use super::lockdown::{self, Lockdown};
 use super::programs::{Programs, Surroundings};
-use super::{KernelError, TaskHierarchy, lockdown, security_modules};
+use super::{KernelError, TaskHierarchy, security_modules};
 
 /// The probes, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-probes"));
@@ -118,7 +119,7 @@ impl KernelTypes {
             btf: &btf,
             parameters: &|function| types.resolve(&format!("args:{function}")),
             security_modules: &options.security_modules,
-            confidential: lockdown::is_confidential(&options.lockdown),
+            lockdown: Lockdown::read(&options.lockdown),
             cgroups: options.cgroups.clone(),
         };
         Programs::load(ebpf, around)

@@ -14,6 +14,7 @@ use sensor_core::health::{Hook, HookState};
 
 use super::hooks::{Attach, Feature, HookSpec, Need, SOCKETS, TABLE};
 use super::link::Link;
+use super::lockdown::Lockdown;
 use super::{KernelError, security_modules};
 
 /// What tells the usable hooks from the others beside the kernel's answer.
@@ -24,8 +25,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) parameters: &'a dyn Fn(&str) -> Option<u32>,
     /// The list of active security modules.
     pub(super) security_modules: &'a Path,
-    /// The kernel refuses programs that read its memory through a helper.
-    pub(super) confidential: bool,
+    /// What the kernel's lockdown allows.
+    pub(super) lockdown: Lockdown,
     /// Where the root of the version 2 cgroups is mounted.
     pub(super) cgroups: Option<PathBuf>,
 }
@@ -65,15 +66,7 @@ impl Programs {
         for spec in TABLE {
             let state = match load(&mut ebpf, spec, &around) {
                 Ok(()) => State::Loaded,
-                // What follows typed pointers only is left: enough to see who connects to whom.
-                Err(Refusal::Error(_)) if around.confidential && spec.program != SOCKETS => {
-                    State::Unusable(KernelError::LockedDown { hook: spec.name }.to_string().into())
-                }
-                Err(Refusal::Error(_)) if around.confidential => {
-                    return Err(KernelError::LockedDown { hook: spec.name });
-                }
-                Err(Refusal::Error(error)) if spec.need == Need::Required => return Err(error),
-                Err(Refusal::Error(error)) => State::Unusable(in_words(error)),
+                Err(Refusal::Error(error)) => State::Unusable(bear(spec, around.lockdown.explain(error))?),
                 Err(Refusal::Reason(reason)) => State::Unusable(reason),
             };
             entries.push(Entry { spec, state });
@@ -247,6 +240,19 @@ fn next_to_attach(entries: &[Entry]) -> Option<usize> {
     })
 }
 
+/// Why the sensor does without a program.
+///
+/// # Errors
+/// When it does not. What lockdown leaves are the programs that follow typed pointers only: enough to see who connects to
+/// whom, as long as the one for sockets is among them.
+fn bear(spec: &HookSpec, error: KernelError) -> Result<Arc<str>, KernelError> {
+    let is_lockdown = matches!(error, KernelError::LockedDown { .. } | KernelError::PerhapsLockedDown { .. });
+    match spec.need {
+        Need::Required if spec.program == SOCKETS || !is_lockdown => Err(error),
+        _ => Ok(in_words(error)),
+    }
+}
+
 /// Why a program was not loaded.
 enum Refusal {
     Error(KernelError),
@@ -314,6 +320,21 @@ fn parse_recursion_misses(fdinfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_required_program_is_done_without_under_lockdown_only_and_never_the_one_for_sockets() {
+        let spec =
+            |program, need| HookSpec { name: "tp_btf/x", program, attach: Attach::Tracepoint("x"), need };
+        let (required, optional) = (spec("x", Need::Required), spec("x", Need::Optional));
+        let sockets = spec(SOCKETS, Need::Required);
+        let refused = || KernelError::Refused { hook: "tp_btf/x", source: ProgramError::NotLoaded };
+        let said = String::new;
+        assert!(bear(&required, refused()).is_err());
+        assert!(bear(&optional, refused()).is_ok());
+        assert!(bear(&required, KernelError::LockedDown { hook: "tp_btf/x", said: said() }).is_ok());
+        assert!(bear(&required, KernelError::PerhapsLockedDown { hook: "tp_btf/x", said: said() }).is_ok());
+        assert!(bear(&sockets, KernelError::LockedDown { hook: "tp_btf/x", said: said() }).is_err());
+    }
 
     #[test]
     fn recursion_misses_are_read_from_fdinfo() {
