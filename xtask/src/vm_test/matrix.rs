@@ -68,14 +68,26 @@ pub struct Machine {
     pub stages: &'static [&'static str],
 }
 
-const ALL: &[&str] =
-    &["sensor", "kinds", "runc", "crun", "loss", "flood", "half-open", "rights", "no-btf", "lockdown"];
-const HYBRID: &[&str] = &["sensor", "kinds", "runc", "crun", "loss", "flood", "half-open"];
+const ALL: &[&str] = &[
+    "sensor",
+    "kinds",
+    "runc",
+    "crun",
+    "loss",
+    "flood",
+    "half-open",
+    "coverage",
+    "time",
+    "rights",
+    "no-btf",
+    "lockdown",
+];
+const HYBRID: &[&str] = &["sensor", "kinds", "runc", "crun", "loss", "flood", "half-open", "coverage"];
 /// Packets are looked at where version 2 cgroups are mounted.
-const RECORDS: &[&str] = &["sensor", "kinds", "runc", "crun", "loss", "flood"];
+const RECORDS: &[&str] = &["sensor", "kinds", "runc", "crun", "loss", "flood", "coverage"];
 /// crun refuses a host whose version 2 hierarchy has controllers beside version 1 ones, as it must have where the kernel
 /// does not offer all of them as version 1 any more.
-const WITHOUT_CRUN: &[&str] = &["sensor", "kinds", "runc", "loss", "flood", "half-open"];
+const WITHOUT_CRUN: &[&str] = &["sensor", "kinds", "runc", "loss", "flood", "half-open", "coverage"];
 
 /// Everything that needs a service manager or a root file system to pivot away from, on one kernel in the middle.
 const ENGINES: &[&str] =
@@ -152,7 +164,7 @@ pub struct Row {
     pub promise: &'static str,
     /// What is owed on most kernels.
     usually: Owed,
-    /// What is owed on others, by the name of the kernel.
+    /// What is owed on others, by the name of the kernel or of the machine.
     but: &'static [(&'static str, Owed)],
 }
 
@@ -223,6 +235,19 @@ pub const ROWS: &[Row] = &[
         "200 connections of one peer: each has a record or is counted in a summary, one with a request has a record",
     ),
     row("half-open", "half-open", "40 attempts that are never completed: counted in a summary"),
+    row(
+        "coverage",
+        "coverage",
+        "every canary comes back; a hook that is silenced is found out; what is `live`",
+    )
+    .but(WITHOUT_SCANS)
+    .by("all"),
+    row("coverage", "doctor", "the same verdict before anything is installed; exit code 3 as another user")
+        .but(WITHOUT_SCANS)
+        .by("all"),
+    row("time", "clock-step", "the wall clock set ahead and back: order and durations stay"),
+    row("time", "pid-reuse", "a process id that comes again inherits nothing"),
+    row("time", "suspend", "5 seconds asleep: they count, and nothing is in doubt for them").by("mem"),
     row("rights", "capabilities", "works as another user with BPF, PERFMON and NET_ADMIN alone"),
     row("rights", "no-capabilities", "refuses in one sentence, exit code 3"),
     row("rights", "no-perfmon", "the same with BPF and NET_ADMIN only"),
@@ -236,11 +261,20 @@ pub const ROWS: &[Row] = &[
     )
     .by("sockets")
     .but(&[("5.10", Owed::SeenBy("refusal"))]),
+    row("lockdown", "lockdown-unknown", "the same without securityfs; both causes are named")
+        .by("sockets")
+        .but(&[("5.10", Owed::SeenBy("refusal"))]),
 ];
+
+/// Half-open attempts are seen at the root of the version 2 cgroups only, and requests on withheld connections at once only
+/// where sockets have numbers of their own.
+const WITHOUT_SCANS: &[(&str, Owed)] =
+    &[("5.10", Owed::SeenBy("all but scans")), ("7.x-v1", Owed::SeenBy("all but scans"))];
 
 /// What a machine owes for a row; `None` when it does not try it.
 pub fn owed(machine: &Machine, row: &Row) -> Option<Owed> {
-    let but = row.but.iter().find(|(kernel, _)| *kernel == machine.kernel);
+    let slug = machine.slug();
+    let but = row.but.iter().find(|(name, _)| *name == machine.kernel || *name == slug);
     machine.stages.contains(&row.stage).then(|| but.map_or(row.usually, |(_, owed)| *owed))
 }
 
@@ -253,7 +287,8 @@ mod tests {
         let is_kernel = |name: &str| KERNELS.iter().any(|kernel| kernel.name == name);
         assert!(MACHINES.iter().all(|machine| is_kernel(machine.kernel)));
         assert!(TESTED.iter().chain([&TESTED_WITH_DISK]).all(|name| is_kernel(name)));
-        assert!(ROWS.iter().flat_map(|row| row.but).all(|(name, _)| is_kernel(name)));
+        let is_machine = |name: &str| MACHINES.iter().any(|machine| machine.slug() == name);
+        assert!(ROWS.iter().flat_map(|row| row.but).all(|(name, _)| is_kernel(name) || is_machine(name)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use kinds::Row;
 
 mod actor;
 mod containerd;
+mod coverage;
 mod degrade;
 mod docker;
 mod engines;
@@ -22,6 +23,7 @@ mod podman;
 mod processes;
 mod runtimes;
 mod sockets;
+mod time;
 mod truth;
 mod verifier;
 
@@ -67,6 +69,8 @@ const STAGES: &[(&str, Stage)] = &[
     ("loss", loss::run),
     ("flood", flood::run),
     ("half-open", flood::run_half_open),
+    ("coverage", coverage::run),
+    ("time", time::run),
     ("rights", degrade::rights),
     ("no-btf", degrade::no_type_information),
     ("lockdown", degrade::lockdown),

@@ -73,7 +73,7 @@ fn check_ends(record: &Record, client: &TcpStream) -> Result<()> {
 }
 
 /// The accept of a connection that this client made.
-fn accept_of(sensor: &Sensor, client: &TcpStream) -> Result<Record> {
+pub fn accept_of(sensor: &Sensor, client: &TcpStream) -> Result<Record> {
     let local = client.local_addr()?;
     let fields = [("net.peer.ip", &*local.ip().to_string()), ("net.peer.port", &*local.port().to_string())];
     let accept = sensor.wait_is("accept", &fields)?;

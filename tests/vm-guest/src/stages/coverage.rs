@@ -1,0 +1,117 @@
+//! Coverage that proves itself, and what `doctor` says of the same machine.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use sensor_tests::bpf::SharedArray;
+use sensor_tests::process::run_unchecked;
+use sensor_tests::record::Record;
+use sensor_tests::sensor::{Sensor, command};
+
+use super::CONFIGURATION;
+use super::degrade::as_nobody;
+use crate::report::{Outcome, Report};
+
+/// As often as the configuration allows.
+const OFTEN: &str = "coverage: {interval: 1s}\n";
+/// What every kernel owes.
+const CORE: &[&str] = &["listeners", "accepts", "connects", "execs", "containers"];
+/// What depends on the kernel.
+const OPTIONAL: &[&str] = &["scans", "runtime-sockets", "credential-files", "accept-tasks"];
+/// What the canaries make.
+const KINDS: &[&str] = &[
+    "listener-opened",
+    "listener-closed",
+    "accept",
+    "close",
+    "connect",
+    "fork",
+    "exec",
+    "exit",
+    "cgroup-mkdir",
+    "cgroup-rmdir",
+];
+
+/// Runs the stage.
+pub fn run(report: &mut Report) -> Result<()> {
+    report.row("coverage", coverage)?;
+    report.row("doctor", doctor)?;
+    Ok(())
+}
+
+/// Every core capability is proved by canaries; a hook that is silenced is found out by them, and so is its return.
+fn coverage() -> Result<Outcome> {
+    let sensor = Sensor::start(&format!("{CONFIGURATION}{OFTEN}"))?;
+    let ready = sensor.wait_is("health", &[("health.state", "ready")])?;
+    let entry = |name: &str| ready.at(&format!("health.coverage.{name}")).clone();
+    for name in CORE {
+        let entry = entry(name);
+        ensure!(entry["state"] == "live" && entry["reason"].is_null(), "{name} is not proved: {ready}");
+    }
+    let lacks: Vec<&str> = OPTIONAL.iter().copied().filter(|name| entry(name)["state"] != "live").collect();
+
+    let before = sensor.mark();
+    // Every hook stays in place; what it looks for is taken away.
+    let ports = SharedArray::find("PORTS")?;
+    let watched = ports.read()?;
+    ports.write(&vec![0; watched.len()])?;
+    let blind = sensor.wait_after(before, "blind accepts", |record| {
+        record.is("health", &[("health.state", "degraded"), ("health.coverage.accepts.state", "blind")])
+    })?;
+    ports.write(&watched)?;
+    let over = sensor.wait_after(before, "the end of the blindness", |record| {
+        record.is("health", &[("health.blind.capability", "accepts")])
+    })?;
+    let since = blind.text("health.coverage.accepts.since");
+    ensure!(over.text("health.blind.from") == since && since < blind.text("ts"), "{blind}\n{over}");
+    sensor.wait_after(before, "everything as it was", |record| {
+        record.is("health", &[("health.state", "running"), ("health.coverage.accepts.state", "live")])
+    })?;
+
+    let recording = sensor.stop()?;
+    let last = recording.last();
+    for kind in KINDS {
+        ensure!(canaries(last, kind) > 1, "no second canary came back as {kind}: {last}");
+    }
+    Ok(lacking(&lacks))
+}
+
+/// Canaries of a kind of record that came back in a run, from its last record.
+fn canaries(last: &Record, kind: &str) -> u64 {
+    let of_kind = last.list("health.balance").iter().filter(|entry| entry["kind"] == kind);
+    of_kind.filter_map(|entry| entry["canaries"].as_u64()).sum()
+}
+
+/// The way of a row that says what is seen of all capabilities.
+fn lacking(lacks: &[&str]) -> Outcome {
+    Outcome::SeenBy(if lacks.is_empty() { "all".to_owned() } else { format!("all but {}", lacks.join(", ")) })
+}
+
+/// The same machine before anything is installed, as root and as nobody.
+fn doctor() -> Result<Outcome> {
+    let report = diagnose(command()?, 0)?;
+    ensure!(report.text("verdict") == "ready", "{report}");
+    let state = |name: &str| report.text(&format!("coverage.{name}.state")).to_owned();
+    for name in CORE {
+        ensure!(state(name) == "live", "{name}: {report}");
+    }
+    let lacks: Vec<&str> = OPTIONAL.iter().copied().filter(|name| state(name) != "live").collect();
+    for name in &lacks {
+        let remedy = report.text(&format!("coverage.{name}.remedy"));
+        ensure!(!remedy.is_empty(), "nothing to do about {name}: {report}");
+    }
+
+    let refused = diagnose(as_nobody("")?, 3)?;
+    ensure!(refused.text("verdict") == "cannot-run", "{refused}");
+    ensure!(refused.text("problem").contains("no permission"), "{refused}");
+    Ok(lacking(&lacks))
+}
+
+/// What `doctor --json` says, given its exit code.
+fn diagnose(mut command: Command, code: i32) -> Result<Record> {
+    let output = run_unchecked(command.args(["doctor", "--json"]))?;
+    ensure!(output.status.code() == Some(code), "{}, not {code}: {}", output.status, output.stdout);
+    Record::parse(output.stdout.trim_end())
+        .map_err(anyhow::Error::msg)
+        .context("reading the report of doctor")
+}
