@@ -165,20 +165,25 @@ fn podman(lab: &Lab) -> Result<()> {
 /// A bundle of root's is not to be trusted: it may lie where somebody else can write.
 fn hostile(lab: &Lab) -> Result<()> {
     let sensor = Sensor::start(CONFIGURATION)?;
-    let mut runtime = Runtime::new("runc", lab.directory(), lab.rootfs())?;
+    // Bundles of their own: a bundle is read again while its container is of interest.
+    let runtime = |id: &str| {
+        let directory = lab.directory().join(id);
+        std::fs::create_dir_all(&directory)?;
+        Runtime::new("runc", &directory, lab.rootfs())
+    };
     let good = Runtime::config(&["/bin/true"]);
     // More than is read, and still what runc takes.
     let blanks = " ".repeat(100 << 20);
-    runtime.run_config("hostile.long", &good.replacen('{', &format!("{{{blanks}"), 1))?;
+    runtime("hostile.long")?.run_config("hostile.long", &good.replacen('{', &format!("{{{blanks}"), 1))?;
     let twice = good.replacen("\"process\"", "\"process\":{},\"process\"", 1);
-    runtime.run_config("hostile.twice", &twice)?;
+    runtime("hostile.twice")?.run_config("hostile.twice", &twice)?;
     for id in ["hostile.long", "hostile.twice"] {
         let stopped = sensor.wait("the end", |record| record.is_container("stopped", id))?;
         ensure!(stopped.at("container.risks").is_null(), "{stopped}");
         ensure!(stopped.text("quality.enrichment") == "partial", "{stopped}");
     }
     // The next one is told all the same, and in time.
-    runtime.run("harmless", &["/bin/true"])?;
+    runtime("harmless")?.run("harmless", &["/bin/true"])?;
     expect(&sensor, "stopped", "harmless", &["seccomp-off"])?;
     sensor.wait("the count", |record| {
         record.list("health.loss").iter().any(|loss| loss["kind"] == "container-spec")

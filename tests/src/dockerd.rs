@@ -43,12 +43,13 @@ impl Dockerd {
         Ok(dockerd)
     }
 
-    /// Starts a dockerd that serves these endpoints beside its unix socket, without containers or networks.
+    /// Starts a dockerd that serves these endpoints beside its unix socket, while another one serves containers: it uses
+    /// the bridge of that one. Without any bridge of its own it would remove it.
     ///
     /// # Errors
     /// When it does not answer in time; with its log.
     pub fn start_bare(node: &Netns, directory: PathBuf, hosts: &[String]) -> Result<Self> {
-        Self::start_at(node, directory, hosts, &["--bridge=none"])
+        Self::start_at(node, directory, hosts, &["--bridge=docker0"])
     }
 
     fn start_at(node: &Netns, directory: PathBuf, hosts: &[String], options: &[&str]) -> Result<Self> {

@@ -362,13 +362,13 @@ fn a_crowd_has_a_common_budget_and_busy_peers_leave_some_of_it() {
         submitted >= u64::from(BURST) * PEERS_PER_PORT / 2,
         "{submitted}: the common budget was not used"
     );
-    // Chance has it that a few find both their places taken: one in some hundred, with so many.
-    let displaced = PEERS - peers.len() as u32;
-    assert!(displaced <= PEERS / 50, "{displaced} have lost their place");
-    assert!(port.arrivals >= u64::from(PEERS));
-    assert!(displaced > 0 || port.arrivals == u64::from(PEERS), "{} arrivals", port.arrivals);
+    // Chance has it that a few find both their places taken: one in some hundred, with so many. Who has lost his place may
+    // find another one later.
+    let lost_places = port.arrivals - u64::from(PEERS);
+    assert!(lost_places <= u64::from(PEERS) / 20, "{lost_places} have lost their place");
+    assert!(u64::from(PEERS) - peers.len() as u64 <= lost_places, "{} of {PEERS} are known", peers.len());
     let sum: u64 = peers.iter().map(|peer| peer.counts.withheld).sum();
-    assert!(sum <= suppressed && (displaced > 0 || sum == suppressed), "{sum} of {suppressed}");
+    assert!(sum <= suppressed && (lost_places > 0 || sum == suppressed), "{sum} of {suppressed}");
 }
 
 /// Connects three times from each of these addresses; returns accepts and withheld ones of each peer.
