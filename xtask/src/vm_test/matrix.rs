@@ -106,7 +106,7 @@ const fn installed(kernel: &'static str, cgroups: Cgroups, stages: &'static [&'s
 }
 
 /// Every machine.
-pub const MACHINES: &[Machine] = &[
+pub static MACHINES: &[Machine] = &[
     machine("5.10", Cgroups::V2, ALL),
     machine("6.1", Cgroups::V2, ALL),
     machine("6.12", Cgroups::V2, ALL),
