@@ -15,6 +15,7 @@ pub mod output;
 pub mod pipeline;
 pub mod sinks;
 pub mod sources;
+mod start;
 mod table;
 pub mod telemetry;
 pub mod wire;

@@ -4,7 +4,7 @@ use sensor_core::fact::Service;
 use sensor_core::health::Health;
 use tracing::debug;
 
-use super::{print, run};
+use super::print;
 use crate::cli::DoctorArgs;
 use crate::config::Settings;
 use crate::doctor::{Listener, Report, Trial, Verdict, host, listeners, runtimes};
@@ -12,6 +12,7 @@ use crate::exit::Exit;
 use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::runtime::Containers;
 use crate::lookups::{Roots, clock};
+use crate::start;
 
 /// Looks at this host and prints what the sensor would see.
 ///
@@ -41,7 +42,7 @@ pub async fn doctor(args: &DoctorArgs, settings: &Settings) -> anyhow::Result<Ex
 /// Starts as `run` does, says ready, waits for a judgement on every canary, and detaches again.
 async fn attempt(roots: &Roots, settings: &Settings) -> anyhow::Result<(Health, Option<Vec<Listener>>)> {
     let hierarchies = Hierarchies::find(roots)?;
-    let mut started = run::attach_briefly(roots, &hierarchies, settings).await?;
+    let mut started = start::attach_briefly(roots, &hierarchies, settings).await?;
     let containers = Containers::new(roots.clone(), hierarchies.clone(), settings.sockets.clone());
     started.seed(roots, &hierarchies, &containers, &settings.policy.tools);
     started.engine.handle_ready(clock::now());

@@ -6,8 +6,8 @@ use anyhow::bail;
 use sensor_core::engine::Output;
 use sensor_core::fact::Node;
 
+use super::print;
 use super::recordings::{self, Complaints};
-use super::{print, run};
 use crate::cli::ExposureArgs;
 use crate::config::Settings;
 use crate::doctor::listeners;
@@ -17,6 +17,7 @@ use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::runtime::Containers;
 use crate::lookups::{Roots, clock};
 use crate::sources::replay::{Audience, Malformed, Replay};
+use crate::start;
 
 /// Prints the endpoints of recordings, or of this host at this moment.
 ///
@@ -50,7 +51,7 @@ async fn host(settings: &Settings) -> Report {
 /// Starts as `run` does, up to the snapshot, and detaches again; at most two seconds lie between.
 async fn look(roots: &Roots, settings: &Settings) -> anyhow::Result<Ledgers> {
     let hierarchies = Hierarchies::find(roots)?;
-    let mut started = run::attach_briefly(roots, &hierarchies, settings).await?;
+    let mut started = start::attach_briefly(roots, &hierarchies, settings).await?;
     let containers = Containers::new(roots.clone(), hierarchies.clone(), settings.sockets.clone());
     started.seed(roots, &hierarchies, &containers, &settings.policy.tools);
     started.canaries.stop();
