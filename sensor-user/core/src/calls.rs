@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::bounded::Bounded;
 use crate::fact::{Process, Runtime};
+use crate::time::Timestamp;
 
 /// Most calls remembered; the one used longest ago goes first.
 pub(crate) const CALLS_MAX: usize = 1024;
@@ -14,6 +15,8 @@ pub(crate) const CALLS_MAX: usize = 1024;
 /// One `create` or `run`.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
+    /// When it was executed: before it read the bundle.
+    pub(crate) at: Timestamp,
     /// The OCI runtime's process.
     pub(crate) process: Arc<Process>,
     /// Its mount namespace: that of the host.

@@ -75,7 +75,15 @@ impl Entry {
                 cgroup: path,
             }),
             k8s: pod_uid.map(|uid| Arc::new(K8s { pod_uid: Some(uid), ..K8s::default() })),
-            query: ContainerQuery { id, runtime, namespace, bundle: None, root: None, uid: None },
+            query: ContainerQuery {
+                id,
+                runtime,
+                namespace,
+                bundle: None,
+                root: None,
+                uid: None,
+                made_unix_ns: None,
+            },
             life: Life::Known,
             init: None,
             namespaces: None,
@@ -114,6 +122,7 @@ impl Entry {
         self.query.bundle.clone_from(&call.bundle);
         self.query.root.clone_from(&call.root);
         self.query.uid = call.process.uid;
+        self.query.made_unix_ns = Some(call.at.unix_ns);
     }
 
     /// Drops the metadata: the id was given to another container.

@@ -87,6 +87,9 @@ pub struct ContainerQuery {
     pub root: Option<Arc<str>>,
     /// Host uid of the runtime process, for rootless state directories.
     pub uid: Option<u32>,
+    /// When it was made, nanoseconds since 1970, as far as known: what the bundle has been given since is not what it was
+    /// made from.
+    pub made_unix_ns: Option<u64>,
 }
 
 /// The process that a runtime is about to put into a container, in a file that is gone soon.

@@ -18,6 +18,9 @@ use super::json::Bounded;
 pub const STATE_FILE_MAX: u64 = 64 << 20;
 /// Files whose excess was reported; beyond that many, a report may be repeated.
 const REPORTED_MAX: usize = 1024;
+/// How much later a file may have been changed than what it describes was made: what the boot clock drifts from the wall
+/// clock between two samples of both.
+const CHANGE_GRACE: Duration = Duration::from_millis(1);
 /// Least time between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -48,6 +51,9 @@ pub enum FileError {
         /// The user in question.
         expected: u32,
     },
+    /// It was changed later than what it should describe was made.
+    #[error("{} was changed since", .0.display())]
+    Changed(PathBuf),
     /// It could not be read.
     #[error("cannot read {}", path.display())]
     Io {
@@ -120,6 +126,33 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, owner: Option<u32>) -> Result
     read_json_with(path, owner, PhantomData)
 }
 
+/// As [`read_json`], of a file that describes something made at this time (nanoseconds since 1970): whatever has been done
+/// to it since, it is not what that was made from.
+///
+/// The time of the last change counts, which no program can set. The kernel takes it from a clock that steps with the timer
+/// and is up to 10 ms behind, so a change within that time does not show.
+///
+/// # Errors
+/// As [`read_json`], and when it was changed later.
+pub fn read_json_older<T: DeserializeOwned>(
+    path: &Path,
+    owner: Option<u32>,
+    made_unix_ns: Option<u64>,
+) -> Result<T, FileError> {
+    let file = open_regular(path, owner)?;
+    let value = reported(decode(path, &file, STATE_FILE_MAX, PhantomData))?;
+    // Asked after reading: what was changed meanwhile shows, too.
+    let changed_ns = file.metadata().ok().and_then(|status| {
+        let seconds = u64::try_from(status.ctime()).ok()?;
+        seconds.checked_mul(1_000_000_000)?.checked_add(u64::try_from(status.ctime_nsec()).ok()?)
+    });
+    let latest = made_unix_ns.map(|made| made.saturating_add(CHANGE_GRACE.as_nanos() as u64));
+    match (changed_ns, latest) {
+        (Some(changed), Some(latest)) if changed > latest => Err(FileError::Changed(path.into())),
+        _ => Ok(value),
+    }
+}
+
 /// Reads a state file and decodes what `seed` wants of it.
 ///
 /// # Errors
@@ -128,8 +161,13 @@ pub fn read_json_with<S, T>(path: &Path, owner: Option<u32>, seed: S) -> Result<
 where
     S: for<'de> DeserializeSeed<'de, Value = T>,
 {
+    let file = open_regular(path, owner)?;
+    reported(decode(path, &file, STATE_FILE_MAX, seed))
+}
+
+/// Says in the log of a file that is too long.
+fn reported<T>(result: Result<T, FileError>) -> Result<T, FileError> {
     static REPORTS: LazyLock<Mutex<Reports>> = LazyLock::new(Mutex::default);
-    let result = decode(path, STATE_FILE_MAX, owner, seed);
     if let Err(FileError::TooLong { path, limit }) = &result {
         let mut reports = REPORTS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = reports.due(path, Instant::now()) {
@@ -139,11 +177,10 @@ where
     result
 }
 
-fn decode<S, T>(path: &Path, limit: u64, owner: Option<u32>, seed: S) -> Result<T, FileError>
+fn decode<S, T>(path: &Path, file: &File, limit: u64, seed: S) -> Result<T, FileError>
 where
     S: for<'de> DeserializeSeed<'de, Value = T>,
 {
-    let file = open_regular(path, owner)?;
     let too_long = || FileError::TooLong { path: path.into(), limit };
     if file.metadata().is_ok_and(|metadata| metadata.len() > limit) {
         return Err(too_long());
@@ -276,8 +313,10 @@ mod tests {
     fn documents_are_bounded_in_length_and_depth() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
-        let decode =
-            |limit| decode(&path, limit, None, PhantomData::<std::collections::BTreeMap<String, u8>>);
+        let decode = |limit| {
+            let file = open_regular(&path, None)?;
+            decode(&path, &file, limit, PhantomData::<std::collections::BTreeMap<String, u8>>)
+        };
         fs::write(&path, "{\"a\": 1}").unwrap();
         assert_eq!(decode(8).unwrap()["a"], 1);
         assert!(matches!(decode(7), Err(FileError::TooLong { limit: 7, .. })));
@@ -285,6 +324,25 @@ mod tests {
         fs::write(&path, "[".repeat(100_000)).unwrap();
         let skipped = read_json::<serde::de::IgnoredAny>(&path, None).unwrap_err();
         assert!(matches!(&skipped, FileError::Json { source, .. } if source.is_io()), "{skipped:?}");
+    }
+
+    #[test]
+    fn what_was_changed_later_is_not_what_something_was_made_from() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        fs::write(&path, "{}").unwrap();
+        // The modification time is whatever a program says.
+        File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        let status = fs::metadata(&path).unwrap();
+        let changed_ns = (status.ctime() * 1_000_000_000 + status.ctime_nsec()) as u64;
+        let read = |made| read_json_older::<serde::de::IgnoredAny>(&path, None, made);
+        let grace = CHANGE_GRACE.as_nanos() as u64;
+        assert!(read(None).is_ok());
+        assert!(read(Some(changed_ns)).is_ok());
+        assert!(read(Some(changed_ns - grace)).is_ok());
+        assert!(matches!(read(Some(changed_ns - grace - 1)), Err(FileError::Changed(_))));
+        assert!(matches!(read(Some(0)), Err(FileError::Changed(_))));
+        assert!(read(Some(u64::MAX)).is_ok());
     }
 
     #[test]

@@ -224,6 +224,7 @@ impl Containers {
             bundle: None,
             root: None,
             uid: None,
+            made_unix_ns: None,
         });
         (found != Found::default()).then_some(found)
     }
@@ -233,7 +234,7 @@ impl Containers {
         let mut found = Found::default();
         // The bundle is the first thing that exists; what it has beside annotations differs by manager.
         if let Some(bundle) = query.bundle.as_deref().filter(|bundle| bundle.starts_with('/')) {
-            found.add(oci::read(search, &self.roots.host_path(bundle)));
+            found.add(oci::read(search, &self.roots.host_path(bundle), query.made_unix_ns));
             found.runtime = oci::runtime_of_bundle(bundle).or(found.runtime);
         }
         let runtime = found.runtime.unwrap_or(query.runtime);

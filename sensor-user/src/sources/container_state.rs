@@ -185,6 +185,8 @@ struct Attempt {
     number: usize,
     query: ContainerQuery,
     last: Option<ContainerMetadata>,
+    /// An answer said what tells of it.
+    judged: bool,
 }
 
 /// Nobody takes answers any more.
@@ -240,7 +242,7 @@ impl<F: StateFiles> Worker<F> {
         match question {
             Question::Read(query) if self.attempts.contains_key(&query.id) => self.ask_again(query),
             Question::Read(query) if self.attempts.len() < RETRIES_MAX => {
-                self.schedule(Attempt { due: Instant::now(), number: 0, query, last: None });
+                self.schedule(Attempt { due: Instant::now(), number: 0, query, last: None, judged: false });
             }
             Question::Read(query) => {
                 // No room to come back to it: one look now is better than none.
@@ -300,13 +302,14 @@ impl<F: StateFiles> Worker<F> {
     }
 
     fn attempt(&mut self, now: Instant, attempt: Attempt) -> Result<(), Gone> {
-        let Attempt { number, query, last, .. } = attempt;
+        let Attempt { number, query, last, judged, .. } = attempt;
         let mut metadata = self.files.read(&query);
+        let judged = judged || metadata.risks.is_some();
         let pause = if is_complete(&metadata) { None } else { PAUSES.get(number) };
         let news = last.as_ref() != Some(&metadata) && !is_empty(&metadata);
         metadata.is_last = pause.is_none();
         if metadata.is_last {
-            self.finish(&metadata);
+            self.finish(&metadata, judged);
         }
         // The end of the schedule is an answer too: the core stops waiting.
         if news || metadata.is_last {
@@ -314,14 +317,14 @@ impl<F: StateFiles> Worker<F> {
         }
         if let Some(&pause) = pause {
             let last = news.then_some(metadata).or(last);
-            self.schedule(Attempt { due: now + pause, number: number + 1, query, last });
+            self.schedule(Attempt { due: now + pause, number: number + 1, query, last, judged });
         }
         Ok(())
     }
 
-    /// Nobody looks again after this: what could not be used now never will be.
-    fn finish(&self, metadata: &ContainerMetadata) {
-        if metadata.spec_refused {
+    /// Nobody looks again after this: what could not be used so far never will be.
+    fn finish(&self, metadata: &ContainerMetadata, judged: bool) {
+        if metadata.spec_refused && !judged {
             self.losses.unusable_specs.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -362,6 +365,7 @@ fn merge(older: ContainerQuery, newer: ContainerQuery) -> ContainerQuery {
         bundle: newer.bundle.or(older.bundle),
         root: newer.root.or(older.root),
         uid: newer.uid.or(older.uid),
+        made_unix_ns: newer.made_unix_ns.or(older.made_unix_ns),
     }
 }
 
@@ -424,6 +428,7 @@ mod tests {
             bundle: None,
             root: None,
             uid: None,
+            made_unix_ns: None,
         }
     }
 
@@ -465,9 +470,10 @@ mod tests {
     fn a_container_whose_spec_cannot_be_used_is_counted_once() {
         let (worker, mut answers) = worker(Fake::default());
         let refused = ContainerMetadata { spec_refused: true, ..worker.files.read(&query("abc")) };
-        worker.finish(&refused);
+        worker.finish(&refused, false);
+        worker.finish(&refused, true);
         assert_eq!(worker.losses.unusable_specs.load(Ordering::Relaxed), 1);
-        worker.finish(&ContainerMetadata { spec_refused: false, ..refused });
+        worker.finish(&ContainerMetadata { spec_refused: false, ..refused }, false);
         assert_eq!(worker.losses.unusable_specs.load(Ordering::Relaxed), 1);
         assert!(answers.try_recv().is_err());
     }

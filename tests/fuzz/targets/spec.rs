@@ -59,6 +59,7 @@ fuzz_target!(|bytes: &[u8]| {
         bundle: Some("/bundle".into()),
         root: None,
         uid: None,
+        made_unix_ns: None,
     };
     let spec = root.join("bundle/config.json");
     fs::write(&spec, bytes).expect("a file can be written");

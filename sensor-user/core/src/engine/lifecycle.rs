@@ -89,6 +89,10 @@ impl Engine {
         entry.namespaces = None;
         entry.cgroups = vec![key];
         entry.creator_mnt_ns = mnt_ns;
+        if call.is_none() {
+            // What is known is the time of an earlier life.
+            entry.query.made_unix_ns = None;
+        }
         let was_watched = std::mem::take(&mut entry.watched);
         if !is_new && !is_long_id(&id) {
             // A free-text id may be given to something else the next time.

@@ -153,7 +153,7 @@ impl Engine {
                 let Some(process) = self.processes.snapshot(key) else { return };
                 let mnt_ns = self.processes.peek(key).map_or(0, |entry| entry.namespaces.mnt);
                 let (bundle, root) = (call.bundle.clone(), call.root.clone());
-                self.calls.insert(id.clone(), Call { process, mnt_ns, runtime, namespace, bundle, root });
+                self.calls.insert(id.clone(), Call { at, process, mnt_ns, runtime, namespace, bundle, root });
             }
             OciCommand::Exec => {
                 // crun executes itself anew with the same arguments: one call, not two.

@@ -33,6 +33,7 @@ fn calls(ids: &[&str]) -> Calls {
     let mut calls = Calls::new(8);
     for id in ids {
         let call = Call {
+            at: crate::time::Timestamp::default(),
             process: process.clone(),
             mnt_ns: 1,
             runtime: Runtime::Runc,

@@ -27,7 +27,7 @@ const NAMESPACES_MAX: usize = 64;
 pub(super) fn read(search: Search<'_>) -> Found {
     let Search { roots, query, .. } = search;
     let Some(bundle) = find_bundle(roots, query) else { return Found::default() };
-    let mut found = oci::read(search, &bundle);
+    let mut found = oci::read(search, &bundle, search.query.made_unix_ns);
     found.runtime = Some(Runtime::Containerd);
     if (found.image.is_none() || found.created.is_none())
         && let Some(database) = read_database(roots, &bundle, query)

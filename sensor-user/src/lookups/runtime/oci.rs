@@ -153,13 +153,13 @@ impl Annotations {
     }
 }
 
-/// Reads a bundle; nothing when it has no readable `config.json`.
-pub(super) fn read(search: Search<'_>, bundle: &Path) -> Found {
+/// Reads a bundle; nothing when it has no readable `config.json`, or one that was changed after the container was made.
+pub(super) fn read(search: Search<'_>, bundle: &Path, made_unix_ns: Option<u64>) -> Found {
     let config = bundle.join("config.json");
-    let spec = file::read_json::<OciSpec>(&config, search.owner());
+    let spec = file::read_json_older::<OciSpec>(&config, search.owner(), made_unix_ns);
     let refused = matches!(&spec, Err(error) if !error.is_absent());
     // Annotations are read by themselves: what is wrong with the rest must not hide who it is.
-    let Ok(Config { annotations }) = file::read_json(&config, search.owner()) else {
+    let Ok(Config { annotations }) = file::read_json_older(&config, search.owner(), made_unix_ns) else {
         return Found { refused, ..Found::default() };
     };
     let annotations = annotations.unwrap_or_default().spread_labels();

@@ -105,7 +105,13 @@ impl State {
             bundle: self.bundle.clone(),
             root: self.directory.parent().and_then(Path::to_str).map(Arc::from),
             uid: self.uid,
+            made_unix_ns: self.made_unix_ns(),
         }
+    }
+
+    fn made_unix_ns(&self) -> Option<u64> {
+        let made: jiff::Timestamp = self.created.as_deref()?.parse().ok()?;
+        u64::try_from(made.as_nanosecond()).ok()
     }
 
     /// The user who wrote it, unless that is root.
@@ -142,8 +148,10 @@ impl State {
     /// What it says of a container that no manager keeps.
     fn found(self, search: Search<'_>) -> Found {
         let bundle = self.bundle.as_deref().filter(|bundle| bundle.starts_with('/'));
+        // The runtime notes the time when the container is ready, later than it was called.
+        let made = search.query.made_unix_ns.or_else(|| self.made_unix_ns());
         let mut found =
-            bundle.map(|bundle| oci::read(search, &search.roots.host_path(bundle))).unwrap_or_default();
+            bundle.map(|bundle| oci::read(search, &search.roots.host_path(bundle), made)).unwrap_or_default();
         found.runtime = found.runtime.or(Some(Runtime::Runc));
         found.created = self.created.or(found.created);
         found.state_directory = Some(self.directory);

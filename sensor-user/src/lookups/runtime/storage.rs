@@ -50,7 +50,7 @@ pub(super) fn read(search: Search<'_>) -> Found {
             if !directory.is_dir() {
                 continue;
             }
-            let mut here = oci::read(search, &directory.join("userdata"));
+            let mut here = oci::read(search, &directory.join("userdata"), search.query.made_unix_ns);
             here.state_directory = Some(directory);
             here.add(read_index(&containers.join("containers.json"), query));
             found.add(here);

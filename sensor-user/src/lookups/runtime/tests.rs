@@ -58,7 +58,15 @@ impl Host {
 }
 
 fn query(id: &str, runtime: Runtime) -> ContainerQuery {
-    ContainerQuery { id: id.into(), runtime, namespace: None, bundle: None, root: None, uid: None }
+    ContainerQuery {
+        id: id.into(),
+        runtime,
+        namespace: None,
+        bundle: None,
+        root: None,
+        uid: None,
+        made_unix_ns: None,
+    }
 }
 
 /// Name, image and creation time, for comparison.
@@ -361,7 +369,7 @@ fn rootless_podman_container_is_read_from_its_users_home_and_from_no_other() {
 
 fn runc_state(bundle: &str) -> serde_json::Value {
     json!({
-        "id": ID, "init_process_pid": 10160, "created": "2026-11-22T10:50:34.365726853Z",
+        "id": ID, "init_process_pid": 10160, "created": "2199-11-22T10:50:34.365726853Z",
         "config": {"cgroups": {"path": "/plain.one"}, "labels": [format!("bundle={bundle}")]},
         "cgroup_paths": {
             "": "/sys/fs/cgroup/unified/plain.one", "pids": "/sys/fs/cgroup/pids/plain.one",
@@ -379,8 +387,43 @@ fn plain_runc_container_is_read_from_its_state() {
         json!({"annotations": {"org.opencontainers.image.ref.name": "app:1"}}),
     );
     let metadata = host.read(&query("plain.one", Runtime::Runc));
-    assert_eq!(fields(&metadata), [None, Some("app:1"), Some("2026-11-22T10:50:34.365726853Z")]);
+    assert_eq!(fields(&metadata), [None, Some("app:1"), Some("2199-11-22T10:50:34.365726853Z")]);
     assert_eq!(metadata.runtime, Some(Runtime::Runc));
+}
+
+#[test]
+fn a_bundle_that_was_overwritten_says_nothing_of_the_container_made_before() {
+    let host = Host::new();
+    let config = |privileged: bool| {
+        let capabilities = if privileged { json!(["CAP_SYS_ADMIN"]) } else { json!([]) };
+        json!({"process": {"args": ["x"], "capabilities": {"bounding": capabilities}},
+            "annotations": {"org.opencontainers.image.ref.name": "app"}})
+    };
+    host.write("/srv/bundle/config.json", config(false));
+    let made_unix_ns = Some(jiff::Timestamp::now().as_nanosecond() as u64);
+    let old =
+        ContainerQuery { bundle: Some("/srv/bundle".into()), made_unix_ns, ..query("old", Runtime::Runc) };
+    assert!(host.read(&old).risks.is_some());
+
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    host.write("/srv/bundle/config.json", config(true));
+    let found = host.read(&old);
+    assert_eq!((found.risks, found.image, found.spec_refused), (None, None, true));
+    let made_unix_ns = Some(jiff::Timestamp::now().as_nanosecond() as u64);
+    let new = host.read(&ContainerQuery { id: "new".into(), made_unix_ns, ..old });
+    assert!(new.risks.is_some_and(|risks| !risks.list.is_empty()));
+
+    // Of one that is older than the sensor its runtime knows when it was made.
+    let mut state = runc_state("/srv/bundle");
+    for (created, known) in [("2026-01-01T00:00:00Z", false), ("2999-01-01T00:00:00Z", true)] {
+        state["created"] = json!(created);
+        host.write("/run/runc/old/state.json", &state);
+        let found = host.read(&query("old", Runtime::Runc));
+        assert_eq!((found.risks.is_some(), found.spec_refused), (known, !known), "{created}");
+        assert!(found.created.is_some());
+        let existing = host.containers().existing();
+        assert_eq!(existing[0].risks.is_some(), known, "{created}");
+    }
 }
 
 #[test]
