@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("docker_exec_is_told_with_the_risks_of_its_process", exec),
     ("risks_of_a_container_older_than_the_sensor_are_known", older),
     ("risks_of_podman_containers_are_told", podman),
+    ("overwritten_bundle_says_nothing_of_the_container_made_before", overwritten),
     ("hostile_specs_are_told_and_hold_nothing_up", hostile),
     ("a_thousand_short_lived_containers_are_complete", thousand),
 ];
@@ -123,6 +124,11 @@ fn exec(lab: &Lab) -> Result<()> {
     lab.dockerd.docker(&["exec", &id, "sh", "-c", "chroot /proc/1/root /bin/true || true"])?;
     let escape = sensor.wait_after(mark, "the escape", |record| record.is_container("exec", &id))?;
     ensure!(risks(&escape)? == ["entrypoint-escape"], "{escape}");
+    // CVE-2024-21626; a runtime that is not open to it refuses.
+    let mark = sensor.mark();
+    let _refused = lab.dockerd.docker(&["exec", "--workdir", "/proc/self/fd/8", &id, "/bin/true"]);
+    let outside = sensor.wait_after(mark, "the way out", |record| record.is_container("exec", &id))?;
+    ensure!(risks(&outside)? == ["entrypoint-escape"], "{outside}");
     let mark = sensor.mark();
     lab.dockerd.docker(&["kill", &id])?;
     let stopped = sensor.wait_after(mark, "the end", |record| record.is_container("stopped", &id))?;
@@ -159,6 +165,27 @@ fn podman(lab: &Lab) -> Result<()> {
         expect(&sensor, "started", &id, expected)?;
         podman.run(&["rm", "--force", "--time=0", &name])?;
     }
+    sensor.stop().map(drop)
+}
+
+/// One bundle for one container after the other, as people do with plain runc.
+fn overwritten(lab: &Lab) -> Result<()> {
+    let mut runtime = Runtime::new("runc", lab.directory(), lab.rootfs())?;
+    runtime.run_detached("first", &["/bin/sleep", "600"])?;
+    // The kernel's clock for files steps.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    runtime.run_detached("second", &["/bin/sh", "-c", "chroot /host /bin/true || sleep 600"])?;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    for id in ["first", "second"] {
+        runtime.delete(id)?;
+    }
+    expect(&sensor, "stopped", "second", &["entrypoint-escape", "seccomp-off"])?;
+    let first = sensor.wait_container("stopped", "first")?;
+    ensure!(first.at("container.risks").is_null(), "these are another container's: {first}");
+    ensure!(first.text("quality.enrichment") == "partial", "{first}");
+    sensor.wait("the count", |record| {
+        record.list("health.loss").iter().any(|loss| loss["kind"] == "container-spec")
+    })?;
     sensor.stop().map(drop)
 }
 

@@ -48,6 +48,8 @@ pub enum ExecSpec {
     Words {
         /// Arguments behind the container's id.
         args: Vec<Arc<str>>,
+        /// `--cwd`.
+        cwd: Option<Arc<str>>,
         /// `--cap`.
         capabilities: Vec<Arc<str>>,
     },
@@ -166,10 +168,12 @@ fn parse_oci(args: &[Arc<str>]) -> OciCall {
     let is_exec = call.command == OciCommand::Exec;
     let mut file = None;
     let mut capabilities = Vec::new();
+    let mut cwd = None;
     for word in options.by_ref() {
         match word {
             Word::Option("bundle" | "b", value) => call.bundle = value.map(Arc::from),
             Word::Option("process" | "p", value) if is_exec => file = value.map(Arc::from),
+            Word::Option("cwd", value) if is_exec => cwd = value.map(Arc::from),
             Word::Option("cap" | "c", value) if is_exec => capabilities.extend(value.map(Arc::from)),
             Word::Option(..) => {}
             Word::Plain(word) => {
@@ -180,7 +184,7 @@ fn parse_oci(args: &[Arc<str>]) -> OciCall {
     }
     if is_exec {
         let args = options.args.as_slice().to_vec();
-        call.exec = Some(file.map_or(ExecSpec::Words { args, capabilities }, ExecSpec::File));
+        call.exec = Some(file.map_or(ExecSpec::Words { args, cwd, capabilities }, ExecSpec::File));
     }
     call
 }

@@ -36,7 +36,9 @@ impl Engine {
         let Some(id) = &call.id else { return };
         let process = self.processes.snapshot(caller);
         let entrant = match &call.exec {
-            Some(ExecSpec::Words { args, capabilities }) => Entrant::Known(of_words(args, capabilities)),
+            Some(ExecSpec::Words { args, cwd, capabilities }) => {
+                Entrant::Known(of_words(args, cwd.as_ref(), capabilities))
+            }
             // The name of a file is one of the caller's mounts.
             Some(ExecSpec::File(file)) if !matches!(place, Whereabouts::Container(_)) => {
                 self.process_queries += 1;
@@ -53,9 +55,10 @@ impl Engine {
 }
 
 /// What the arguments of `exec` say beyond the container's own process: its confinement stays.
-fn of_words(args: &[Arc<str>], capabilities: &[Arc<str>]) -> Risks {
+fn of_words(args: &[Arc<str>], cwd: Option<&Arc<str>>, capabilities: &[Arc<str>]) -> Risks {
     let process = ProcessSpec {
         args: args.to_vec(),
+        cwd: cwd.cloned(),
         capabilities: capabilities.iter().filter_map(|name| Capability::from_name(name)).collect(),
         ..ProcessSpec::default()
     };

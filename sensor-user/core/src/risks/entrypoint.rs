@@ -93,6 +93,17 @@ fn unwrap<'a, 'w>(words: &'w [&'a str], wrappers: &[&str]) -> Option<&'w [&'a st
     }
 }
 
+/// Whether a path leads through the runtime's own links in procfs, which are resolved before it lets go of the host.
+pub(super) fn is_of_runtime(path: &str) -> bool {
+    let path = normal(path);
+    let below = match path.strip_prefix("/dev/fd/") {
+        Some(_) => return true,
+        None => path.strip_prefix("/proc/"),
+    };
+    let mut names = below.unwrap_or_default().split('/').skip(1);
+    names.any(|name| matches!(name, "fd" | "exe" | "cwd" | "root"))
+}
+
 fn is_way_out(command: &[&str], mounts: &[Mount]) -> bool {
     let Some((program, args)) = command.split_first() else { return false };
     match basename(program) {
@@ -195,6 +206,27 @@ mod tests {
             &["unshare", "--mount", "--map-root-user", "sh"],
         ] {
             assert!(is_escape(args, &host_at("/elsewhere")), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn links_of_the_runtime_are_told_from_other_files() {
+        for path in [
+            "/proc/self/fd/7",
+            "/proc/self/fd/8/../../..",
+            "//proc/./self//fd/8",
+            "/proc/thread-self/fd/9",
+            "/proc/1/task/1/cwd",
+            "/proc/1/root/etc",
+            "/proc/self/exe",
+            "/dev/fd/7",
+        ] {
+            assert!(is_of_runtime(path), "{path}");
+        }
+        for path in
+            ["", "/", "/proc", "/proc/self", "/proc/self/status", "/srv/proc/self/fd/7", "fd", "/dev/fd"]
+        {
+            assert!(!is_of_runtime(path), "{path}");
         }
     }
 

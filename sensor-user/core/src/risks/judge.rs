@@ -46,7 +46,7 @@ pub fn of_container(spec: &Spec, host: &Host, own: &Own) -> Risks {
         });
         add_device_rules(&mut found, &spec.device_rules, &spec.devices);
     }
-    if entrypoint::is_escape(&spec.process.args, &spec.mounts) {
+    if entrypoint::is_escape(&spec.process.args, &spec.mounts) || begins_outside(&spec.process) {
         found.push(Risk::EntrypointEscape);
     }
     Risks::new(found)
@@ -60,10 +60,17 @@ pub fn of_process(process: &ProcessSpec, host: &Host, rootless: bool) -> Risks {
     if process.capabilities.is_full() {
         found.push(Risk::Privileged);
     }
-    if entrypoint::is_escape(&process.args, &[]) {
+    if entrypoint::is_escape(&process.args, &[]) || begins_outside(process) {
         found.push(Risk::EntrypointEscape);
     }
     Risks::new(found)
+}
+
+/// Whether a process begins at a file that the runtime has open: in a directory of the host (CVE-2024-21626), or as the
+/// runtime's own program (CVE-2019-5736).
+fn begins_outside(process: &ProcessSpec) -> bool {
+    let program = process.args.first();
+    process.cwd.iter().chain(program).any(|path| entrypoint::is_of_runtime(path))
 }
 
 fn add_process(found: &mut Vec<Risk>, process: &ProcessSpec, host: &Host, is_confined: bool) {

@@ -127,6 +127,8 @@ pub struct DeviceRule {
 pub struct ProcessSpec {
     /// Arguments, the program's own name first.
     pub args: Vec<Arc<str>>,
+    /// Working directory, where one is given.
+    pub cwd: Option<Arc<str>>,
     /// User id in the container.
     pub uid: u32,
     /// Every capability that it has or can get: all sets together.

@@ -273,3 +273,28 @@ fn the_document_has_every_name_and_weight() {
     let valued = ["cap:<NAME>", "mount:<path>"].len();
     assert_eq!(documented.len(), known + valued + mounts::SENSITIVE.len(), "a row is of nothing");
 }
+
+#[test]
+fn a_process_that_begins_at_the_runtimes_own_files_leaves() {
+    let process = |program: &str, cwd: &str| ProcessSpec {
+        args: vec![program.into()],
+        cwd: Some(cwd.into()),
+        ..ProcessSpec::default()
+    };
+    for (program, cwd, leaves) in [
+        ("sh", "/srv", false),
+        ("/proc/self/exe", "/", true),
+        ("sh", "/proc/self/fd/8", true),
+        ("sh", "/proc/self/fd/8/../..", true),
+    ] {
+        let found = of_process(&process(program, cwd), &Host::default(), false);
+        assert_eq!(
+            &*found.list,
+            if leaves { &[Risk::EntrypointEscape][..] } else { &[] },
+            "{program} in {cwd}"
+        );
+        let spec = Spec { process: process(program, cwd), ..plain() };
+        let found = of_container(&spec, &Host::default(), &Own::default());
+        assert_eq!(found.list.contains(&Risk::EntrypointEscape), leaves, "{program} in {cwd}");
+    }
+}

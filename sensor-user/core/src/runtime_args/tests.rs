@@ -52,7 +52,7 @@ fn calls_of_oci_runtimes_are_read() {
 fn what_exec_puts_into_a_container_is_read() {
     let file = |path: &str| Some(ExecSpec::File(path.into()));
     let said = |args: &str, capabilities: &str| {
-        Some(ExecSpec::Words { args: words(args), capabilities: words(capabilities) })
+        Some(ExecSpec::Words { args: words(args), cwd: None, capabilities: words(capabilities) })
     };
     for (line, expected) in [
         ("runc exec --process /tmp/p --detach --pid-file /f abc", file("/tmp/p")),
@@ -60,6 +60,14 @@ fn what_exec_puts_into_a_container_is_read() {
         ("runc exec -p /tmp/p abc", file("/tmp/p")),
         ("runc exec --cap CAP_BPF -c SYS_ADMIN abc nsenter -t 1", said("nsenter -t 1", "CAP_BPF SYS_ADMIN")),
         ("runc exec abc sh -c ls", said("sh -c ls", "")),
+        (
+            "runc exec --cwd /proc/self/fd/7 abc ls",
+            Some(ExecSpec::Words {
+                args: words("ls"),
+                cwd: Some("/proc/self/fd/7".into()),
+                capabilities: Vec::new(),
+            }),
+        ),
         ("runc run --process /tmp/p abc", None),
         ("runc create -b /b abc", None),
     ] {

@@ -47,8 +47,6 @@ struct Config {
     image: String,
     #[serde(default)]
     labels: Option<Annotations>,
-    #[serde(default)]
-    user: String,
 }
 
 /// Where daemons keep their containers: the default, the configuration's, and those of running daemons.
@@ -98,9 +96,9 @@ fn read_state(search: Search<'_>, root: &Path, owner: Option<u32>) -> Option<Fou
     if *state.id != *id {
         return None;
     }
-    let Config { image, labels, user } = state.config.unwrap_or_default();
+    let Config { image, labels } = state.config.unwrap_or_default();
     let labels = labels.unwrap_or_default();
-    let spec = read_options(search, &directory, &user, owner);
+    let spec = read_options(search, &directory, owner);
     Some(Found {
         runtime: Some(Runtime::Docker),
         name: text(state.name.strip_prefix('/').unwrap_or(&state.name)),
@@ -115,15 +113,10 @@ fn read_state(search: Search<'_>, root: &Path, owner: Option<u32>) -> Option<Fou
     })
 }
 
-fn read_options(
-    search: Search<'_>,
-    directory: &Path,
-    user: &str,
-    owner: Option<u32>,
-) -> Result<Spec, FileError> {
+fn read_options(search: Search<'_>, directory: &Path, owner: Option<u32>) -> Result<Spec, FileError> {
     let host: HostConfig = file::read_json(&directory.join("hostconfig.json"), owner)?;
     let options: Options = file::read_json(&directory.join("config.v2.json"), owner)?;
-    Ok(docker_options::read(host, options, user, search.roots, owner.is_some()))
+    Ok(docker_options::read(host, options, search.roots, owner.is_some()))
 }
 
 /// The data roots of now, each once, as places of this process.

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::super::json::Limited;
 use super::super::{Roots, paths};
+use super::text;
 
 /// Most entries of any list.
 const ITEMS_MAX: usize = 4096;
@@ -44,12 +45,22 @@ struct HostDevice {
     path_on_host: String,
 }
 
+/// What the image or the command line says of the container's process.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct ImageConfig {
+    /// Its user, as `user[:group]`.
+    user: String,
+    working_dir: String,
+}
+
 /// Options in `config.v2.json` beside the container's identity.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct Options {
     path: String,
     args: Items<String>,
+    config: Option<ImageConfig>,
     mount_points: Items<MountPoint>,
     app_armor_profile: String,
     process_label: String,
@@ -66,8 +77,9 @@ struct MountPoint {
     writable: bool,
 }
 
-/// What both files say, in the core's terms; `user` is that of the image or of `--user`.
-pub(super) fn read(host: HostConfig, options: Options, user: &str, roots: &Roots, rootless: bool) -> Spec {
+/// What both files say, in the core's terms.
+pub(super) fn read(host: HostConfig, options: Options, roots: &Roots, rootless: bool) -> Spec {
+    let config = options.config.unwrap_or_default();
     let has_option = |name: &str, value: &str| {
         host.security_opt.0.iter().any(|option| {
             let (known, given) = option.split_once(['=', ':']).unwrap_or((option, ""));
@@ -96,7 +108,8 @@ pub(super) fn read(host: HostConfig, options: Options, user: &str, roots: &Roots
     Spec {
         process: ProcessSpec {
             args: std::iter::once(options.path).chain(options.args.0).map(Arc::from).collect(),
-            uid: user_id(user),
+            cwd: text(&config.working_dir),
+            uid: user_id(&config.user),
             capabilities: capabilities(&host),
             no_new_privileges: options.no_new_privileges,
             apparmor: Some(apparmor.into()),

@@ -40,6 +40,7 @@ pub(super) struct OciSpec {
 pub(super) struct OciProcess {
     user: Option<User>,
     args: Words,
+    cwd: String,
     capabilities: Option<CapabilitySets>,
     #[serde(rename = "noNewPrivileges")]
     no_new_privileges: Option<bool>,
@@ -170,6 +171,7 @@ impl From<OciProcess> for ProcessSpec {
             sets.iter().flat_map(|set| &set.0).filter_map(|name| Capability::from_name(name)).collect();
         Self {
             args: process.args.0.into_iter().map(Arc::from).collect(),
+            cwd: (!process.cwd.is_empty()).then(|| process.cwd.into()),
             uid: process.user.unwrap_or_default().uid,
             capabilities,
             no_new_privileges: process.no_new_privileges.unwrap_or_default(),

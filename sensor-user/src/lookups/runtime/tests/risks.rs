@@ -416,6 +416,9 @@ fn a_process_to_be_put_into_a_container_is_read() {
     assert_eq!(names(of(&process, 0)), [""; 0]);
     process["args"] = json!(["nsenter", "-t", "1", "-m"]);
     process["capabilities"]["ambient"] = json!(["CAP_SYS_PTRACE"]);
+    let mut outside = plain_spec()["process"].clone();
+    outside["cwd"] = json!("/proc/self/fd/8");
+    assert_eq!(names(of(&outside, 0)), ["entrypoint-escape"]);
     assert_eq!(names(of(&process, 0)), ["entrypoint-escape", "cap:SYS_PTRACE"]);
 
     let mine = rustix::process::geteuid().as_raw();
