@@ -53,12 +53,14 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     record.mnt_ns = task.mount_namespace();
     (record.pid_ns, record.ns_pid) = task.namespaced_pid();
     let parent = task.parent();
-    let place = Place::of(record, task, parent);
     let loaded = program.file();
-    record.flags = place.flags | loaded.name_flags();
+    let flags = Flags::cleared(&mut record.flags);
+    mark_place(flags, record, task, parent);
+    flags.set(loaded.name_flags());
     if program.is_script() {
-        record.flags |= exec_flags::SCRIPT;
+        flags.set(exec_flags::SCRIPT);
     }
+    let place = Place { tgid: record.task.pid, flags: flags.get() };
     record.exe = loaded.id();
     record.exe_changed_ns = loaded.changed_ns();
     record.root = task.root();
@@ -67,7 +69,7 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     // SAFETY: the tail has room for the greatest lengths of its three parts together, and for the name at its beginning.
     let (name, file, args) = unsafe {
         // The agent knows the names of the cgroups that it has told us are the host's.
-        let name = if place.class == cgroup_class::HOST {
+        let name = if place.is_of_host() {
             0
         } else {
             copy_string(tail, CGROUP_NAME_MAX as u32 + 1, task.cgroup().name()).unwrap_or(0) & NAME_MASK
@@ -153,37 +155,64 @@ fn is_indirect(beginning: u64) -> bool {
 #[derive(Clone, Copy)]
 struct Place {
     tgid: u32,
-    class: u8,
     /// Bits of [`exec_flags`].
     flags: u32,
-    /// It is in `RUNTIME_PROCESSES`.
-    known: bool,
+}
+
+/// Sets the flags that say what a process is to the runtimes.
+#[inline(always)]
+fn mark_place(flags: Flags, record: &ExecRecord, task: Task<Direct>, parent: Task<Direct>) {
+    let class = class_of(&record.cgroup);
+    if TOOLS.get_ptr(task.name()).is_some() {
+        flags.set(exec_flags::TOOL);
+    }
+    let is_new = class != cgroup_class::HOST && class != cgroup_class::CONTAINER;
+    if RUNTIME_PROCESSES.get_ptr(record.task.pid).is_some()
+        || is_new && RUNTIME_PROCESSES.get_ptr(parent.tgid()).is_some()
+    {
+        flags.set(exec_flags::RUNTIME_LINEAGE);
+    }
+    if class != cgroup_class::HOST {
+        flags.set(exec_flags::NOT_HOST_CGROUP);
+    }
+}
+
+/// Flags that lie in memory at all times. What is read back from there the verifier takes for any number. In a register it
+/// would know each combination of bits, and follow each one through all that comes after.
+#[derive(Clone, Copy)]
+struct Flags(*mut u32);
+
+impl Flags {
+    #[inline(always)]
+    fn cleared(flags: *mut u32) -> Self {
+        // SAFETY: points to the flags of a record.
+        unsafe { ptr::write_volatile(flags, 0) };
+        Self(flags)
+    }
+
+    #[inline(always)]
+    fn get(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { ptr::read_volatile(self.0) }
+    }
+
+    #[inline(always)]
+    fn set(self, bits: u32) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(self.0, self.get() | bits) };
+    }
 }
 
 impl Place {
     #[inline(always)]
-    fn of(record: &ExecRecord, task: Task<Direct>, parent: Task<Direct>) -> Self {
-        let tgid = record.task.pid;
-        let class = class_of(&record.cgroup);
-        let known = RUNTIME_PROCESSES.get_ptr(tgid).is_some();
-        let mut flags = 0;
-        if TOOLS.get_ptr(task.name()).is_some() {
-            flags |= exec_flags::TOOL;
-        }
-        let is_new = class != cgroup_class::HOST && class != cgroup_class::CONTAINER;
-        if known || is_new && RUNTIME_PROCESSES.get_ptr(parent.tgid()).is_some() {
-            flags |= exec_flags::RUNTIME_LINEAGE;
-        }
-        if class != cgroup_class::HOST {
-            flags |= exec_flags::NOT_HOST_CGROUP;
-        }
-        Self { tgid, class, flags, known }
+    fn is_of_host(self) -> bool {
+        self.flags & exec_flags::NOT_HOST_CGROUP == 0
     }
 
     /// Whether it is a program of a runtime, run by the host.
     #[inline(always)]
     fn is_tool(self) -> bool {
-        self.flags & (exec_flags::TOOL | exec_flags::NOT_HOST_CGROUP) == exec_flags::TOOL
+        self.flags & exec_flags::TOOL != 0 && self.is_of_host()
     }
 
     #[inline(always)]
@@ -194,7 +223,7 @@ impl Place {
     /// Whether it is a process of the host that has nothing to do with containers.
     #[inline(always)]
     fn is_ordinary(self) -> bool {
-        self.flags == 0
+        self.is_of_host() && self.flags & (exec_flags::TOOL | exec_flags::RUNTIME_LINEAGE) == 0
     }
 
     /// Whether the record is one of the management plane.
@@ -212,8 +241,8 @@ impl Place {
             let inserted = RUNTIME_PROCESSES.insert(self.tgid, runtime_process::TOOL, 0);
             return inserted.map_err(|_| Event::UntrackedProcess);
         }
-        if self.known {
-            // Fails only when it is gone already.
+        if self.is_lineage() {
+            // Fails when it is gone already, or was never there.
             let _ = RUNTIME_PROCESSES.remove(self.tgid);
         }
         Ok(())
