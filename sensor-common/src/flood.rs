@@ -17,12 +17,15 @@ pub const PEERS_PER_PORT: u64 = 16;
 pub const ATTEMPTS_LEN: usize = 16384;
 /// Budgets of cgroups at files (sockets of runtimes, places of credentials).
 pub const FILES_LEN: usize = 8192;
+/// Budgets of cgroups for connects: two at each lateral port, and two for all other ports together.
+pub const CONNECTS_LEN: usize = 8192;
 
 const _: () = assert!(
     PEERS_LEN.is_power_of_two()
         && PEERS_CHUNK.is_power_of_two()
         && ATTEMPTS_LEN.is_power_of_two()
-        && FILES_LEN.is_power_of_two(),
+        && FILES_LEN.is_power_of_two()
+        && CONNECTS_LEN.is_power_of_two(),
     "the probes find places with masks"
 );
 

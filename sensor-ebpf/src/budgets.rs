@@ -1,10 +1,11 @@
-//! Budgets of cgroups: which of their tasks' records may use the management ring, and which uses of files are reported.
+//! Budgets of cgroups: which of their tasks' records may use the management ring, and which of their uses of files and
+//! which of their connects are reported.
 
-use sensor_common::flood::FILES_LEN;
-use sensor_common::record::{CgroupId, FileId, Ring};
+use sensor_common::flood::{CONNECTS_LEN, FILES_LEN};
+use sensor_common::record::{CgroupId, ConnectStage, FileId, Ring};
 
 use crate::hash::{finish, mix, salt};
-use crate::maps::{FLOOD_FILES, FLOOD_TASKS, FLOOD_TASKS_LEN};
+use crate::maps::{FLOOD_CONNECTS, FLOOD_FILES, FLOOD_TASKS, FLOOD_TASKS_LEN};
 
 /// Management records that the tasks of one cgroup may cause in a row. A `docker run` causes some fifty.
 const TASK_BURST: u64 = 4096;
@@ -15,6 +16,10 @@ const TASK_INTERVAL_NS: u64 = 1_000_000_000 / 1024;
 const FILE_BURST: u64 = 256;
 /// Nanoseconds after which one more is.
 const FILE_INTERVAL_NS: u64 = 1_000_000_000 / 64;
+/// Connects that the tasks of one cgroup may make in a row and that are reported: attempts, and of them those that succeed.
+const CONNECT_BURST: u64 = 1024;
+/// Nanoseconds after which one more is.
+const CONNECT_INTERVAL_NS: u64 = 1_000_000_000 / 256;
 
 /// The ring for a management record that a task of this cgroup causes: once its tasks cause more than any runtime would,
 /// what they do travels with everybody else's records and cannot displace those of other cgroups.
@@ -37,6 +42,20 @@ pub fn bears_file(cgroup: &CgroupId, file: &FileId, now: u64) -> bool {
     };
     // SAFETY: `until` points into the map.
     unsafe { spend(until, FILE_BURST * FILE_INTERVAL_NS, FILE_INTERVAL_NS, now) }
+}
+
+/// Whether the budget of a cgroup bears one more record of a connect that has come to this stage. `port` is the port that it
+/// connects to if that is a lateral one, 0 for all others: they share a budget, so that rotating through them gains nothing,
+/// and connects to a lateral port are not hidden by others. Attempts and successes have budgets of their own, so that an
+/// attempt which succeeds is not hidden by many that fail.
+#[inline(always)]
+pub fn bears_connect(cgroup: &CgroupId, port: u16, stage: ConnectStage, now: u64) -> bool {
+    let hash = mix(hash_of_cgroup(cgroup), u64::from(port) << 8 | stage as u64);
+    let Some(until) = FLOOD_CONNECTS.get_ptr_mut((finish(hash) & (CONNECTS_LEN as u64 - 1)) as u32) else {
+        return false;
+    };
+    // SAFETY: `until` points into the map.
+    unsafe { spend(until, CONNECT_BURST * CONNECT_INTERVAL_NS, CONNECT_INTERVAL_NS, now) }
 }
 
 #[inline(always)]

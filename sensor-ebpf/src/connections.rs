@@ -37,12 +37,22 @@ pub struct Outbound {
     pub conn: u64,
     /// Boot clock of the attempt while it has no result, of establishment after that.
     pub since_ns: u64,
-    /// 0 while it has no result.
-    pub is_established: u64,
+    /// Bits of [`outbound_state`].
+    pub state: u64,
     /// The connecting task.
     pub task: TaskId,
     /// Cgroup of that task.
     pub cgroup: CgroupId,
+}
+
+/// Bits of [`Outbound::state`].
+pub mod outbound_state {
+    /// It is established.
+    pub const ESTABLISHED: u64 = 1;
+    /// The budget of its cgroup did not bear the record of how far it has come: what follows from that has none either.
+    pub const WITHHELD: u64 = 1 << 1;
+    /// It is charged to no budget: it is no cgroup's, but the sensor's own canary.
+    pub const FREE: u64 = 1 << 2;
 }
 
 /// Returns the id of a connection that is being accepted.

@@ -4,7 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use sensor_common::counters::COUNTERS_LEN;
 use sensor_common::flood::{
-    ATTEMPTS_LEN, FILES_LEN, PEERS_CHUNK, PEERS_LEN, PORTS_MAX, PeerChunk, Port, PortKey,
+    ATTEMPTS_LEN, CONNECTS_LEN, FILES_LEN, PEERS_CHUNK, PEERS_LEN, PORTS_MAX, PeerChunk, Port, PortKey,
 };
 use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord, FileId};
 use sensor_common::settings::{
@@ -97,6 +97,11 @@ pub static FLOOD_EARLY: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// budget.
 #[map]
 pub static FLOOD_FILES: Array<u64> = Array::with_max_entries(FILES_LEN as u32, 0);
+
+/// Boot clock until which a cgroup has spent its budget of connects, by the hash of both: those that share a place share the
+/// budget.
+#[map]
+pub static FLOOD_CONNECTS: Array<u64> = Array::with_max_entries(CONNECTS_LEN as u32, 0);
 
 /// Places in [`FLOOD_TASKS`].
 pub const FLOOD_TASKS_LEN: u32 = 1024;

@@ -20,10 +20,10 @@ use sensor_common::record::{
 };
 use sensor_common::settings::{cgroup_class, port_flags};
 
-use crate::budgets::ring_for;
+use crate::budgets::{bears_connect, ring_for};
 use crate::connections::{
     Accepted, Ended, Outbound, begin_inbound, begin_outbound, end_inbound, end_outbound, find_outbound,
-    inbound_id, may_be_outbound, new_id, withhold_inbound,
+    inbound_id, may_be_outbound, new_id, outbound_state, withhold_inbound,
 };
 use crate::emit::{count_event, count_suppressed, emit, now};
 use crate::flood::{Account, Budget, Count, PeerKey};
@@ -183,14 +183,28 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
     task.identify(id.as_mut_ptr());
     // SAFETY: `identify` writes every member.
     let task = unsafe { id.assume_init() };
-    let connection =
-        Outbound { conn: new_id(Direction::Outbound), since_ns: at, is_established: 0, task, cgroup };
+    let port = lateral_port(sock);
+    let state = if is_ordinary {
+        outbound_state::FREE
+    } else if bears_connect(&cgroup, port, ConnectStage::Attempted, at) {
+        0
+    } else {
+        outbound_state::WITHHELD
+    };
+    let connection = Outbound { conn: new_id(Direction::Outbound), since_ns: at, state, task, cgroup };
     let tracked = begin_outbound(sock, &connection);
     // A connect that cannot be tracked is reported now: its result will not be known.
-    if tracked.is_err() || flags_of(sock.peer_port()) & port_flags::LATERAL != 0 {
+    if tracked.is_err() || port != 0 {
         report_connect(sock, &raw const connection, at, ConnectStage::Attempted, 0);
     }
     tracked
+}
+
+/// The port that is connected to, if it is a lateral one; 0 for all others.
+#[inline(always)]
+fn lateral_port(sock: Sock<Direct>) -> u16 {
+    let port = sock.peer_port();
+    if flags_of(port) & port_flags::LATERAL != 0 { port } else { 0 }
 }
 
 #[inline(always)]
@@ -204,18 +218,25 @@ fn connected(sock: Sock<Direct>) -> Result<(), Event> {
 #[inline(always)]
 fn established(sock: Sock<Direct>, connection: *mut Outbound) -> Result<(), Event> {
     let at = now();
-    report_connect(sock, connection, at, ConnectStage::Established, 0);
     // SAFETY: `connection` points into the map; the kernel holds the lock of the socket it belongs to.
     unsafe {
-        (*connection).is_established = 1;
+        let is_borne = (*connection).state & outbound_state::FREE != 0
+            || bears_connect(&(*connection).cgroup, lateral_port(sock), ConnectStage::Established, at);
+        let withheld = if is_borne { 0 } else { outbound_state::WITHHELD };
+        (*connection).state = outbound_state::ESTABLISHED | withheld;
+        report_connect(sock, connection, at, ConnectStage::Established, 0);
         (*connection).since_ns = at;
     }
     Ok(())
 }
 
-/// Reports a stage of an outbound connect; `connection` must still say when it was tried.
+/// Reports a stage of an outbound connect, or counts it if it is withheld; `connection` must still say when it was tried.
 #[inline(always)]
 fn report_connect(sock: Sock<Direct>, connection: *const Outbound, at: u64, stage: ConnectStage, error: u32) {
+    // SAFETY: `connection` points to a connection.
+    if unsafe { (*connection).state } & outbound_state::WITHHELD != 0 {
+        return count_suppressed(Ring::Bulk, RecordKind::Connect);
+    }
     emit::<ConnectRecord>(Ring::Bulk, RecordKind::Connect, at, |record| {
         // SAFETY: `record` points to room for the record, `connection` to a connection.
         unsafe {
@@ -236,8 +257,10 @@ fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
     if let Some(connection) = find_outbound(sock) {
         // SAFETY: `connection` points into the map.
         let connection = unsafe { &*connection };
-        if connection.is_established == 0 {
+        if connection.state & outbound_state::ESTABLISHED == 0 {
             report_connect(sock, connection, now(), ConnectStage::Failed, sock.error());
+        } else if connection.state & outbound_state::WITHHELD != 0 {
+            count_suppressed(Ring::Bulk, RecordKind::Close);
         } else {
             let &Outbound { conn, since_ns, ref task, cgroup, .. } = connection;
             let opened = Accepted { conn, opened_ns: since_ns, ring: Ring::Bulk as u64 };

@@ -4,6 +4,7 @@
 //! namespace of its own, on ports nothing else uses, and asks only for what its own processes did.
 
 mod cgroups;
+mod connects;
 mod files;
 mod flood;
 mod hooks;

@@ -1,0 +1,88 @@
+//! Connects beyond the budget of their cgroup.
+
+use std::time::{Duration, Instant};
+
+use quaywatch::kernel::Options;
+use sensor_common::counters::Fate;
+use sensor_common::record::{CloseRecord, ConnectRecord, ConnectStage, Direction, RecordKind, Ring};
+use sensor_common::settings::port_flags;
+
+use crate::cgroups::Cgroup;
+use crate::watch::{Watch, own_network, task_mount};
+
+const CONNECTS: u64 = 3000;
+const FLOODED: u16 = 2375;
+const TRIED: u16 = 2379;
+const OTHER: u16 = 10_250;
+
+/// Floods one port with connects that succeed and another one with connects that fail; then a connect to a third port, and
+/// one that succeeds after all.
+const FLOOD: &str = "\
+use strict; use IO::Socket::INET;
+my ($count, $flooded, $tried, $other) = @ARGV;
+sub listener { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $_[0], Listen => 9) or die }
+sub attempt { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $_[0]) }
+sub refused { attempt($_[0]) and die }
+sub accepted { my $client = attempt($_[1]) or die; $_[0]->accept or die }
+my $listener = listener($flooded);
+for (1..$count) { accepted($listener, $flooded); refused($tried) }
+refused($other);
+accepted(listener($tried), $tried);
+";
+
+#[test]
+fn connects_beyond_the_budget_of_a_cgroup_are_counted_and_hide_neither_other_ports_nor_a_success() {
+    let netns = own_network();
+    let watch = Watch::with(Options::default(), &[], Duration::from_millis(1), |probes| {
+        let lateral = [FLOODED, TRIED, OTHER].map(|port| (port, port_flags::LATERAL));
+        probes.set_ports(lateral).expect("ports");
+    });
+    let cgroup = Cgroup::create(&task_mount(watch.probes.task_hierarchy()), "connects");
+    let script = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(script.path(), FLOOD).expect("written");
+    let begun = Instant::now();
+    let arguments = format!("{CONNECTS} {FLOODED} {TRIED} {OTHER}");
+    let mut flooding = cgroup.shell(&format!("exec perl {} {arguments}", script.path().display()));
+    assert!(flooding.wait().expect("perl ends").success());
+    let seconds = begun.elapsed().as_secs() + 1;
+    // The kernel ends the last connections a little later.
+    std::thread::sleep(Duration::from_millis(100));
+
+    let outcome = watch.finish();
+    let ours = outcome.all::<ConnectRecord>(RecordKind::Connect, |connect| connect.ends.netns == netns);
+    let reported = |port: u16, stage: ConnectStage| {
+        let of_port = ours.iter().filter(|(_, connect)| connect.ends.peer_port == port);
+        of_port.filter(|(_, connect)| connect.stage == stage as u32).count() as u64
+    };
+    let budget = 1024..=1024 + 256 * seconds;
+    let flooded = [
+        (FLOODED, ConnectStage::Attempted),
+        (FLOODED, ConnectStage::Established),
+        (TRIED, ConnectStage::Attempted),
+        (TRIED, ConnectStage::Failed),
+    ];
+    for (port, stage) in flooded {
+        let reported = reported(port, stage);
+        assert!(budget.contains(&reported), "port {port}, {stage:?}: {reported} not in {budget:?}");
+    }
+    assert_eq!(reported(TRIED, ConnectStage::Established), 1, "hidden by attempts that failed");
+    for stage in [ConnectStage::Attempted, ConnectStage::Failed] {
+        assert_eq!(reported(OTHER, stage), 1, "hidden by connects to another port");
+    }
+
+    // Of each connect there are two records, of each that succeeds a third about its end.
+    let withheld = |kind: RecordKind| {
+        outcome.counters.records[Ring::Bulk as usize][kind as usize][Fate::Suppressed as usize]
+    };
+    let all = 2 * (2 * CONNECTS + 2);
+    assert_eq!(ours.len() as u64 + withheld(RecordKind::Connect), all, "connects reported and withheld");
+    let ends = outcome.all::<CloseRecord>(RecordKind::Close, |close| {
+        close.ends.netns == netns && close.direction == Direction::Outbound as u32
+    });
+    assert_eq!(ends.len() as u64 + withheld(RecordKind::Close), CONNECTS + 1, "ends reported and withheld");
+    assert_eq!(
+        ends.len() as u64,
+        reported(FLOODED, ConnectStage::Established) + 1,
+        "ends of what is reported"
+    );
+}
