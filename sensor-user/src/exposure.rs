@@ -83,7 +83,7 @@ pub struct Endpoint {
     /// When it closed; absent: it listens, as far as is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<UtcTime>,
-    /// Connections that have records of their own. Absent: none, or not known.
+    /// Connections, those withheld by flood control included. Absent: none, or not known.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub accepts: u64,
     /// Different outside peers; 64 stands for so many or more. Absent: none, or not known.

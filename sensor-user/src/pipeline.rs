@@ -152,6 +152,9 @@ impl Pipeline {
             match answer {
                 Answer::Metadata(metadata) => self.engine.handle_container_metadata(now, metadata),
                 Answer::Process(number, risks) => self.engine.handle_process_risks(number, risks),
+                Answer::Daemon(process, options) => {
+                    self.engine.handle_daemon_options(now, process, options);
+                }
                 Answer::Removed(id) => self.engine.handle_container_removed(now, &id),
             }
             next = self.containers.try_answer();
@@ -221,6 +224,7 @@ impl Pipeline {
         match request {
             Request::ReadContainer(query) => self.containers.read(query),
             Request::ReadProcess(query) => self.containers.read_process(query),
+            Request::ReadDaemonOptions(query) => self.containers.read_daemon(query),
             Request::WatchRemoval(query) => self.containers.watch(query),
             Request::ForgetRemoval(id) => self.containers.forget(id),
             Request::ClassifyCgroup(cgroup, class) => {

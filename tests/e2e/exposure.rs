@@ -17,6 +17,8 @@ use crate::Test;
 pub const TESTS: &[Test] = &[
     ("dockerd_moved_to_tcp_shows_within_a_second", dockerd_moved),
     ("dockerd_on_another_port_is_told_of_with_its_peers", dockerd_elsewhere),
+    ("dockerd_configured_by_its_file_says_what_it_serves_and_publishes", configured),
+    ("dockerd_inside_a_container_is_told_of_on_any_port", inside),
     ("published_port_that_leads_to_docker_is_followed", published),
     ("exposure_of_this_host_is_listed", host_is_listed),
 ];
@@ -132,6 +134,60 @@ fn published(lab: &Lab) -> Result<()> {
     let web = recording.records.iter().find(|record| record.number("net.local.port") == Some(12380));
     ensure!(web.is_none(), "a published port that leads elsewhere is nobody's business: {web:?}");
     Ok(())
+}
+
+/// Everything is in `daemon.json`, and published ports have no proxy that would say where they lead.
+fn configured(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let hosts = [format!("tcp://{NODE_OUTSIDE}:{ELSEWHERE}")];
+    let directory = lab.directory().join("configured");
+    let dockerd = Dockerd::start_configured(&lab.network.node, directory, lab.rootfs(), &hosts)?;
+    let fields = [("listener.service", "docker"), ("listener.tls", "plaintext"), ("process.comm", "dockerd")];
+    sensor.wait("what it serves", |record| {
+        record.is("listener", &fields) && record.number("net.local.port") == Some(u64::from(ELSEWHERE))
+    })?;
+    let accept = connect(lab, ELSEWHERE).context("dockerd does not answer there")?;
+    sensor.wait_is("accept", &[("net.service", "docker"), ("net.local.port", &ELSEWHERE.to_string())])?;
+    drop(accept);
+
+    let publish = format!("12377:{PORT}");
+    let id = dockerd.docker(&["run", "--detach", "--publish", &publish, IMAGE, "/bin/sleep", "600"])?;
+    let address = dockerd.docker(&["inspect", "--format", "{{.NetworkSettings.IPAddress}}", &id])?;
+    let lead = |state| {
+        let to = [("listener.leads_to.ip", address.as_str()), ("listener.leads_to.port", "2375")];
+        let of = [("net.local.port", "12377"), ("listener.service", "docker"), ("listener.state", state)];
+        [to, [of[0], of[1]], [of[2], ("listener.leads_to.service", "docker")]].concat()
+    };
+    // Docker keeps the port with a listener that takes nothing, which was there before it was known what for.
+    sensor.wait("where the port leads", |record| {
+        record.is("listener", &lead("changed")) || record.is("listener", &lead("opened"))
+    })?;
+    dockerd.docker(&["rm", "--force", &id])?;
+    sensor.wait("the end of the published port", |record| {
+        record.is("listener", &[("net.local.port", "12377"), ("listener.state", "closed")])
+    })?;
+    sensor.stop().map(drop)
+}
+
+/// A real dockerd with the programs of the host, in a network namespace of its own.
+fn inside(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let host = format!("tcp://0.0.0.0:{ELSEWHERE}");
+    let arguments = ["run", "--detach", "--volume=/:/host:ro", "--tmpfs=/host/tmp", IMAGE, "/bin/busybox"];
+    let daemon = ["chroot", "/host", "dockerd", "--host", &host, "--tls=false", "--bridge=none"];
+    let places = ["--data-root=/tmp/d", "--exec-root=/tmp/e", "--pidfile=/tmp/p", "--iptables=false"];
+    let id = lab.dockerd.docker(&[&arguments[..], &daemon, &places].concat())?;
+    let opened = sensor.wait("its listener", |record| {
+        record.is("listener", &[("container.id", &id), ("listener.service", "docker")])
+    })?;
+    let fields = [("listener.tls", "plaintext"), ("listener.scope", "any"), ("listener.state", "opened")];
+    ensure!(opened.is("listener", &fields), "{opened}\nhas not {fields:?}");
+    ensure!(opened.number("net.local.port") == Some(u64::from(ELSEWHERE)), "{opened}");
+    lab.dockerd.docker(&["rm", "--force", &id])?;
+    sensor.wait("its end", |record| {
+        record.is("listener", &[("container.id", &id), ("listener.state", "closed")])
+    })?;
+    sensor.stop().map(drop)
 }
 
 fn host_is_listed(lab: &Lab) -> Result<()> {

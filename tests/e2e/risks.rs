@@ -176,16 +176,16 @@ fn overwritten(lab: &Lab) -> Result<()> {
     std::thread::sleep(std::time::Duration::from_millis(50));
     runtime.run_detached("second", &["/bin/sh", "-c", "chroot /host /bin/true || sleep 600"])?;
     let sensor = Sensor::start(CONFIGURATION)?;
+    sensor.wait("the count", |record| {
+        record.list("health.loss").iter().any(|loss| loss["kind"] == "container-spec")
+    })?;
     for id in ["first", "second"] {
         runtime.delete(id)?;
     }
     expect(&sensor, "stopped", "second", &["entrypoint-escape", "seccomp-off"])?;
-    let first = sensor.wait_container("stopped", "first")?;
+    let first = sensor.wait("the end of the first", |record| record.is_container("stopped", "first"))?;
     ensure!(first.at("container.risks").is_null(), "these are another container's: {first}");
     ensure!(first.text("quality.enrichment") == "partial", "{first}");
-    sensor.wait("the count", |record| {
-        record.list("health.loss").iter().any(|loss| loss["kind"] == "container-spec")
-    })?;
     sensor.stop().map(drop)
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::netns::{NODE_INSIDE, NODE_OUTSIDE, NODE_V6, NODE_V6_OUTSIDE, Netns, Network};
 use crate::oci;
@@ -38,7 +38,7 @@ impl Dockerd {
     /// When it does not answer in time; with its log.
     pub fn start(node: &Netns, directory: &Path, rootfs: &Path) -> Result<Self> {
         let hosts = [NODE_OUTSIDE, NODE_INSIDE, NODE_V6, NODE_V6_OUTSIDE].map(endpoint);
-        let dockerd = Self::start_at(node, directory.join("docker"), &hosts, &[])?;
+        let dockerd = Self::start_at(node, directory.join("docker"), &hosts, &["--tls=false"])?;
         dockerd.import(rootfs)?;
         Ok(dockerd)
     }
@@ -49,10 +49,41 @@ impl Dockerd {
     /// # Errors
     /// When it does not answer in time; with its log.
     pub fn start_bare(node: &Netns, directory: PathBuf, hosts: &[String]) -> Result<Self> {
-        Self::start_at(node, directory, hosts, &["--bridge=docker0"])
+        Self::start_at(node, directory, hosts, &["--tls=false", "--bridge=docker0"])
+    }
+
+    /// As [`Dockerd::start_bare`], with these endpoints in its configuration file and nothing of TLS anywhere, and without
+    /// proxies for published ports. It has [`IMAGE`].
+    ///
+    /// # Errors
+    /// When it does not answer in time; with its log.
+    pub fn start_configured(
+        node: &Netns,
+        directory: PathBuf,
+        rootfs: &Path,
+        hosts: &[String],
+    ) -> Result<Self> {
+        let socket = format!("unix://{}", directory.join(SOCKET).display());
+        let hosts: Vec<&String> = hosts.iter().chain([&socket]).collect();
+        let configuration = json!({"hosts": hosts, "userland-proxy": false, "bridge": "docker0"});
+        let dockerd = Self::start_with(node, directory, configuration, &[])?;
+        dockerd.import(rootfs)?;
+        Ok(dockerd)
     }
 
     fn start_at(node: &Netns, directory: PathBuf, hosts: &[String], options: &[&str]) -> Result<Self> {
+        let socket = format!("unix://{}", directory.join(SOCKET).display());
+        let hosts = hosts.iter().chain([&socket]).flat_map(|host| ["--host", host]);
+        let options: Vec<&str> = hosts.chain(options.iter().copied()).collect();
+        Self::start_with(node, directory, json!({}), &options)
+    }
+
+    fn start_with(
+        node: &Netns,
+        directory: PathBuf,
+        mut configuration: Value,
+        options: &[&str],
+    ) -> Result<Self> {
         std::fs::create_dir_all(&directory)?;
         let log = directory.join("log");
         let mut command = node.command("dockerd");
@@ -62,15 +93,10 @@ impl Dockerd {
         // Without a configuration file of the machine, and without touching packet filters: containers reach the node
         // over the bridge, which is all the tests need.
         let tolerant = oci::write_tolerant_runc(&directory)?;
-        let configuration = json!({"runtimes": {TOLERANT: {"path": tolerant}}});
+        configuration["runtimes"] = json!({TOLERANT: {"path": tolerant}});
         std::fs::write(directory.join("daemon.json"), configuration.to_string())?;
         command.arg("--config-file").arg(directory.join("daemon.json"));
-        command.args(["--iptables=false", "--ip6tables=false", "--tls=false"]);
-        command.arg("--host").arg(format!("unix://{}", directory.join(SOCKET).display()));
-        for host in hosts {
-            command.arg("--host").arg(host);
-        }
-        command.args(options);
+        command.args(["--iptables=false", "--ip6tables=false"]).args(options);
         let output = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let dockerd = Self { process: Process::start(&mut command)?, directory };

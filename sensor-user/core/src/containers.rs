@@ -9,7 +9,7 @@ use crate::bounded::Bounded;
 use crate::calls::Call;
 use crate::cgroup_path::user_of_slice;
 use crate::engine::{ContainerMetadata, ContainerQuery};
-use crate::fact::{Container, K8s, Runtime};
+use crate::fact::{Container, K8s, Published, Runtime};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::inventory::Naming;
 use crate::namespaces::Namespaces;
@@ -51,6 +51,8 @@ pub(crate) struct Entry {
     pub(crate) cgroups: Vec<CgroupKey>,
     /// Paths of its cgroups according to the runtime's state on disk.
     pub(crate) homes: Vec<Arc<str>>,
+    /// Ports of the host that lead into it.
+    pub(crate) published: Vec<Published>,
     /// There was no room for all its risks, or for the whole of one.
     pub(crate) risks_truncated: bool,
     /// The runtime's state on disk has said who it is and what it may do.
@@ -90,6 +92,7 @@ impl Entry {
             creator_mnt_ns: 0,
             cgroups: Vec::new(),
             homes: Vec::new(),
+            published: Vec::new(),
             risks_truncated: false,
             enriched: false,
             owes_metadata: false,
@@ -148,6 +151,8 @@ impl Entry {
             created,
             cgroups,
             k8s,
+            published,
+            awaits_ports: _,
             risks,
             spec_refused: _,
             is_last: _,
@@ -166,6 +171,9 @@ impl Entry {
         fill(&mut container.name, name);
         fill(&mut container.image, image);
         fill(&mut container.created, created);
+        if !published.is_empty() {
+            self.published.clone_from(published);
+        }
         if let Some(risks) = risks {
             container.risks = Some(risks.list.clone());
             self.risks_truncated = risks.truncated;

@@ -1,12 +1,13 @@
-//! What the arguments of a daemon say of one of its listening ports: which service, TLS or not, where it leads.
+//! What a daemon was told of one of its listening ports: which service, TLS or not, where it leads.
 //!
-//! Arguments are what the holder of a socket was started with: a statement of that program about itself, and the only
-//! one that can be had without a connection. What a configuration file says is not seen here; then the answer is
-//! `Unknown`, never a guess.
+//! Arguments are what the holder of a socket was started with: a statement of that program about itself, and with the
+//! configuration of dockerd the only one that can be had without a connection. What neither says is `Unknown`, never a
+//! guess.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::exchange::DaemonOptions;
 use crate::fact::{Service, Tls};
 use crate::text::basename;
 
@@ -23,14 +24,50 @@ pub(crate) struct Port {
 /// Nothing is known.
 pub(crate) const UNKNOWN: Port = Port { service: None, tls: Tls::Unknown, leads_to: None };
 
-/// Reads the arguments of a program for one port.
-pub(crate) fn port(exe: Option<&str>, args: &[Arc<str>], port: u16) -> Port {
-    let names = [exe, args.first().map(|arg| &**arg)];
-    let read = names.into_iter().flatten().map(basename).find_map(reader_of);
-    read.map_or(UNKNOWN, |read| read(&Arguments(args.get(1..).unwrap_or_default()), port))
+/// A listening port of a program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) port: u16,
+    /// The service that the configuration of the sensor names the port for.
+    pub(crate) configured: Option<Service>,
+    /// What the program was told elsewhere than in its arguments, where that is known.
+    pub(crate) options: Option<&'a DaemonOptions>,
 }
 
-type Reader = fn(&Arguments<'_>, u16) -> Port;
+/// Reads the arguments of a program for one port.
+pub(crate) fn port(exe: Option<&str>, args: &[Arc<str>], question: &Question<'_>) -> Port {
+    let read = name_of(exe, args).and_then(reader_of);
+    read.map_or(UNKNOWN, |read| read(&Arguments::of(args), question))
+}
+
+/// TCP ports that the arguments of a daemon name, in their order.
+pub(crate) fn named_ports(exe: Option<&str>, args: &[Arc<str>]) -> Vec<u16> {
+    let name = name_of(exe, args);
+    let args = Arguments::of(args);
+    let numbers = |names: &[&'static str]| names.iter().filter_map(|name| args.number(name)).collect();
+    match name {
+        Some("dockerd") => hosts(&args).filter_map(tcp_port).collect(),
+        Some("podman") => args.plain().filter_map(tcp_port).collect(),
+        Some("kubelet") => numbers(&["port", "read-only-port"]),
+        Some("kube-apiserver") => numbers(&["secure-port", "insecure-port"]),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a program is dockerd, which has options elsewhere than in its arguments; if so, the file that `--config-file`
+/// names.
+pub(crate) fn configuration_of_dockerd(exe: Option<&str>, args: &[Arc<str>]) -> Option<Option<Arc<str>>> {
+    let is_dockerd = name_of(exe, args) == Some("dockerd");
+    is_dockerd.then(|| Arguments::of(args).values("config-file").last().map(Arc::from))
+}
+
+/// The name of a program that is known here: that of its file, else the one it gives itself.
+fn name_of<'a>(exe: Option<&'a str>, args: &'a [Arc<str>]) -> Option<&'a str> {
+    let names = [exe, args.first().map(|arg| &**arg)];
+    names.into_iter().flatten().map(basename).find(|name| reader_of(name).is_some())
+}
+
+type Reader = fn(&Arguments<'_>, &Question<'_>) -> Port;
 
 fn reader_of(program: &str) -> Option<Reader> {
     Some(match program {
@@ -43,20 +80,40 @@ fn reader_of(program: &str) -> Option<Reader> {
     })
 }
 
-/// `-H tcp://ADDRESS:PORT`, and `--tls`, `--tlsverify`. `--tlsverify=false` turned TLS on in older versions and off in
-/// newer ones. Without any of them `daemon.json` decides.
-fn dockerd(args: &Arguments<'_>, port: u16) -> Port {
-    let hosts = ["host", "H"].into_iter().flat_map(|name| args.values(name));
-    if !hosts.into_iter().any(|host| tcp_port(host) == Some(port)) {
+/// `-H tcp://ADDRESS:PORT`, and `--tls`, `--tlsverify`; each may be in `daemon.json` instead. With `-H fd://` systemd opens
+/// the ports: those that are configured as Docker's are taken for them, since dockerd has others, too.
+fn dockerd(args: &Arguments<'_>, question: &Question<'_>) -> Port {
+    let told = question.options.map_or(&[][..], |options| &options.hosts);
+    let is_docker = matches!(question.configured, Some(Service::Docker | Service::DockerTls));
+    let serves = hosts(args).chain(told.iter().map(|host| &**host)).any(|host| {
+        let is_default = matches!(question.port, 2375 | 2376);
+        let by_default = is_default && host.starts_with("tcp://") && tcp_port(host).is_none();
+        tcp_port(host) == Some(question.port) || by_default || (is_docker && host.starts_with("fd://"))
+    });
+    if !serves {
         return UNKNOWN;
     }
-    let tls = match (args.switch("tlsverify"), args.switch("tls")) {
-        (Some(true), _) | (None, Some(true)) => Tls::Tls,
-        (None, Some(false)) => Tls::Plaintext,
-        _ => Tls::Unknown,
-    };
+    let tls = tls_of_dockerd(args, question.options);
     let service = if tls == Tls::Tls { Service::DockerTls } else { Service::Docker };
     Port { service: Some(service), tls, ..UNKNOWN }
+}
+
+/// `tlsverify` turns TLS on, whatever `tls` says; set to false, it turned it on in older versions and off in newer ones.
+fn tls_of_dockerd(args: &Arguments<'_>, options: Option<&DaemonOptions>) -> Tls {
+    let told = |option: fn(&DaemonOptions) -> Option<bool>| options.and_then(option);
+    let verify = args.switch("tlsverify").or_else(|| told(|options| options.tls_verify));
+    let tls = args.switch("tls").or_else(|| told(|options| options.tls));
+    match (verify, tls) {
+        (Some(true), _) | (None, Some(true)) => Tls::Tls,
+        (None, Some(false)) => Tls::Plaintext,
+        // Nobody turned it on, if all is known that could have.
+        (None, None) if options.is_some() => Tls::Plaintext,
+        _ => Tls::Unknown,
+    }
+}
+
+fn hosts<'a>(args: &Arguments<'a>) -> impl Iterator<Item = &'a str> {
+    args.values("host").chain(args.values("H"))
 }
 
 /// The port of `tcp://ADDRESS:PORT`.
@@ -66,7 +123,7 @@ fn tcp_port(address: &str) -> Option<u16> {
 }
 
 /// `podman system service tcp://ADDRESS:PORT` serves the Docker API, with TLS only where `--tls-cert` says so.
-fn podman(args: &Arguments<'_>, port: u16) -> Port {
+fn podman(args: &Arguments<'_>, &Question { port, .. }: &Question<'_>) -> Port {
     let serves = args.plain().skip_while(|word| *word != "system").nth(1) == Some("service");
     if !serves || !args.plain().any(|word| tcp_port(word) == Some(port)) {
         return UNKNOWN;
@@ -78,8 +135,8 @@ fn podman(args: &Arguments<'_>, port: u16) -> Port {
 
 /// The API is served over TLS only, with a certificate of the kubelet's own if it has no other; the read-only port and
 /// the health check have none. A configuration file can name other ports.
-fn kubelet(args: &Arguments<'_>, port: u16) -> Port {
-    let is = |name: &str, default: u16| args.number(name).unwrap_or(default) == port;
+fn kubelet(args: &Arguments<'_>, &Question { port, .. }: &Question<'_>) -> Port {
+    let is = |name: &'static str, default: u16| args.number(name).unwrap_or(default) == port;
     if is("port", 10250) {
         Port { service: Some(Service::Kubelet), tls: Tls::Tls, ..UNKNOWN }
     } else if is("read-only-port", 10255) {
@@ -92,7 +149,7 @@ fn kubelet(args: &Arguments<'_>, port: u16) -> Port {
 }
 
 /// The secure port is served over TLS only; the insecure one, which is gone since Kubernetes 1.24, without.
-fn kube_apiserver(args: &Arguments<'_>, port: u16) -> Port {
+fn kube_apiserver(args: &Arguments<'_>, &Question { port, .. }: &Question<'_>) -> Port {
     if args.number("secure-port").unwrap_or(6443) == port {
         Port { service: Some(Service::KubeApiserver), tls: Tls::Tls, ..UNKNOWN }
     } else if args.number("insecure-port") == Some(port) {
@@ -103,7 +160,7 @@ fn kube_apiserver(args: &Arguments<'_>, port: u16) -> Port {
 }
 
 /// `-host-port PORT -container-ip ADDRESS -container-port PORT`; it passes bytes on as they are.
-fn docker_proxy(args: &Arguments<'_>, port: u16) -> Port {
+fn docker_proxy(args: &Arguments<'_>, &Question { port, .. }: &Question<'_>) -> Port {
     let address = args.values("container-ip").next().and_then(|ip| ip.parse::<IpAddr>().ok());
     match (args.number("host-port"), address, args.number("container-port")) {
         (Some(host), Some(ip), Some(inner)) if host == port => {
@@ -117,8 +174,13 @@ fn docker_proxy(args: &Arguments<'_>, port: u16) -> Port {
 struct Arguments<'a>(&'a [Arc<str>]);
 
 impl<'a> Arguments<'a> {
+    /// Without the program's own name.
+    fn of(args: &'a [Arc<str>]) -> Self {
+        Self(args.get(1..).unwrap_or_default())
+    }
+
     /// Values of an option, in order. A single letter may have its value attached.
-    fn values(&self, name: &str) -> impl Iterator<Item = &'a str> {
+    fn values(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let args = self.0;
         args.iter().enumerate().filter_map(move |(index, arg)| {
             let rest = option(arg)?.strip_prefix(name)?;
@@ -132,7 +194,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// The last value of an option that takes a port.
-    fn number(&self, name: &str) -> Option<u16> {
+    fn number(&self, name: &'static str) -> Option<u16> {
         self.values(name).last().and_then(|value| value.parse().ok())
     }
 
@@ -160,74 +222,4 @@ fn option(arg: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str, at: u16) -> (Option<Service>, Tls, Option<(IpAddr, u16)>) {
-        let args: Vec<Arc<str>> = line.split(' ').map(Arc::from).collect();
-        let Port { service, tls, leads_to } = port(None, &args, at);
-        (service, tls, leads_to)
-    }
-
-    #[test]
-    fn dockerd_says_by_its_arguments_whether_a_tcp_endpoint_has_tls() {
-        let (docker, docker_tls) = (Some(Service::Docker), Some(Service::DockerTls));
-        for (line, service, tls) in [
-            ("dockerd -H tcp://0.0.0.0:4243 --tls=false", docker, Tls::Plaintext),
-            ("/usr/bin/dockerd -H unix:///x -Htcp://[::]:4243 --tls=0", docker, Tls::Plaintext),
-            ("dockerd --host=tcp://:4243 --tlsverify", docker_tls, Tls::Tls),
-            ("dockerd --host tcp://10.0.0.1:4243/ --tls --tlscert x", docker_tls, Tls::Tls),
-            ("dockerd -H tcp://:4243 --tls=false --tlsverify=true", docker_tls, Tls::Tls),
-            ("dockerd -H tcp://:4243 --tlsverify=false", docker, Tls::Unknown),
-            ("dockerd -H tcp://:4243", docker, Tls::Unknown),
-            ("dockerd -H tcp://:4243 --tlscacert x", docker, Tls::Unknown),
-            ("dockerd -H tcp://:4244 --tls=false", None, Tls::Unknown),
-            ("dockerd -H tcp://nonsense --tls=false -H", None, Tls::Unknown),
-            ("docker -H tcp://:4243 --tls=false", None, Tls::Unknown),
-        ] {
-            assert_eq!(read(line, 4243), (service, tls, None), "{line}");
-        }
-    }
-
-    #[test]
-    fn ports_of_kubernetes_have_the_tls_that_their_programs_know_no_other_way_for() {
-        let kubelet = (Some(Service::Kubelet), Tls::Tls, None);
-        let readonly = (Some(Service::KubeletReadonly), Tls::Plaintext, None);
-        assert_eq!(read("kubelet", 10250), kubelet);
-        assert_eq!(read("/usr/bin/kubelet --port=1250", 1250), kubelet);
-        assert_eq!(read("kubelet --port 1250", 10250), (None, Tls::Unknown, None));
-        assert_eq!(read("kubelet --read-only-port=10255", 10255), readonly);
-        assert_eq!(read("kubelet", 10248), (None, Tls::Plaintext, None));
-        assert_eq!(read("kube-apiserver", 6443), (Some(Service::KubeApiserver), Tls::Tls, None));
-        assert_eq!(
-            read("kube-apiserver --secure-port=443 --insecure-port 8080", 8080),
-            (Some(Service::KubeApiserver), Tls::Plaintext, None)
-        );
-    }
-
-    #[test]
-    fn podman_serves_the_docker_api_when_it_is_told_to() {
-        let line = "podman --log-level debug system service --time 0 tcp://0.0.0.0:8888";
-        assert_eq!(read(line, 8888), (Some(Service::Docker), Tls::Plaintext, None));
-        let with_tls = format!("{line} --tls-cert=x");
-        assert_eq!(read(&with_tls, 8888), (Some(Service::Docker), Tls::Tls, None));
-        assert_eq!(read("podman run tcp://0.0.0.0:8888", 8888), (None, Tls::Unknown, None));
-    }
-
-    #[test]
-    fn docker_proxy_says_where_it_leads() {
-        let line = "docker-proxy -proto tcp -host-ip 0.0.0.0 -host-port 12375 -container-ip 172.17.0.2 -container-port 2375";
-        let inner = Some(("172.17.0.2".parse().expect("address"), 2375));
-        assert_eq!(read(line, 12375), (None, Tls::Unknown, inner));
-        assert_eq!(read(line, 12376), (None, Tls::Unknown, None));
-        let broken = "docker-proxy -host-port 12375 -container-ip x -container-port 99999";
-        assert_eq!(read(broken, 12375), (None, Tls::Unknown, None));
-    }
-
-    #[test]
-    fn the_file_counts_before_the_name_that_a_program_gives_itself() {
-        let args = ["x".into(), "-H".into(), "tcp://:1".into()];
-        assert_eq!(port(Some("/usr/sbin/dockerd"), &args, 1).service, Some(Service::Docker));
-        assert_eq!(port(None, &[], 1), UNKNOWN);
-    }
-}
+mod tests;

@@ -14,12 +14,14 @@
 
 mod cgroups;
 mod credentials;
+mod daemons;
 mod entering;
 mod escapes;
 mod lifecycle;
 mod listening;
 mod programs;
 mod proving;
+mod publishing;
 mod replay;
 mod report;
 mod scanning;
@@ -41,13 +43,14 @@ use crate::coverage::CoverageLedger;
 use crate::decode;
 use crate::event::{AcceptTaskEvent, Event};
 pub use crate::exchange::{
-    ContainerMetadata, ContainerQuery, Output, Policy, ProcessQuery, ProgramAnswer, Request, SeedCgroup,
-    SeedProcess, Settings,
+    ContainerMetadata, ContainerQuery, DaemonOptions, DaemonQuery, Output, Policy, ProcessQuery,
+    ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings,
 };
 use crate::exposure::{Inside, Ledger};
-use crate::fact::Service;
+use crate::fact::{End, Service};
 use crate::health::{Health, HealthState};
 use crate::holds::Holds;
+use crate::ids::ProcessKey;
 use crate::inventory::{CGROUPS_MAX, Inventory};
 use crate::listeners::{LISTENERS_MAX, Listeners};
 use crate::loss::LossLedger;
@@ -59,7 +62,9 @@ use crate::programs::{PROGRAMS_MAX, Programs};
 use crate::scans::Scans;
 use crate::time::{ClockMap, Timestamp};
 use credentials::Files;
+use daemons::DAEMONS_MAX;
 use listening::{LearnedPorts, Refresh};
+use publishing::{Lead, PUBLISHED_MAX};
 use replay::Replay;
 use report::Condition;
 pub use report::Statistics;
@@ -87,6 +92,10 @@ pub struct Engine {
     listeners: Listeners,
     refresh: Refresh,
     learned: LearnedPorts,
+    daemon_options: Bounded<ProcessKey, DaemonOptions>,
+    published: Bounded<End, Lead>,
+    /// Network namespace of the host; 0 = not known.
+    host_netns: u32,
     exposure: Ledger,
     inside: Inside,
     host: Namespaces,
@@ -127,6 +136,9 @@ impl Engine {
             listeners: Listeners::new(LISTENERS_MAX),
             refresh: Refresh::default(),
             learned: LearnedPorts::default(),
+            daemon_options: Bounded::new(DAEMONS_MAX),
+            published: Bounded::new(PUBLISHED_MAX),
+            host_netns: 0,
             exposure: Ledger::default(),
             inside: Inside::default(),
             host: Namespaces::default(),

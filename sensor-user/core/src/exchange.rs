@@ -10,7 +10,7 @@ use sensor_common::flood::PortKey;
 use sensor_common::record::TaskItem;
 
 use crate::allow_list::AllowList;
-use crate::fact::{Fact, Node, Runtime, Service, Verdict};
+use crate::fact::{Fact, Node, Published, Runtime, Service, Verdict};
 use crate::health::Health;
 use crate::ids::{CgroupKey, ProcessKey, RecordId, RunId};
 use crate::namespaces::Namespaces;
@@ -103,6 +103,26 @@ pub struct ProcessQuery {
     pub uid: Option<u32>,
 }
 
+/// A dockerd of the host, of which more is to be known than its arguments say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonQuery {
+    /// Which.
+    pub process: ProcessKey,
+    /// Its `--config-file`, as it was told; else the default one.
+    pub file: Option<Arc<str>>,
+}
+
+/// What a dockerd was told elsewhere than in its arguments: in `daemon.json`, and by its environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DaemonOptions {
+    /// `hosts`.
+    pub hosts: Vec<Arc<str>>,
+    /// `tls`.
+    pub tls: Option<bool>,
+    /// `tlsverify`, or `DOCKER_TLS_VERIFY`.
+    pub tls_verify: Option<bool>,
+}
+
 /// What the runtime's state on disk says of a container. Absent = not found there (yet).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerMetadata {
@@ -120,6 +140,10 @@ pub struct ContainerMetadata {
     pub cgroups: Vec<Arc<str>>,
     /// Kubernetes identity from annotations or labels.
     pub k8s: Option<Arc<crate::fact::K8s>>,
+    /// TCP ports that are published for it, with their addresses in it, as far as these are there.
+    pub published: Vec<Published>,
+    /// More of them are to come.
+    pub awaits_ports: bool,
     /// What tells of it, once what was asked for has been read.
     pub risks: Option<Risks>,
     /// What was asked for is there and cannot be used: too long, or not what it should be.
@@ -152,6 +176,8 @@ pub enum Request {
     ReadContainer(ContainerQuery),
     /// Read a process to be put into a container; answered by [`crate::engine::Engine::handle_process_risks`].
     ReadProcess(ProcessQuery),
+    /// Read what a daemon was told; answered by [`crate::engine::Engine::handle_daemon_options`] if it can be read.
+    ReadDaemonOptions(DaemonQuery),
     /// Tell when the runtime has dropped its state of this container; answered by [`crate::engine::Engine::handle_container_removed`].
     WatchRemoval(ContainerQuery),
     /// Stop watching; it runs again or was evicted.

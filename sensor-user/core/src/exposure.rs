@@ -12,7 +12,8 @@ use ipnetwork::IpNetwork;
 use crate::allow_list::in_any;
 use crate::bounded::Bounded;
 use crate::fact::{
-    Container, End, Fact, FactKind, LeadsTo, ListenerState, PeerSeen, Process, Reach, Scope, Service, Tls,
+    Container, End, Fact, FactKind, LeadsTo, ListenerState, PeerSeen, Process, Reach, ScanShape, Scope,
+    Service, Tls,
 };
 use crate::time::Timestamp;
 
@@ -67,6 +68,15 @@ pub struct Listening {
     pub container: Option<Arc<Container>>,
 }
 
+/// Connections of a flood, of which a summary tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Withheld {
+    /// Accepts that got no record of their own.
+    pub suppressed: u64,
+    /// Those of now and earlier that got one after all.
+    pub resumed: u64,
+}
+
 /// One entry of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -94,9 +104,11 @@ impl Endpoint {
     /// Counts a connection. Returns whether it is the first one from outside.
     fn accept(&mut self, at: Timestamp, peer: IpAddr, is_outside: bool) -> bool {
         self.reach.accepts += 1;
-        if !is_outside {
-            return false;
-        }
+        is_outside && self.see_outside(at, peer)
+    }
+
+    /// Notes a peer from outside. Returns whether it is the first one.
+    fn see_outside(&mut self, at: Timestamp, peer: IpAddr) -> bool {
         let ip = peer.to_canonical();
         if self.outside.len() < OUTSIDE_MAX && !self.outside.contains(&ip) {
             self.outside.push(ip);
@@ -189,6 +201,22 @@ impl Ledger {
         self.endpoints.get_mut(&key).is_some_and(|endpoint| endpoint.accept(at, peer, is_outside))
     }
 
+    /// Counts connections that have no records of their own, less those that got one after all. Returns whether `outside`,
+    /// whose they are, is the first one from outside.
+    pub fn add_withheld(
+        &mut self,
+        at: Timestamp,
+        key: EndpointKey,
+        withheld: &Withheld,
+        outside: Option<IpAddr>,
+    ) -> bool {
+        let Some(endpoint) = self.endpoints.get_mut(&key) else { return false };
+        let accepts = endpoint.reach.accepts.saturating_add(withheld.suppressed);
+        endpoint.reach.accepts = accepts.saturating_sub(withheld.resumed);
+        let came = outside.filter(|_| withheld.suppressed > 0);
+        came.is_some_and(|peer| endpoint.see_outside(at, peer))
+    }
+
     /// Takes a fact. An accept does not name its network namespace: it is counted for the open endpoint of the same
     /// container that fits its local address best.
     pub fn take(&mut self, fact: &Fact, inside: &Inside) {
@@ -214,6 +242,11 @@ impl Ledger {
                 if let Some(key) = self.find(local, fact.container.as_deref()) {
                     self.accept(fact.at, key, peer.ip, inside.is_outside(peer.ip));
                 }
+            }
+            &FactKind::Scan { shape: ScanShape::Flood, suppressed, resumed, .. } => {
+                let Some(key) = self.find(local, fact.container.as_deref()) else { return };
+                let outside = net.peer.map(|peer| peer.ip).filter(|peer| inside.is_outside(*peer));
+                self.add_withheld(fact.at, key, &Withheld { suppressed, resumed }, outside);
             }
             _ => {}
         }

@@ -16,7 +16,7 @@ mod exposure;
 mod program;
 
 pub use access::{AcceptingTask, CredentialClass};
-pub use exposure::{LeadsTo, PeerSeen, Reach};
+pub use exposure::{LeadsTo, PeerSeen, Published, Reach};
 pub use program::{ExeFlags, Program};
 
 /// A management service, known by the configured port.

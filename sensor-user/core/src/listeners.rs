@@ -154,6 +154,23 @@ impl Listeners {
         self.table.iter().map(|(sock, _)| *sock).collect()
     }
 
+    /// Sockets that listen at an address, or at all addresses, in whatever network namespace.
+    pub(crate) fn at(&self, local: End) -> Vec<(u64, &Listener)> {
+        let fits = |listener: &Listener| {
+            listener.local.port == local.port && bind_fit(listener.local, local).is_some()
+        };
+        self.table.iter().filter(|(_, listener)| fits(listener)).map(|(sock, found)| (*sock, found)).collect()
+    }
+
+    /// Sockets that a process holds, the one used longest ago first.
+    pub(crate) fn held_by(&self, process: ProcessKey) -> Vec<u64> {
+        if !self.is_holder(process) {
+            return Vec::new();
+        }
+        let holds = |listener: &Listener| listener.holders.iter().any(|holder| holder.task.key == process);
+        self.table.iter().filter(|(_, listener)| holds(listener)).map(|(sock, _)| *sock).collect()
+    }
+
     /// The socket that took a connection: bound to exactly this address, else to all of its family, else an IPv6 one
     /// bound to all, which takes IPv4 too. Of several, one with holders, then the one known last.
     pub(crate) fn find(&self, ends: &Ends) -> Option<(u64, &Listener)> {

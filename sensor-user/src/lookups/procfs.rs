@@ -82,6 +82,15 @@ impl Processes {
         Namespaces { root: directory_key(&roots.host, &mounts).unwrap_or_default(), ..found }
     }
 
+    /// Inode of the host's network namespace: that of the first process, or of this one where the first may not be looked
+    /// at; 0 when neither is known.
+    #[must_use]
+    pub fn host_network(&self) -> u32 {
+        let inode = |process: &str| fs::metadata(self.root.join(process).join("ns/net")).ok();
+        let status = inode("1").or_else(|| inode("self"));
+        status.and_then(|status| u32::try_from(status.ino()).ok()).unwrap_or(0)
+    }
+
     /// Whether the process with this key still runs; a pid that was given to another process does not count.
     ///
     /// The start time in procfs is cut to 10 ms, so a process that took over the pid within the same 10 ms would pass.

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashlink::LinkedHashMap;
-use sensor_core::engine::{ContainerMetadata, ContainerQuery, ProcessQuery};
-use sensor_core::fact::{K8s, Runtime};
+use sensor_core::engine::{ContainerMetadata, ContainerQuery, DaemonOptions, DaemonQuery, ProcessQuery};
+use sensor_core::fact::{K8s, Published, Runtime};
 use sensor_core::pod_volume;
 use sensor_core::risks::{self, Own, Risks, Sharing, Spec};
 
@@ -24,7 +24,9 @@ use spec::OciProcess;
 mod bolt;
 mod containerd;
 mod docker;
+mod docker_daemon;
 mod docker_options;
+mod docker_ports;
 mod host;
 mod oci;
 mod seeds;
@@ -88,6 +90,10 @@ struct Found {
     k8s: Option<K8s>,
     /// Its sandbox, where it has one beside itself.
     sandbox: Option<Arc<str>>,
+    /// TCP ports that are published for it.
+    published: Vec<Published>,
+    /// There are to be some.
+    awaits_ports: bool,
     /// What the OCI runtime was asked for.
     spec: Option<Spec>,
     /// What its manager was asked for.
@@ -134,6 +140,12 @@ impl Containers {
             Err(error) if error.is_absent() => ProcessFile::Absent,
             Err(_) => ProcessFile::Refused,
         }
+    }
+
+    /// Reads what a dockerd was told elsewhere than in its arguments; nothing when that cannot be found out.
+    #[must_use]
+    pub fn read_daemon(&self, query: &DaemonQuery) -> Option<DaemonOptions> {
+        docker_daemon::read(&self.roots, query)
     }
 
     /// Whether the runtime still keeps the state of a container that was created.
@@ -273,6 +285,10 @@ impl Found {
         fill(&mut self.manager_spec, other.manager_spec);
         fill(&mut self.state_directory, other.state_directory);
         self.refused |= other.refused;
+        self.awaits_ports |= other.awaits_ports;
+        if self.published.is_empty() {
+            self.published = other.published;
+        }
         if self.cgroups.is_empty() {
             self.cgroups = other.cgroups;
         }
@@ -293,6 +309,8 @@ impl Found {
             created: self.created,
             cgroups: self.cgroups,
             k8s: self.k8s.map(Arc::new),
+            published: self.published,
+            awaits_ports: self.awaits_ports,
             spec_refused: self.refused && spec.is_none(),
             is_last: false,
             risks: spec.map(|spec| risks::of_container(&spec, &host.now(), &own)),

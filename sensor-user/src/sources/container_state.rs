@@ -13,8 +13,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hashlink::LinkedHashMap;
-use sensor_core::engine::{ContainerMetadata, ContainerQuery, ProcessQuery};
+use sensor_core::engine::{ContainerMetadata, ContainerQuery, DaemonOptions, DaemonQuery, ProcessQuery};
 use sensor_core::fact::Runtime;
+use sensor_core::ids::ProcessKey;
 use sensor_core::risks::Risks;
 use tokio::sync::mpsc;
 
@@ -49,6 +50,8 @@ pub trait StateFiles: Send + 'static {
     fn read(&self, query: &ContainerQuery) -> ContainerMetadata;
     /// Reads what tells of a process to be put into a container.
     fn read_process(&self, query: &ProcessQuery) -> ProcessFile;
+    /// Reads what a dockerd was told.
+    fn read_daemon(&self, query: &DaemonQuery) -> Option<DaemonOptions>;
     /// Whether the runtime still keeps state of this container.
     fn exists(&self, query: &ContainerQuery) -> bool;
 }
@@ -60,6 +63,10 @@ impl StateFiles for Containers {
 
     fn read_process(&self, query: &ProcessQuery) -> ProcessFile {
         Self::read_process(self, query)
+    }
+
+    fn read_daemon(&self, query: &DaemonQuery) -> Option<DaemonOptions> {
+        Self::read_daemon(self, query)
     }
 
     fn exists(&self, query: &ContainerQuery) -> bool {
@@ -74,6 +81,8 @@ pub enum Answer {
     Metadata(ContainerMetadata),
     /// What tells of a process that is put into a container, by the number of its query.
     Process(u64, Option<Risks>),
+    /// What a daemon was told.
+    Daemon(ProcessKey, DaemonOptions),
     /// The runtime has dropped its state.
     Removed(Arc<str>),
 }
@@ -90,6 +99,7 @@ struct Losses {
 enum Question {
     Read(ContainerQuery),
     ReadProcess(ProcessQuery),
+    ReadDaemon(DaemonQuery),
     Watch(ContainerQuery),
     Forget(Arc<str>),
 }
@@ -126,6 +136,11 @@ impl ContainerState {
     /// Asks what tells of a process that is put into a container.
     pub fn read_process(&mut self, query: ProcessQuery) {
         self.post(Question::ReadProcess(query));
+    }
+
+    /// Asks what a daemon was told; answered if it can be found out.
+    pub fn read_daemon(&mut self, query: DaemonQuery) {
+        self.post(Question::ReadDaemon(query));
     }
 
     /// Asks to be told when the runtime drops its state of a container.
@@ -257,6 +272,11 @@ impl<F: StateFiles> Worker<F> {
                 }
                 let _ = self.send(Answer::Process(query.number, file.into_risks()));
             }
+            Question::ReadDaemon(query) => {
+                if let Some(options) = self.files.read_daemon(&query) {
+                    let _ = self.send(Answer::Daemon(query.process, options));
+                }
+            }
             Question::Watch(query) => {
                 self.watched.remove(&query.id);
                 if self.watched.len() >= WATCHES_MAX {
@@ -372,6 +392,7 @@ fn merge(older: ContainerQuery, newer: ContainerQuery) -> ContainerQuery {
 /// Whether asking again can bring more. A container of a bare OCI runtime has no name or image beside its id.
 fn is_complete(metadata: &ContainerMetadata) -> bool {
     metadata.risks.is_some()
+        && !metadata.awaits_ports
         && match metadata.runtime {
             None => false,
             Some(Runtime::Runc) => metadata.created.is_some(),
@@ -413,6 +434,10 @@ mod tests {
 
         fn read_process(&self, _query: &ProcessQuery) -> ProcessFile {
             ProcessFile::Refused
+        }
+
+        fn read_daemon(&self, query: &DaemonQuery) -> Option<DaemonOptions> {
+            query.file.is_some().then(DaemonOptions::default)
         }
 
         fn exists(&self, _query: &ContainerQuery) -> bool {
@@ -467,6 +492,17 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_is_answered_for_when_it_can_be_read() {
+        let mut state = ContainerState::start(Fake::default()).unwrap();
+        let process = ProcessKey { pid: 7, start_ns: 1 };
+        for file in [None, Some("/d.json".into())] {
+            state.read_daemon(DaemonQuery { process, file });
+        }
+        assert_eq!(next(&mut state), Answer::Daemon(process, DaemonOptions::default()));
+        assert!(state.try_answer().is_none());
+    }
+
+    #[test]
     fn a_container_whose_spec_cannot_be_used_is_counted_once() {
         let (worker, mut answers) = worker(Fake::default());
         let refused = ContainerMetadata { spec_refused: true, ..worker.files.read(&query("abc")) };
@@ -505,6 +541,10 @@ mod tests {
 
         fn read_process(&self, _query: &ProcessQuery) -> ProcessFile {
             ProcessFile::Refused
+        }
+
+        fn read_daemon(&self, _query: &DaemonQuery) -> Option<DaemonOptions> {
+            None
         }
 
         fn exists(&self, _query: &ContainerQuery) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sensor_core::coverage::Gap;
 use sensor_core::engine::Engine;
 use sensor_core::health::Capability;
-use sensor_core::ids::CgroupKey;
+use sensor_core::ids::{CgroupKey, ProcessKey};
 use sensor_core::role;
 use sensor_core::time::ClockMap;
 use tracing::{debug, warn};
@@ -53,6 +53,7 @@ pub(super) fn seed(
     engine.handle_cgroups(walk.cgroups);
     let processes = Processes::new(roots);
     engine.handle_host_namespaces(processes.host_namespaces(roots));
+    engine.handle_host_network(processes.host_network());
     let mut unmarked = 0_u32;
     // Without an iterator the sensor runs on and its coverage says so.
     for item in listed(probes.tasks(), engine, WALK_TASKS).unwrap_or_default() {
@@ -65,7 +66,19 @@ pub(super) fn seed(
             debug!(%error, pid = item.task.pid, "not marked");
             unmarked += 1;
         }
+        let key = ProcessKey { pid: item.task.pid, start_ns: item.task.start_ns };
         engine.handle_process(process);
+        if let Some(query) = engine.daemon_query(key)
+            && let Some(options) = containers.read_daemon(&query)
+        {
+            engine.handle_daemon_options(now, key, options);
+        }
+    }
+    // Ports of daemons inside of containers, before it is listed what listens.
+    for (port, accepts) in engine.learned_ports().collect::<Vec<_>>() {
+        if let Err(error) = probes.watch_port(port, accepts) {
+            warn!(%error, port, "a daemon's port is not watched: its connections and its end are not seen");
+        }
     }
     if unmarked > 0 {
         let reason = "more runtime processes than the probes can mark; connects of some are not reported";

@@ -36,6 +36,7 @@ impl Engine {
         let (enriched, owed) = (entry.enriched, entry.owes_metadata);
         let is_over = entry.life == Life::Removed && (enriched || metadata.is_last);
         self.adopt_homes(&id);
+        self.follow_published(now, &id);
         if !enriched {
             if is_over {
                 self.containers.remove(&id);
@@ -98,7 +99,9 @@ impl Engine {
             // A free-text id may be given to something else the next time.
             entry.forget_metadata();
         }
-        let ask = !is_new && !entry.enriched;
+        // Ports are published anew for each life.
+        let had_ports = !std::mem::take(&mut entry.published).is_empty();
+        let ask = !is_new && (!entry.enriched || had_ports);
         let query = entry.query.clone();
         if was_watched {
             self.outbox.request(Request::ForgetRemoval(id.clone()));
@@ -121,6 +124,7 @@ impl Engine {
         entry.namespaces = Some(event.namespaces);
         let process = self.processes.snapshot(event.task.key);
         self.tell_container(at, id, ContainerAction::Started, process);
+        self.follow_published(at, id);
     }
 
     /// A container's first process exited or its cgroup went, whichever comes first.
@@ -134,6 +138,7 @@ impl Engine {
         let query = entry.query.clone();
         let process = init.and_then(|key| self.processes.snapshot(key));
         self.tell_container(at, id, ContainerAction::Stopped, process);
+        self.forget_published(at, id);
         self.outbox.request(Request::WatchRemoval(query));
     }
 

@@ -10,7 +10,7 @@ use crate::bounded::Index;
 use crate::daemons;
 use crate::engine::{Engine, Request};
 use crate::event::{Ends, ListenerEvent};
-use crate::exposure::{EndpointKey, Listening};
+use crate::exposure::{EndpointKey, Listening, Withheld};
 use crate::fact::{ExecRole, FactKind, LeadsTo, ListenerState, Net, Reach, Service};
 use crate::ids::ProcessKey;
 use crate::listeners::{Holder, Listener, Traits, holder_at, present_holder, scope_of};
@@ -32,9 +32,42 @@ pub(super) struct Refresh {
     waiting: bool,
 }
 
-/// Ports of daemons that the probes were told to watch beside the configured ones, and whether for their accepts, too.
+/// Ports of daemons that the probes were told to watch beside the configured ones.
 #[derive(Debug, Default)]
-pub(super) struct LearnedPorts(Index<u16, bool>);
+pub(super) struct LearnedPorts {
+    /// Whether for their accepts, too.
+    ports: Index<u16, bool>,
+    /// How many of them were expected before anything listened there.
+    expected: usize,
+}
+
+impl LearnedPorts {
+    /// Every port, in order.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (u16, bool)> {
+        let mut ports: Vec<_> = self.ports.iter().map(|(port, accepts)| (*port, *accepts)).collect();
+        ports.sort_unstable();
+        ports.into_iter()
+    }
+
+    /// Enters a port at which a listener is expected, unless it is known or there are as many as may be.
+    pub(super) fn expect(&mut self, port: u16, most: usize) -> bool {
+        if self.expected >= most || self.ports.contains_key(&port) {
+            return false;
+        }
+        self.expected += 1;
+        self.ports.insert(port, false);
+        true
+    }
+
+    /// Enters a port with a listener. Returns whether that is news.
+    fn learn(&mut self, port: u16, accepts: bool) -> bool {
+        let is_news = self.ports.get(&port).is_none_or(|known| accepts && !known);
+        if is_news {
+            self.ports.insert(port, accepts);
+        }
+        is_news
+    }
+}
 
 impl Engine {
     /// Takes the result of the listener iterator: the first one tells of the listeners that were there before, later
@@ -74,6 +107,16 @@ impl Engine {
             }
             self.announce_if_changed(now, sock, is_first);
         }
+        if is_first {
+            for id in self.containers.ids() {
+                self.follow_published(now, &id);
+            }
+        }
+    }
+
+    /// Whether it has been looked what listens.
+    pub(super) fn knows_listeners(&self) -> bool {
+        self.refresh.answered_ns.is_some()
     }
 
     /// Whether a listener is on a watched port, a daemon's, or leads to a watched port.
@@ -90,18 +133,24 @@ impl Engine {
     /// What is served at a port: by the configuration, else by what its holder was told to serve there.
     fn traits_of(&self, port: u16, holder: Option<ProcessKey>) -> Traits {
         let image = holder.and_then(|key| self.processes.peek(key)).map(|entry| &entry.image);
+        let configured = self.configured_service(port);
+        let options = holder.and_then(|key| self.daemon_options.peek(&key));
+        let question = daemons::Question { port, configured, options };
         let known = image.map_or(daemons::UNKNOWN, |image| {
-            daemons::port(image.exe.as_deref(), image.args.as_deref().unwrap_or_default(), port)
+            daemons::port(image.exe.as_deref(), image.args.as_deref().unwrap_or_default(), &question)
         });
         let leads_to = known.leads_to.map(|(ip, port)| LeadsTo { ip, port, service: self.service_of(port) });
-        let service = self.configured_service(port).or(known.service);
+        // A runtime keeps a port that the packet filter publishes from others by listening at it.
+        let is_daemon = image.is_some_and(|image| image.role == Some(ExecRole::Daemon));
+        let leads_to = leads_to.or_else(|| self.published_at(port).filter(|_| is_daemon));
+        let service = configured.or(known.service);
         let service = service.or(leads_to.map(|to| to.service)).unwrap_or(Service::Other);
         Traits { service, tls: known.tls, leads_to }
     }
 
     /// Tells of a listener that was found, or whose holder is another one than the output named last or executes another
     /// program.
-    fn announce_if_changed(&mut self, now: Timestamp, sock: u64, is_first: bool) {
+    pub(super) fn announce_if_changed(&mut self, now: Timestamp, sock: u64, is_first: bool) {
         let Some(listener) = self.listeners.peek(sock) else { return };
         let holder = present_holder(listener, &self.processes).map(|holder| holder.task.key);
         let is_told =
@@ -211,13 +260,9 @@ impl Engine {
     /// management service.
     fn learn_port(&mut self, port: u16, service: Service) {
         let accepts = service != Service::Other;
-        if self.configured_service(port).is_some()
-            || self.learned.0.get(&port).is_some_and(|known| *known >= accepts)
-        {
-            return;
+        if self.configured_service(port).is_none() && self.learned.learn(port, accepts) {
+            self.outbox.request(Request::WatchPort { port, accepts });
         }
-        self.learned.0.insert(port, accepts);
-        self.outbox.request(Request::WatchPort { port, accepts });
     }
 
     /// Enters a connection in the ledger and tells of the first peer from outside.
@@ -225,6 +270,21 @@ impl Engine {
         let Some(listener) = self.listeners.peek(sock) else { return };
         let is_outside = self.inside.is_outside(peer);
         if self.exposure.accept(at, listener.endpoint(), peer, is_outside) {
+            self.send_listener(at, sock, ListenerState::Changed);
+        }
+    }
+
+    /// Enters connections of a flood in the ledger, and tells of their peer if it is one and the first from outside.
+    pub(super) fn note_withheld(
+        &mut self,
+        at: Timestamp,
+        sock: u64,
+        withheld: &Withheld,
+        peer: Option<IpAddr>,
+    ) {
+        let Some(listener) = self.listeners.peek(sock) else { return };
+        let outside = peer.filter(|peer| self.inside.is_outside(*peer));
+        if self.exposure.add_withheld(at, listener.endpoint(), withheld, outside) {
             self.send_listener(at, sock, ListenerState::Changed);
         }
     }

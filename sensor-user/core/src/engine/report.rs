@@ -129,6 +129,8 @@ impl Engine {
             ("runtime-calls", self.calls.evicted()),
             ("listeners", self.listeners.evicted()),
             ("programs", self.programs.evicted()),
+            ("daemons", self.daemon_options.evicted()),
+            ("published-ports", self.published.evicted()),
             ("endpoints", self.exposure.evicted()),
             ("connections", self.connections.evicted()),
             ("accept-tasks", self.takers.evicted()),

@@ -4,7 +4,8 @@ use sensor_common::flood::{Port, PortKey};
 
 use crate::engine::{Engine, Request};
 use crate::event::{Ends, ip_of};
-use crate::fact::{Direction, End, FactKind, Net};
+use crate::exposure::Withheld;
+use crate::fact::{Direction, End, FactKind, Net, ScanShape};
 use crate::scans::{FloodReading, Scan};
 use crate::time::Timestamp;
 
@@ -33,13 +34,14 @@ impl Engine {
         let port = u16::try_from(place.port).ok().filter(|port| *port != 0);
         let local = port.map(|port| End { ip: ip_of(local_addr), port });
         let listener = local.and_then(|local| {
-            self.listeners.find(&Ends { local, peer: local, netns: place.netns }).map(|(_, listener)| {
+            self.listeners.find(&Ends { local, peer: local, netns: place.netns }).map(|(sock, listener)| {
                 let holder = crate::listeners::present_holder(listener, &self.processes).copied();
-                (listener.cgroup, holder, listener.traits.service)
+                (sock, listener.cgroup, holder, listener.traits.service)
             })
         });
+        let sock = listener.map(|(sock, ..)| sock);
         let (subject, service) = match listener {
-            Some((cgroup, holder, service)) => (self.socket_subject(cgroup, holder), service),
+            Some((_, cgroup, holder, service)) => (self.socket_subject(cgroup, holder), service),
             None => {
                 let subject = self.subject(None, &super::subject::Whereabouts::Unknown);
                 (subject, self.service_of(port.unwrap_or(0)))
@@ -61,6 +63,13 @@ impl Engine {
             resumed: tally.resumed,
             window_ns,
         };
+        let from = net.peer.map(|peer| peer.ip);
         self.send(at, subject, Some(net), kind, None);
+        if let Some(sock) = sock
+            && shape == ScanShape::Flood
+        {
+            let withheld = Withheld { suppressed: tally.suppressed, resumed: tally.resumed };
+            self.note_withheld(at, sock, &withheld, from);
+        }
     }
 }

@@ -14,7 +14,9 @@ use crate::inventory::{Maker, Place};
 impl Engine {
     /// Takes a process that was there before the sensor.
     pub fn handle_process(&mut self, seed: SeedProcess) {
+        let key = ProcessKey { pid: seed.item.task.pid, start_ns: seed.item.task.start_ns };
         self.processes.seed(seed);
+        self.expect_ports(key);
     }
 
     /// Whether a cgroup is known to be the host's. For processes that were there before the sensor once

@@ -54,6 +54,9 @@ impl Engine {
         if let Some(RuntimeCall::Oci(call)) = &image.call {
             self.on_oci_call(at, key, call, &before.image, &place);
         }
+        if image.role == Some(ExecRole::Daemon) {
+            self.expect_daemon(key);
+        }
         if image.role == Some(ExecRole::Daemon) || self.listeners.is_holder(key) {
             self.ask_for_holders(at.boot_ns);
         }
@@ -80,6 +83,7 @@ impl Engine {
             self.listeners.drop_holder(key);
             self.ask_for_holders(at.boot_ns);
         }
+        self.daemon_options.remove(&key);
         self.processes.exit(key);
     }
 

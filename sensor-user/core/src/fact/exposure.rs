@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Service;
+use super::{End, Service};
 
 /// Where a port that a runtime publishes leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +13,15 @@ pub struct LeadsTo {
     pub port: u16,
     /// Service by that port.
     pub service: Service,
+}
+
+/// A TCP port of the host that a runtime publishes for a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Published {
+    /// On the host.
+    pub host: End,
+    /// In the container.
+    pub inner: End,
 }
 
 /// A peer and when it came.
@@ -27,7 +36,7 @@ pub struct PeerSeen {
 /// Who has reached an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// Connections with a record of their own.
+    /// Connections; those that flood control withheld are counted with the summary that tells of them.
     pub accepts: u64,
     /// Different outside peers; not counted beyond [`crate::exposure::OUTSIDE_MAX`].
     pub outside_peers: u32,

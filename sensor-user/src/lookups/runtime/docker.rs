@@ -13,13 +13,14 @@ use serde::Deserialize;
 use super::super::Roots;
 use super::super::file::{self, FileError};
 use super::docker_options::{self, HostConfig, Options};
+use super::docker_ports::NetworkSettings;
 use super::oci::Annotations;
 use super::{Found, Search, storage, text, time};
 
 /// Docker's default.
 const DEFAULT_ROOT: &str = "/var/lib/docker";
 /// Docker's own configuration.
-const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+pub(super) const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 /// Data roots that are tried; a host has one, a test host a few.
 const ROOTS_MAX: usize = 16;
 /// Least time between two looks for running daemons.
@@ -38,6 +39,7 @@ struct State {
     #[serde(default)]
     created: String,
     config: Option<Config>,
+    network_settings: Option<NetworkSettings>,
 }
 
 #[derive(Default, Deserialize)]
@@ -98,7 +100,8 @@ fn read_state(search: Search<'_>, root: &Path, owner: Option<u32>) -> Option<Fou
     }
     let Config { image, labels } = state.config.unwrap_or_default();
     let labels = labels.unwrap_or_default();
-    let spec = read_options(search, &directory, owner);
+    let options = read_options(search, &directory, owner);
+    let published = state.network_settings.unwrap_or_default().published();
     Some(Found {
         runtime: Some(Runtime::Docker),
         name: text(state.name.strip_prefix('/').unwrap_or(&state.name)),
@@ -106,17 +109,21 @@ fn read_state(search: Search<'_>, root: &Path, owner: Option<u32>) -> Option<Fou
         created: time(&state.created),
         k8s: labels.k8s(),
         sandbox: labels.sandbox(),
-        refused: matches!(&spec, Err(error) if !error.is_absent()),
-        manager_spec: spec.ok(),
+        refused: matches!(&options, Err(error) if !error.is_absent()),
+        awaits_ports: matches!(&options, Ok((_, true))) && published.is_empty(),
+        published,
+        manager_spec: options.ok().map(|(spec, _)| spec),
         state_directory: Some(directory),
         ..Found::default()
     })
 }
 
-fn read_options(search: Search<'_>, directory: &Path, owner: Option<u32>) -> Result<Spec, FileError> {
+/// What it was asked for, and whether that has ports to publish.
+fn read_options(search: Search<'_>, directory: &Path, owner: Option<u32>) -> Result<(Spec, bool), FileError> {
     let host: HostConfig = file::read_json(&directory.join("hostconfig.json"), owner)?;
     let options: Options = file::read_json(&directory.join("config.v2.json"), owner)?;
-    Ok(docker_options::read(host, options, search.roots, owner.is_some()))
+    let publishes = host.publishes();
+    Ok((docker_options::read(host, options, search.roots, owner.is_some()), publishes))
 }
 
 /// The data roots of now, each once, as places of this process.
@@ -168,7 +175,7 @@ fn mount_namespace(roots: &Roots, pid: &str) -> Option<PathBuf> {
 }
 
 /// A relative path of a daemon counts from its working directory.
-fn absolute(process: &Path, path: &str) -> PathBuf {
+pub(super) fn absolute(process: &Path, path: &str) -> PathBuf {
     fs::read_link(process.join("cwd")).unwrap_or_default().join(path)
 }
 

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::super::json::Limited;
 use super::super::{Roots, paths};
+use super::docker_ports::Bindings;
 use super::text;
 
 /// Most entries of any list.
@@ -37,6 +38,16 @@ pub(super) struct HostConfig {
     security_opt: Items<String>,
     devices: Items<HostDevice>,
     device_cgroup_rules: Items<String>,
+    port_bindings: Bindings,
+}
+
+impl HostConfig {
+    /// Whether there are ports to publish, and a network of its own to publish them for.
+    pub(super) fn publishes(&self) -> bool {
+        let is_shared = matches!(self.network_mode.as_str(), "host" | "none")
+            || self.network_mode.starts_with("container:");
+        self.port_bindings.is_any() && !is_shared
+    }
 }
 
 #[derive(Default, Deserialize)]

@@ -25,7 +25,7 @@ pub struct Listener {
     /// Where it leads, when a runtime publishes it for a container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leads_to: Option<LeadsTo>,
-    /// Connections so far that have records of their own. Absent: none.
+    /// Connections so far, those withheld by flood control included. Absent: none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub accepts: u64,
     /// Different outside peers so far; 64 stands for so many or more. Absent: none.

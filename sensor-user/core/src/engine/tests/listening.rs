@@ -1,7 +1,8 @@
 //! Listeners as endpoints: whose they are, what is served, who came first.
 
 use super::*;
-use crate::fact::{LeadsTo, ListenerState, Reach, Scope, Tls};
+use crate::engine::{DaemonOptions, DaemonQuery};
+use crate::fact::{End, LeadsTo, ListenerState, Published, Reach, Scope, Tls};
 use crate::records::{Exec, P, accept, bound, ends, listener, listener_item, netns, v2};
 
 const SOCK: u64 = 0xffff_8000;
@@ -142,4 +143,135 @@ fn a_daemons_listener_from_before_the_start_is_in_the_snapshot() {
     let facts = sensor.read_facts();
     assert_eq!(told(&facts), [(ListenerState::Snapshot, Service::Other, Tls::Unknown, None)]);
     assert_eq!(comm(&facts[0]), Some("containerd"));
+}
+
+#[test]
+fn what_a_daemon_was_told_in_its_configuration_is_told_when_it_is_known() {
+    use ListenerState::{Changed, Opened};
+    let mut sensor = Sensor::ready();
+    let facts = opened_by(&mut sensor, P(500, "dockerd"), &["dockerd", "--config-file", "/d.json"], 4243);
+    assert_eq!(told(&facts), [(Opened, Service::Other, Tls::Unknown, None)]);
+    let daemon = P(500, "dockerd");
+    let process = crate::ids::ProcessKey { pid: daemon.0, start_ns: daemon.start_ns() };
+    let query = DaemonQuery { process, file: Some("/d.json".into()) };
+    assert!(sensor.requests().contains(&Request::ReadDaemonOptions(query)));
+    let options = DaemonOptions { hosts: vec!["tcp://0.0.0.0:4243".into()], ..DaemonOptions::default() };
+    sensor.engine.handle_daemon_options(at(sensor.now), process, options.clone());
+    assert_eq!(told(&sensor.facts()), [(Changed, Service::Docker, Tls::Plaintext, None)]);
+    sensor.engine.handle_daemon_options(at(sensor.now), process, options);
+    assert_eq!(told(&sensor.facts()), [], "nothing new");
+}
+
+#[test]
+fn a_daemon_inside_a_container_is_told_of_on_the_ports_it_names() {
+    const INSIDE: u64 = 60;
+    let mut sensor = Sensor::ready();
+    let path = format!("/docker/{}", long_id("cd"));
+    sensor.see(|now| crate::records::cgroup(now, true, v2(INSIDE), RUNC, &path));
+    sensor.facts();
+    sensor.requests();
+    let task = P(600, "dockerd");
+    let args = ["dockerd", "-H", "tcp://0.0.0.0:4243", "--tls=false", "-H", "tcp://0.0.0.0:2375"];
+    sensor
+        .see(|now| Exec { mnt_ns: 7, ..Exec::new(now, task, v2(INSIDE), "/usr/bin/dockerd", &args) }.bytes());
+    sensor.facts();
+    let requests = sensor.requests();
+    assert!(requests.contains(&Request::WatchPort { port: 4243, accepts: false }), "{requests:?}");
+    assert!(!requests.contains(&Request::WatchPort { port: 2375, accepts: false }), "it is watched anyway");
+    let asks = |request: &Request| matches!(request, Request::ReadDaemonOptions(_));
+    assert!(!requests.iter().any(asks), "the files of the host are not its own");
+    sensor.see(|now| listener(now, true, SOCK, task, v2(INSIDE), netns(bound("0.0.0.0", 4243), 9)));
+    let facts = sensor.facts();
+    assert_eq!(told(&facts), [(ListenerState::Opened, Service::Docker, Tls::Plaintext, None)]);
+    assert_eq!(container_id(&facts[0]), Some(&*long_id("cd")));
+    assert!(sensor.requests().contains(&Request::WatchPort { port: 4243, accepts: true }));
+
+    // Whoever calls himself so may name as many as he likes.
+    let hosts: Vec<String> = (1..=200).map(|port| format!("tcp://:{port}")).collect();
+    let args: Vec<&str> =
+        std::iter::once("dockerd").chain(hosts.iter().flat_map(|host| ["-H", host])).collect();
+    sensor.see(|now| Exec::new(now, P(601, "dockerd"), v2(INSIDE), "/usr/bin/dockerd", &args).bytes());
+    sensor.facts();
+    assert_eq!(sensor.engine.learned_ports().count(), 64);
+}
+
+fn published(id: &str, host: (&str, u16), inner: u16) -> ContainerMetadata {
+    let end = |ip: &str, port| End { ip: ip.parse().expect("address"), port };
+    ContainerMetadata {
+        id: id.into(),
+        name: Some("web".into()),
+        risks: Some(Risks::default()),
+        published: vec![Published { host: end(host.0, host.1), inner: end("172.17.0.2", inner) }],
+        ..ContainerMetadata::default()
+    }
+}
+
+/// Has a container start, whose cgroup is 60.
+fn start_container(sensor: &mut Sensor, id: &str) {
+    sensor.see(|now| crate::records::cgroup(now, true, v2(60), RUNC, &format!("/docker/{id}")));
+    sensor.see(|now| {
+        Exec { mnt_ns: 7, ns_pid: 1, ..Exec::new(now, P(600, "sh"), v2(60), "/bin/sh", &["sh"]) }.bytes()
+    });
+    sensor.facts();
+}
+
+#[test]
+fn a_port_that_the_packet_filter_publishes_is_an_endpoint_of_its_container() {
+    let id = long_id("cd");
+    let ip = "172.17.0.2".parse().expect("address");
+    let leads_to = Some(LeadsTo { ip, port: 2375, service: Service::Docker });
+    let mut sensor = Sensor::ready();
+    sensor.engine.handle_host_network(1);
+    sensor.engine.handle_listeners(at(sensor.now), &[]);
+    start_container(&mut sensor, &id);
+    for _ in 0..2 {
+        sensor.engine.handle_container_metadata(at(sensor.now), published(&id, ("0.0.0.0", 12375), 2375));
+    }
+    let facts = sensor.facts();
+    assert_eq!(told(&facts), [(ListenerState::Opened, Service::Docker, Tls::Unknown, leads_to)]);
+    let fact = facts.iter().find(|fact| matches!(fact.kind, FactKind::Listener { .. })).expect("it is there");
+    assert_eq!((container_id(fact), comm(fact)), (Some(&*id), None));
+    sensor.see(|now| crate::records::exit(now, P(600, "sh"), v2(60), 0));
+    let closed = (ListenerState::Closed, Service::Docker, Tls::Unknown, leads_to);
+    assert_eq!(told(&sensor.facts()), [closed]);
+
+    // One that leads elsewhere is nobody's business.
+    start_container(&mut sensor, &long_id("ef"));
+    let elsewhere = published(&long_id("ef"), ("0.0.0.0", 8080), 80);
+    sensor.engine.handle_container_metadata(at(sensor.now), elsewhere);
+    assert_eq!(told(&sensor.facts()), []);
+}
+
+#[test]
+fn a_port_that_dockerd_keeps_for_a_container_is_told_of_with_where_it_leads() {
+    let id = long_id("cd");
+    let mut sensor = Sensor::ready();
+    sensor.engine.handle_host_network(1);
+    sensor.engine.handle_listeners(at(sensor.now), &[]);
+    sensor.see(|now| listener(now, true, SOCK, DOCKERD, v2(HOST), bound("0.0.0.0", 12375)));
+    assert_eq!(told(&sensor.facts()), [(ListenerState::Opened, Service::Other, Tls::Unknown, None)]);
+    start_container(&mut sensor, &id);
+    sensor.engine.handle_container_metadata(at(sensor.now), published(&id, ("0.0.0.0", 12375), 2375));
+    let ip = "172.17.0.2".parse().expect("address");
+    let leads_to = Some(LeadsTo { ip, port: 2375, service: Service::Docker });
+    assert_eq!(told(&sensor.facts()), [(ListenerState::Changed, Service::Docker, Tls::Unknown, leads_to)]);
+}
+
+#[test]
+fn a_published_port_from_before_the_start_is_told_of_behind_what_listens() {
+    let id = long_id("cd");
+    for is_held in [false, true] {
+        let mut sensor = Sensor::seeded();
+        sensor.engine.handle_host_network(1);
+        let cgroups = vec![format!("/docker/{id}").into()];
+        let metadata = ContainerMetadata { cgroups, ..published(&id, ("0.0.0.0", 12375), 2375) };
+        sensor.engine.handle_container_metadata(at(1), metadata);
+        let item = listener_item(SOCK, DOCKERD, v2(HOST), bound("0.0.0.0", 12375));
+        sensor.engine.handle_listeners(at(2), if is_held { std::slice::from_ref(&item) } else { &[] });
+        sensor.engine.handle_ready(at(3));
+        let facts = sensor.read_facts();
+        let last = told(&facts).pop().expect("it is told of");
+        assert_eq!(last.3.map(|to| to.port), Some(2375), "{facts:?}");
+        assert_eq!(facts.last().and_then(comm), is_held.then_some("dockerd"));
+    }
 }

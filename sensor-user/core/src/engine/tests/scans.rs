@@ -83,3 +83,24 @@ fn peers_out_of_sight_are_counted_and_do_not_degrade() {
     assert_eq!(health.state, HealthState::Running);
     assert_eq!((health.loss[0].kind, health.loss[0].evicted), ("flood-peers", 8));
 }
+
+#[test]
+fn what_a_flood_withheld_has_reached_its_endpoint() {
+    let mut sensor = Sensor::ready();
+    let local = bound("0.0.0.0", 2375);
+    sensor.see(|now| listener(now, true, 0xffff_8000, DOCKERD, v2(HOST), local));
+    sensor.facts();
+    let (place, port, peer) = flooded(PLACE);
+    let outside = Peer { addr: words("198.18.9.9"), ..peer };
+    sensor.read_flood(&[(place, port)], &[outside]);
+    let facts = sensor.facts();
+    let reach = |fact: &Fact| match &fact.kind {
+        FactKind::Listener { reach, .. } => reach.as_deref().copied(),
+        _ => None,
+    };
+    let first = facts.iter().find_map(reach).expect("the first peer from outside is told of");
+    assert_eq!((first.accepts, first.outside_peers), (397, 1), "withheld, less those told of after all");
+    assert_eq!(first.first.map(|peer| peer.ip.to_string()).as_deref(), Some("198.18.9.9"));
+    sensor.see(|now| listener(now, false, 0xffff_8000, DOCKERD, v2(HOST), local));
+    assert_eq!(sensor.facts().iter().find_map(reach).map(|reach| reach.accepts), Some(397));
+}
