@@ -34,12 +34,13 @@ struct Target {
 }
 
 /// Every target.
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 7] = [
     Target { name: "records", seeds: None },
     Target { name: "identity", seeds: Some("tests/fuzz/seeds/identity") },
     Target { name: "recording", seeds: Some("tests/fixtures/replay") },
     Target { name: "config", seeds: Some("deploy/config") },
     Target { name: "spec", seeds: Some("tests/fuzz/seeds/spec") },
+    Target { name: "hello", seeds: Some("tests/fixtures/tls") },
     Target { name: "btf", seeds: Some("tests/fuzz/seeds/btf") },
 ];
 

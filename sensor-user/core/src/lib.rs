@@ -38,6 +38,7 @@ pub mod runtime_args;
 pub mod scans;
 pub mod text;
 pub mod time;
+pub mod tls;
 
 #[cfg(test)]
 #[path = "../tests/records/mod.rs"]

@@ -7,6 +7,7 @@ mod allow_list;
 mod hostile_bytes;
 mod lifecycle;
 mod order;
+mod tls;
 
 use std::sync::Arc;
 
