@@ -12,6 +12,7 @@
 //!                        our own canaries      subject: process + container of each -> Outbox -> next_output
 //! ```
 
+mod bursts;
 mod cgroups;
 mod credentials;
 mod daemons;
@@ -61,6 +62,7 @@ use crate::processes::{PROCESSES_MAX, Processes};
 use crate::programs::{PROGRAMS_MAX, Programs};
 use crate::scans::Scans;
 use crate::time::{ClockMap, Timestamp};
+use bursts::Bursts;
 use credentials::Files;
 use daemons::DAEMONS_MAX;
 use listening::{LearnedPorts, Refresh};
@@ -106,6 +108,7 @@ pub struct Engine {
     /// Queries for processes that are put into containers, so far.
     process_queries: u64,
     scans: Scans,
+    bursts: Bursts,
     loss: LossLedger,
     condition: Condition,
     coverage: CoverageLedger,
@@ -148,6 +151,7 @@ impl Engine {
             holds: Holds::default(),
             process_queries: 0,
             scans: Scans::default(),
+            bursts: Bursts::default(),
             loss: LossLedger::default(),
             condition: Condition::default(),
             coverage: CoverageLedger::default(),
@@ -229,13 +233,14 @@ impl Engine {
             self.release_next();
         }
         self.expire_holds(now);
+        self.expire_bursts(now);
     }
 
     /// Boot-clock time at which [`Self::poll`] has something to do next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let record = self.merge.peek().map(|(boot_ns, _)| boot_ns.saturating_add(self.merge_window_ns));
-        [record, self.holds.next_due()].into_iter().flatten().min()
+        [record, self.holds.next_due(), self.bursts.next_due()].into_iter().flatten().min()
     }
 
     /// Takes the next line of output.

@@ -349,6 +349,12 @@ pub enum ScanShape {
     Flood,
     /// Attempts that were never completed.
     HalfOpen,
+    /// A peer connected to several endpoints of this node.
+    Connect,
+    /// Connections on which the peer sent nothing.
+    NoData,
+    /// A container, or a runtime, connected to management endpoints of several others.
+    Sweep,
 }
 
 /// How much of the subject is known.

@@ -22,6 +22,9 @@ pub(crate) const RELEASED_EARLY: &str = "released-early";
 /// the port.
 pub(crate) const FLOOD_PEERS: &str = "flood-peers";
 
+/// Name of the bursts of connections that were told of before they had ended, to make room for others.
+pub(crate) const SCAN_BURSTS: &str = "scan-bursts";
+
 /// Name of the connections of ports that found no place of their own in the table of flood control: they share budgets.
 pub(crate) const FLOOD_PORTS: &str = "flood-ports";
 

@@ -221,6 +221,12 @@ ScanShape from fact::ScanShape {
     Flood = "flood",
     /// Attempts that were never completed.
     HalfOpen = "half-open",
+    /// A peer connected to several endpoints of this node.
+    Connect = "connect",
+    /// Connections on which the peer sent nothing.
+    NoData = "no-data",
+    /// A container, or a runtime, connected to management endpoints of several others.
+    Sweep = "sweep",
 }}
 
 closed_list! {

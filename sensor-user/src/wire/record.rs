@@ -300,7 +300,7 @@ pub struct Scan {
     /// Peers they came from; about, when there were very many. `net.peer` names the one if it is one; of an IPv6 network
     /// it is the /64.
     pub peers: u64,
-    /// How many there were in the window.
+    /// How many there were in the window: attempts, connections, or connects.
     pub count: u64,
     /// Of these, accepts that flood control withheld: they have no record of their own.
     pub suppressed: u64,

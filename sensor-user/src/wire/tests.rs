@@ -646,7 +646,13 @@ fn any_net() -> impl Strategy<Value = Net> {
 }
 
 fn any_scan() -> impl Strategy<Value = FactKind> {
-    let shape = prop::sample::select(vec![ScanShape::Flood, ScanShape::HalfOpen]);
+    let shape = prop::sample::select(vec![
+        ScanShape::Flood,
+        ScanShape::HalfOpen,
+        ScanShape::Connect,
+        ScanShape::NoData,
+        ScanShape::Sweep,
+    ]);
     (shape, any::<[u64; 6]>()).prop_map(|(shape, [targets, peers, count, suppressed, resumed, window_ns])| {
         FactKind::Scan { shape, targets, peers, count, suppressed, resumed, window_ns }
     })

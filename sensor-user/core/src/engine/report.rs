@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::health::{Health, HealthState, KernelCounters, Loss, ShellLosses};
-use crate::loss::{FLOOD_PEERS, FLOOD_PORTS, RELEASED_EARLY, Tally};
+use crate::loss::{FLOOD_PEERS, FLOOD_PORTS, RELEASED_EARLY, SCAN_BURSTS, Tally};
 use crate::time::Timestamp;
 
 /// Without loss for this long the sensor is in order again.
@@ -66,7 +66,7 @@ impl Engine {
         self.judge_canaries(now, counters);
         let tallies = self.tallies();
         let (loss, undecodable) = self.loss.compare(now, counters, tallies);
-        let is_harmless = |kind| kind == RELEASED_EARLY || kind == FLOOD_PEERS;
+        let is_harmless = |kind| [RELEASED_EARLY, FLOOD_PEERS, SCAN_BURSTS].contains(&kind);
         let is_dropped = |entry: &Loss| entry.lost > 0 || (entry.evicted > 0 && !is_harmless(entry.kind));
         let degraded = undecodable > 0 || loss.iter().any(is_dropped);
         if degraded {
@@ -92,7 +92,9 @@ impl Engine {
         while !self.merge.is_empty() {
             self.release_next();
         }
-        self.expire_holds(Timestamp { boot_ns: u64::MAX, ..now });
+        let end = Timestamp { boot_ns: u64::MAX, ..now };
+        self.expire_holds(end);
+        self.expire_bursts(end);
         self.report_still_blind(now);
         let (loss, undecodable) = self.loss.totals(counters, &self.tallies());
         let balance = self.loss.balance(counters);
@@ -134,6 +136,7 @@ impl Engine {
             ("endpoints", self.exposure.evicted()),
             ("connections", self.connections.evicted()),
             ("accept-tasks", self.takers.evicted()),
+            (SCAN_BURSTS, self.bursts.evicted()),
             ("before-ready", self.outbox.evicted()),
             (FLOOD_PEERS, self.scans.evicted()),
             (FLOOD_PORTS, self.scans.shared()),

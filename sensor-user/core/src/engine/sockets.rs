@@ -105,6 +105,7 @@ impl Engine {
         let task = self.takers.remove(&event.conn).map(|taker| self.accepting_task(&taker));
         self.connections.insert(event.conn, Connection::new(at, &subject, &net));
         self.send(at, subject, Some(net), FactKind::Accept { task }, Some(verdict));
+        self.note_accept(at, &event.ends);
         if let Some((sock, _)) = self.listeners.find(&event.ends) {
             self.note_reach(at, sock, event.ends.peer.ip);
         }
@@ -172,6 +173,7 @@ impl Engine {
                 (subject, inbound(&event.ends, service, self.outbox.conn_id(event.conn)))
             }
         };
+        self.note_close(at, &net, event.ends.netns, event.bytes_in);
         self.send(at, subject, Some(net), kind, None);
     }
 
@@ -180,6 +182,10 @@ impl Engine {
         let service = self.service_of(event.ends.peer.port);
         let net = outbound(&event.ends, service, self.outbox.conn_id(event.conn));
         let result = connect_result(event);
+        let is_attempt = result == ConnectResult::Attempted;
+        if is_attempt || service != Service::Other {
+            self.note_connect(at, event, &subject, is_attempt);
+        }
         if result == ConnectResult::Established {
             self.connections.insert(event.conn, Connection::new(at, &subject, &net));
         }

@@ -49,7 +49,7 @@ impl Tally {
     pub(super) const fn is_news(&self, shape: ScanShape) -> bool {
         match shape {
             ScanShape::Flood => self.suppressed > 0 || self.resumed > 0,
-            ScanShape::HalfOpen => self.count > 0,
+            _ => self.count > 0,
         }
     }
 
@@ -57,7 +57,7 @@ impl Tally {
     pub(super) fn weight(&self, shape: ScanShape) -> u64 {
         match shape {
             ScanShape::Flood => self.suppressed,
-            ScanShape::HalfOpen => self.count,
+            _ => self.count,
         }
     }
 

@@ -103,12 +103,24 @@ pub fn accept(boot_ns: u64, conn: u64, cgroup: CgroupId, ends: Endpoints) -> Vec
 
 /// The end of a connection; `task` for outbound ones, of which alone the probes know the beginning.
 pub fn close(boot_ns: u64, conn: u64, task: Option<P>, cgroup: CgroupId, ends: Endpoints) -> Vec<u8> {
+    close_after(boot_ns, conn, task, cgroup, ends, 10)
+}
+
+/// The end of a connection on which so many bytes came.
+pub fn close_after(
+    boot_ns: u64,
+    conn: u64,
+    task: Option<P>,
+    cgroup: CgroupId,
+    ends: Endpoints,
+    bytes_in: u64,
+) -> Vec<u8> {
     let direction = if task.is_some() { Direction::Outbound } else { Direction::Inbound };
     let record = CloseRecord {
         header: header(RecordKind::Close, boot_ns, 0),
         conn,
         opened_ns: if task.is_some() { boot_ns - 500 } else { 0 },
-        bytes_in: 10,
+        bytes_in,
         bytes_out: 20,
         cgroup,
         task: task.map_or_else(TaskId::new_zeroed, P::task),
