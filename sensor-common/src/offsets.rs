@@ -72,6 +72,14 @@ offsets! {
     sk_cgroup_tagged = "sock.sk_cgrp_data.val";
     /// Payload bytes received.
     tcp_bytes_received = "tcp_sock.bytes_received";
+    /// Number of the next byte that is expected in order.
+    tcp_rcv_nxt = "tcp_sock.rcv_nxt";
+    /// Number of the next byte to be sent for the first time.
+    tcp_snd_nxt = "tcp_sock.snd_nxt";
+    /// Number of the first byte that was sent and not acknowledged.
+    tcp_snd_una = "tcp_sock.snd_una";
+    /// Payload bytes that the peer has acknowledged.
+    tcp_bytes_acked = "tcp_sock.bytes_acked";
     /// Payload bytes sent, with retransmissions.
     tcp_bytes_sent = "tcp_sock.bytes_sent";
     /// Payload bytes sent again.

@@ -22,7 +22,7 @@ pub const ANCESTORS_MAX: usize = 6;
 pub enum Ring {
     /// Listeners, accepts and their ends, runtime execs, cgroup changes: never crowded out by the rest.
     Management = 0,
-    /// Connects, other execs, forks, exits.
+    /// Connects, other execs, forks, exits, captured payload.
     Bulk = 1,
 }
 
@@ -63,11 +63,13 @@ pub enum RecordKind {
     FileOpen = 11,
     /// [`AcceptTaskRecord`]: a program took a connection that was reported as accept.
     AcceptTask = 12,
+    /// [`PayloadRecord`]: what a segment of a connection on a plaintext port carries.
+    Payload = 13,
 }
 
 impl RecordKind {
     /// Number of kinds.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
     /// Every kind, in index order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::ListenerOpened,
@@ -83,6 +85,7 @@ impl RecordKind {
         Self::SocketConnect,
         Self::FileOpen,
         Self::AcceptTask,
+        Self::Payload,
     ];
 
     /// Returns the kind with this code, if there is one.
@@ -107,8 +110,10 @@ macro_rules! abi {
 
 pub(crate) use abi;
 mod files;
+mod payload;
 
 pub use files::{FILE_PATH_MAX, FileId, FileOpenRecord, SocketConnectRecord};
+pub use payload::{PAYLOAD_MAX, PayloadRecord, payload_flags};
 
 abi! {
 /// First bytes of every ring record.

@@ -13,6 +13,8 @@ pub mod port_flags {
     pub const CANARY: u8 = 1 << 3;
     /// Listeners on this port are reported whoever opens them, but not what comes to them: a daemon has listened there.
     pub const LISTENERS: u8 = 1 << 4;
+    /// What is said on this port is read: it is watched, and spoken in plaintext.
+    pub const PLAINTEXT: u8 = 1 << 5;
 }
 
 /// The value of the `PORTS` map: [`port_flags`] indexed by port.

@@ -1,11 +1,15 @@
 //! Budgets of cgroups: which of their tasks' records may use the management ring, and which of their uses of files and
 //! which of their connects are reported.
+//! Budgets of peers: how much of what they say is captured.
 
 use sensor_common::flood::{CONNECTS_LEN, FILES_LEN};
 use sensor_common::record::{CgroupId, ConnectStage, FileId, Ring};
 
+use crate::flood::PeerKey;
 use crate::hash::{finish, mix, salt};
-use crate::maps::{FLOOD_CONNECTS, FLOOD_FILES, FLOOD_TASKS, FLOOD_TASKS_LEN};
+use crate::maps::{
+    FLOOD_CONNECTS, FLOOD_FILES, FLOOD_PAYLOAD, FLOOD_TASKS, FLOOD_TASKS_LEN, PAYLOAD_PEERS_LEN,
+};
 
 /// Management records that the tasks of one cgroup may cause in a row. A `docker run` causes some fifty.
 const TASK_BURST: u64 = 4096;
@@ -20,6 +24,12 @@ const FILE_INTERVAL_NS: u64 = 1_000_000_000 / 64;
 const CONNECT_BURST: u64 = 1024;
 /// Nanoseconds after which one more is.
 const CONNECT_INTERVAL_NS: u64 = 1_000_000_000 / 256;
+/// Nanoseconds for a captured byte of one peer: a megabyte in a second. All peers together have four times that.
+const PAYLOAD_BYTE_NS: u64 = 1000;
+/// How far ahead a peer's budget may be spent: half a megabyte in a row.
+const PAYLOAD_HORIZON_NS: u64 = 1_000_000_000 / 2;
+/// The same for all peers together: a megabyte, which is half of the ring.
+const PAYLOAD_COMMON_HORIZON_NS: u64 = 1_000_000_000 / 4;
 
 /// The ring for a management record that a task of this cgroup causes: once its tasks cause more than any runtime would,
 /// what they do travels with everybody else's records and cannot displace those of other cgroups.
@@ -56,6 +66,29 @@ pub fn bears_connect(cgroup: &CgroupId, port: u16, stage: ConnectStage, now: u64
     };
     // SAFETY: `until` points into the map.
     unsafe { spend(until, CONNECT_BURST * CONNECT_INTERVAL_NS, CONNECT_INTERVAL_NS, now) }
+}
+
+/// Whether the budgets bear that so many bytes of what a peer says are captured.
+#[inline(always)]
+pub fn bears_payload(key: &PeerKey, bytes: u64, now: u64) -> bool {
+    let index = key.hash() & (PAYLOAD_PEERS_LEN - 1);
+    let (Some(own), Some(common)) =
+        (FLOOD_PAYLOAD.get_ptr_mut(index as u32), FLOOD_PAYLOAD.get_ptr_mut(PAYLOAD_PEERS_LEN as u32))
+    else {
+        return false;
+    };
+    // SAFETY: both point into the map. A lost update lets one record more through.
+    unsafe {
+        // Whoever has spent much of its own leaves some of the common one to others.
+        let spent = (*own).saturating_sub(now);
+        let spent_by_all = (*common).saturating_sub(now);
+        if spent >= PAYLOAD_HORIZON_NS || spent_by_all + spent / 4 >= PAYLOAD_COMMON_HORIZON_NS {
+            return false;
+        }
+        *own = now + spent + bytes * PAYLOAD_BYTE_NS;
+        *common = now + spent_by_all + bytes * PAYLOAD_BYTE_NS / 4;
+    }
+    true
 }
 
 #[inline(always)]

@@ -65,8 +65,9 @@ impl PeerKey {
         Self { addr, place: PortKey { netns, port: u32::from(port) } }
     }
 
+    /// Its hash, of which every bit counts.
     #[inline(always)]
-    fn hash(&self) -> u64 {
+    pub fn hash(&self) -> u64 {
         let place = u64::from(self.place.netns) << 32 | u64::from(self.place.port);
         finish(mix(mix(mix(salt(), self.addr[0]), self.addr[1]), place))
     }

@@ -19,6 +19,7 @@ mod hash;
 mod kernel;
 mod maps;
 mod packets;
+mod payload;
 mod runtime_sockets;
 mod sockets;
 mod walk;

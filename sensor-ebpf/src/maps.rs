@@ -103,6 +103,14 @@ pub static FLOOD_FILES: Array<u64> = Array::with_max_entries(FILES_LEN as u32, 0
 #[map]
 pub static FLOOD_CONNECTS: Array<u64> = Array::with_max_entries(CONNECTS_LEN as u32, 0);
 
+/// Peers in [`FLOOD_PAYLOAD`].
+pub const PAYLOAD_PEERS_LEN: u64 = 4096;
+
+/// Boot clock until which a peer has spent its budget of captured bytes, by the peer's hash: peers that share a place share
+/// the budget. The last place is that of all peers together.
+#[map]
+pub static FLOOD_PAYLOAD: Array<u64> = Array::with_max_entries(PAYLOAD_PEERS_LEN as u32 + 1, 0);
+
 /// Places in [`FLOOD_TASKS`].
 pub const FLOOD_TASKS_LEN: u32 = 1024;
 

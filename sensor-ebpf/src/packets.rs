@@ -15,10 +15,11 @@ use crate::emit::now;
 use crate::flood::{Account, Count, PeerKey};
 use crate::kernel::{Direct, Sock, mapped};
 use crate::maps::flags_of;
+use crate::payload::{Way, capture, capture_early};
 use crate::withheld::{Mark, resume};
 
 /// What the kernel takes for "let it pass".
-const PASS: i32 = 1;
+pub const PASS: i32 = 1;
 /// `IPPROTO_TCP`.
 const TCP: u8 = 6;
 /// Bytes of an IPv6 header.
@@ -30,22 +31,29 @@ const ACK: u8 = 16;
 /// Looks at a packet.
 #[cgroup_skb(ingress)]
 pub fn packets_in(ctx: SkBuffContext) -> i32 {
-    let skb = ctx.skb.skb;
-    // SAFETY: the kernel hands over a context of this type.
-    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
-    if sk.is_null() {
-        return PASS;
-    }
-    // SAFETY: the verifier has seen that it is a socket. The whole number, as the kernel demands.
-    let port = unsafe { (&raw const (*sk).src_port).read_volatile() } as u16;
-    if flags_of(port) & port_flags::WATCHED != 0 {
-        on_watched(&ctx, sk, port);
+    let Some((sk, port)) = socket_of(&ctx) else { return PASS };
+    let flags = flags_of(port);
+    if flags & port_flags::WATCHED != 0 {
+        on_watched(&ctx, sk, port, flags);
     }
     PASS
 }
 
+/// The socket of a packet and its local port.
 #[inline(always)]
-fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16) {
+pub fn socket_of(ctx: &SkBuffContext) -> Option<(*mut bpf_sock, u16)> {
+    // SAFETY: the kernel hands over a context of this type.
+    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: the verifier has seen that it is a socket. The whole number, as the kernel demands.
+    let port = unsafe { (&raw const (*sk).src_port).read_volatile() } as u16;
+    Some((sk, port))
+}
+
+#[inline(always)]
+fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16, flags: u8) {
     let Some(sock) = Sock::<Direct>::of_packet(sk) else { return };
     if sock.is_listener() {
         if let Some(segment) = Segment::read(ctx) {
@@ -53,12 +61,26 @@ fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16) {
             match segment.flags & (SYN | ACK) {
                 SYN => on_attempt(&key, &segment),
                 // It completes a connection, which the other hook sees; but not what comes with it.
-                ACK if segment.payload > 0 => key.note_early_data(segment.peer_port),
+                ACK if segment.payload > 0 => {
+                    key.note_early_data(segment.peer_port);
+                    if flags & port_flags::PLAINTEXT != 0 {
+                        capture_early(ctx, sock, port, &key, &segment);
+                    }
+                }
                 _ => {}
             }
         }
         return;
     }
+    resume_marked(ctx, sk, sock, port);
+    if flags & port_flags::PLAINTEXT != 0 {
+        capture(ctx, sk, sock, port, Way::ToListener);
+    }
+}
+
+/// Reports the accept of a connection that was withheld, if a request came.
+#[inline(always)]
+fn resume_marked(ctx: &SkBuffContext, sk: *mut bpf_sock, sock: Sock<Direct>, port: u16) {
     // Marks are set on kernels with socket numbers only.
     if !Sock::has_number() {
         return;
@@ -86,16 +108,20 @@ fn on_attempt(key: &PeerKey, segment: &Segment) {
 }
 
 /// What counts of a TCP segment.
-struct Segment {
+pub struct Segment {
     /// Source address, IPv4 as `::ffff:a.b.c.d`, network order.
-    peer: [u64; 2],
+    pub peer: [u64; 2],
     /// Destination address, likewise.
-    local: [u64; 2],
-    peer_port: u16,
-    sequence: u32,
+    pub local: [u64; 2],
+    /// Source port.
+    pub peer_port: u16,
+    /// Number of its first byte.
+    pub sequence: u32,
     flags: u8,
+    /// Bytes of the headers.
+    pub start: u32,
     /// Bytes behind the headers.
-    payload: u32,
+    pub payload: u32,
 }
 
 /// The first bytes of a TCP header.
@@ -113,7 +139,7 @@ struct TcpHeader {
 impl Segment {
     /// Reads the headers; `None` for another protocol, or IPv6 extension headers.
     #[inline(always)]
-    fn read(ctx: &SkBuffContext) -> Option<Self> {
+    pub fn read(ctx: &SkBuffContext) -> Option<Self> {
         let version: u8 = ctx.load(0).ok()?;
         let (peer, local, at) = if version >> 4 == 4 {
             if ctx.load::<u8>(9).ok()? != TCP {
@@ -134,8 +160,9 @@ impl Segment {
             peer,
             local,
             peer_port: u16::from_be(header.source),
-            sequence: header.sequence,
+            sequence: u32::from_be(header.sequence),
             flags: header.flags,
+            start: headers,
             payload: ctx.len().saturating_sub(headers),
         })
     }

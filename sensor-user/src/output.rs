@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use sensor_core::engine::Output;
 use sensor_core::fact::{Direction, Enrichment, ExecRole, Fact, FactKind};
+use sensor_core::http::route::ApiClass;
 use tracing::warn;
 
 use crate::sinks::{FINISH_LIMIT, LineFile, Out, Overflow, QUEUE_BYTES, Sink, SinkError, Stream};
@@ -66,7 +67,7 @@ impl Destination {
 fn is_bulk(output: &Output) -> bool {
     let Output::Fact { fact, .. } = output else { return false };
     let on_host = |fact: &Fact| fact.container.is_none() && fact.quality.enrichment != Enrichment::None;
-    match fact.kind {
+    match &fact.kind {
         FactKind::Listener { .. }
         | FactKind::Accept { .. }
         | FactKind::AcceptTask
@@ -74,8 +75,12 @@ fn is_bulk(output: &Output) -> bool {
         | FactKind::Escape(_)
         | FactKind::Container { .. } => false,
         FactKind::Connect { .. } => true,
+        // Whoever may ask at all can ask as often as he likes; what changes nothing gives way to what does.
+        FactKind::ApiRequest(api) => {
+            matches!(api.class, ApiClass::Probe | ApiClass::Discovery | ApiClass::Other)
+        }
         FactKind::Close { .. } => fact.net.as_ref().and_then(|net| net.direction) != Some(Direction::Inbound),
-        FactKind::Exec { role } => role == ExecRole::Workload || !on_host(fact),
+        FactKind::Exec { role } => *role == ExecRole::Workload || !on_host(fact),
         FactKind::Exit { .. } | FactKind::SocketConnect { .. } | FactKind::FileRead { .. } => !on_host(fact),
     }
 }

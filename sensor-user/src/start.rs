@@ -190,9 +190,13 @@ fn set_ports(
     settings: &Settings,
     loopback: Option<&Loopback>,
 ) -> Result<(), KernelError> {
-    let watched = settings.policy.ports.iter().map(|(port, _)| (*port, port_flags::WATCHED));
+    let watched = settings.policy.ports.iter().map(|(port, service)| {
+        let plaintext = if service.is_plaintext() { port_flags::PLAINTEXT } else { 0 };
+        (*port, port_flags::WATCHED | plaintext)
+    });
     let lateral = settings.lateral_ports.iter().map(|port| (*port, port_flags::LATERAL));
-    let canary = loopback.map(|own| (own.port(), port_flags::WATCHED | port_flags::CANARY));
+    let canary =
+        loopback.map(|own| (own.port(), port_flags::WATCHED | port_flags::PLAINTEXT | port_flags::CANARY));
     probes.set_ports(watched.chain(lateral).chain(canary))
 }
 

@@ -22,6 +22,7 @@ mod lifecycle;
 mod loss;
 mod processes;
 mod replay;
+mod requests;
 mod risks;
 mod runtimes;
 mod sockets;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         processes::TESTS,
         replay::TESTS,
         risks::TESTS,
+        requests::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {
         let lab = Arc::clone(&lab);

@@ -76,6 +76,7 @@ fn same_facts(lab: &Lab) -> Result<()> {
             "listener",
             "conn",
             "connect",
+            "api",
             "exec",
             "exit",
             "origin",

@@ -36,6 +36,7 @@ struct Target {
 /// Every target.
 const TARGETS: [Target; 7] = [
     Target { name: "records", seeds: None },
+    Target { name: "requests", seeds: None },
     Target { name: "identity", seeds: Some("tests/fuzz/seeds/identity") },
     Target { name: "recording", seeds: Some("tests/fixtures/replay") },
     Target { name: "config", seeds: Some("deploy/config") },

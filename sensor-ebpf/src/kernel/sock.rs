@@ -143,6 +143,12 @@ pub fn mapped(address: u32) -> [u64; 2] {
     [0, low]
 }
 
+/// A place in a stream, from another one and the distance of their numbers.
+#[inline(always)]
+const fn ahead(place: u64, distance: u32) -> u64 {
+    place.wrapping_add(distance as i32 as i64 as u64)
+}
+
 /// What only the TCP layer knows of a socket.
 pub struct Tcp(Pointer<Direct>);
 
@@ -200,6 +206,24 @@ impl Tcp {
         let received: u64 = self.0.load(offset!(tcp_bytes_received));
         let flags: u64 = self.0.load(offset!(sk_flags));
         received.wrapping_sub((flags >> (offset!(sock_done_bit) & 63)) & 1)
+    }
+
+    /// Bytes before the one with this number in the stream that is received, and in-order bytes received so far. The number
+    /// is that of a byte within two gigabytes of the latter.
+    #[inline(always)]
+    pub fn place_in(&self, number: u32) -> (u64, u64) {
+        let received: u64 = self.0.load(offset!(tcp_bytes_received));
+        let next: u32 = self.0.load(offset!(tcp_rcv_nxt));
+        (ahead(received, number.wrapping_sub(next)), received)
+    }
+
+    /// Bytes before the one with this number in the stream that is sent, and bytes sent so far.
+    #[inline(always)]
+    pub fn place_out(&self, number: u32) -> (u64, u64) {
+        let acknowledged: u64 = self.0.load(offset!(tcp_bytes_acked));
+        let first: u32 = self.0.load(offset!(tcp_snd_una));
+        let next: u32 = self.0.load(offset!(tcp_snd_nxt));
+        (ahead(acknowledged, number.wrapping_sub(first)), ahead(acknowledged, next.wrapping_sub(first)))
     }
 
     /// Payload bytes sent, each once.

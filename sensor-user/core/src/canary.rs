@@ -21,7 +21,7 @@ pub(crate) use rounds::{Canaries, Standing};
 /// What is done, as far as it can fail by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// A listener is opened on loopback, connected to, and everything is closed again.
+    /// A listener is opened on loopback, connected to, a byte goes each way, and everything is closed again.
     Connection,
     /// A program is executed that ends at once.
     Process,
@@ -100,6 +100,10 @@ pub enum Sign {
     Connect,
     /// Its connecting end closed.
     OutboundClose,
+    /// What the connecting end said was captured.
+    Request,
+    /// What the accepted end said was captured.
+    Answer,
     /// The process was made.
     Fork,
     /// It executed its program.
@@ -114,7 +118,7 @@ pub enum Sign {
 
 impl Sign {
     /// Number of signs.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 13;
     /// Every sign, in index order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::ListenerOpened,
@@ -123,6 +127,8 @@ impl Sign {
         Self::InboundClose,
         Self::Connect,
         Self::OutboundClose,
+        Self::Request,
+        Self::Answer,
         Self::Fork,
         Self::Exec,
         Self::Exit,
@@ -139,7 +145,9 @@ impl Sign {
             | Self::Accept
             | Self::InboundClose
             | Self::Connect
-            | Self::OutboundClose => Act::Connection,
+            | Self::OutboundClose
+            | Self::Request
+            | Self::Answer => Act::Connection,
             Self::Fork | Self::Exec | Self::Exit => Act::Process,
             Self::CgroupMade | Self::CgroupRemoved => Act::Cgroup,
         }
@@ -155,6 +163,8 @@ impl Sign {
             | Self::InboundClose
             | Self::Connect
             | Self::OutboundClose => "inet_sock_set_state",
+            Self::Request => "packets_in",
+            Self::Answer => "packets_out",
             Self::Fork => "sched_process_fork",
             Self::Exec => "sched_process_exec",
             Self::Exit => "sched_process_exit",
@@ -170,6 +180,7 @@ impl Sign {
             Self::Accept => RecordKind::Accept,
             Self::InboundClose | Self::OutboundClose => RecordKind::Close,
             Self::Connect => RecordKind::Connect,
+            Self::Request | Self::Answer => RecordKind::Payload,
             Self::Fork => RecordKind::Fork,
             Self::Exec => RecordKind::Exec,
             Self::Exit => RecordKind::Exit,

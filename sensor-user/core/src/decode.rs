@@ -7,15 +7,15 @@ use sensor_common::ABI_VERSION;
 use sensor_common::record::{
     ANCESTORS_MAX, ARGS_MAX, AcceptRecord, AcceptTaskRecord, CGROUP_NAME_MAX, CGROUP_PATH_MAX, CgroupRecord,
     CloseRecord, ConnectRecord, ConnectStage, Direction as RawDirection, ExecRecord, ExitRecord,
-    FILE_PATH_MAX, FILENAME_MAX, FileOpenRecord, ForkRecord, ListenerRecord, RecordHeader, RecordKind,
-    SocketConnectRecord, exec_flags,
+    FILE_PATH_MAX, FILENAME_MAX, FileOpenRecord, ForkRecord, ListenerRecord, PAYLOAD_MAX, PayloadRecord,
+    RecordHeader, RecordKind, SocketConnectRecord, exec_flags, payload_flags,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::event::{
     AcceptEvent, AcceptTaskEvent, Actor, CgroupEvent, CloseEvent, ConnectEvent, Event, ExecEvent, ExitEvent,
-    FileOpenEvent, FilePlace, ForkEvent, ListenerEvent, SocketConnectEvent,
+    FileOpenEvent, FilePlace, ForkEvent, ListenerEvent, PayloadEvent, SocketConnectEvent,
 };
 use crate::fact::{Direction, ExeFlags};
 use crate::ids::ProcessKey;
@@ -106,6 +106,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, Event), DecodeError> {
         RecordKind::SocketConnect => socket_connect(fixed(whole)?),
         RecordKind::FileOpen => file_open(&fixed(whole)?)?,
         RecordKind::AcceptTask => accept_task(fixed(whole)?),
+        RecordKind::Payload => payload(whole)?,
     };
     Ok((header.boot_ns, event))
 }
@@ -257,6 +258,24 @@ fn file_open(raw: &FileOpenRecord) -> Result<Event, DecodeError> {
 fn accept_task(raw: AcceptTaskRecord) -> Event {
     let (task, cgroup) = (raw.task.into(), raw.cgroup.into());
     Event::AcceptTask(Box::new(AcceptTaskEvent { conn: raw.conn, task, cgroup }))
+}
+
+/// The tail is as long as the room that was reserved; the bytes at its end mean nothing.
+fn payload(whole: &[u8]) -> Result<Event, DecodeError> {
+    let (raw, tail) = with_tail::<PayloadRecord>(whole)?;
+    bounded("segment", tail.len(), PAYLOAD_MAX)?;
+    let captured = bounded("captured bytes", raw.captured as usize, tail.len().min(raw.len as usize))?;
+    Ok(Event::Payload(Box::new(PayloadEvent {
+        conn: raw.conn,
+        cgroup: raw.cgroup.into(),
+        ends: raw.ends.into(),
+        to_peer: raw.flags & payload_flags::TO_PEER != 0,
+        turn: raw.flags & payload_flags::TURN != 0,
+        offset: raw.offset,
+        settled: raw.settled,
+        len: raw.len,
+        bytes: tail[..captured].into(),
+    })))
 }
 
 #[cfg(test)]

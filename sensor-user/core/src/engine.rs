@@ -25,6 +25,7 @@ mod proving;
 mod publishing;
 mod replay;
 mod report;
+mod requests;
 mod scanning;
 mod seeds;
 mod sockets;
@@ -57,6 +58,7 @@ use crate::listeners::{LISTENERS_MAX, Listeners};
 use crate::loss::LossLedger;
 use crate::merge::Merge;
 use crate::namespaces::Namespaces;
+use crate::origins::Origins;
 use crate::outbox::Outbox;
 use crate::processes::{PROCESSES_MAX, Processes};
 use crate::programs::{PROGRAMS_MAX, Programs};
@@ -70,6 +72,7 @@ use publishing::{Lead, PUBLISHED_MAX};
 use replay::Replay;
 use report::Condition;
 pub use report::Statistics;
+use requests::Requests;
 use sockets::{CONNECTIONS_MAX, Connection, TAKERS_MAX};
 
 /// Everything the sensor knows, and the rules by which it learns more.
@@ -103,6 +106,8 @@ pub struct Engine {
     host: Namespaces,
     connections: Bounded<u64, Connection>,
     takers: Bounded<u64, AcceptTaskEvent>,
+    requests: Requests,
+    origins: Origins,
     files: Files,
     holds: Holds,
     /// Queries for processes that are put into containers, so far.
@@ -147,6 +152,8 @@ impl Engine {
             host: Namespaces::default(),
             connections: Bounded::new(CONNECTIONS_MAX),
             takers: Bounded::new(TAKERS_MAX),
+            requests: Requests::default(),
+            origins: Origins::default(),
             files: Files::default(),
             holds: Holds::default(),
             process_queries: 0,
@@ -305,6 +312,7 @@ impl Engine {
             Event::SocketConnect(event) => self.on_socket_connect(at, &event),
             Event::FileOpen(event) => self.on_file_open(at, &event),
             Event::AcceptTask(event) => self.on_accept_task(at, &event),
+            Event::Payload(event) => self.on_payload(at, event),
         }
     }
 }

@@ -309,6 +309,29 @@ pub struct AcceptTaskEvent {
     pub cgroup: CgroupKey,
 }
 
+/// What was captured of a segment on a plaintext port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayloadEvent {
+    /// Connection number; 0 for data of the packet that completes a connection.
+    pub conn: u64,
+    /// Cgroup of the socket.
+    pub cgroup: CgroupKey,
+    /// Both ends.
+    pub ends: Ends,
+    /// From the listener to the peer, else the other way.
+    pub to_peer: bool,
+    /// The first segment after others in the other direction.
+    pub turn: bool,
+    /// Bytes of its stream before it.
+    pub offset: u64,
+    /// Bytes of its stream that TCP had taken or sent before it.
+    pub settled: u64,
+    /// Bytes of it.
+    pub len: u32,
+    /// Of these, what was captured.
+    pub bytes: Box<[u8]>,
+}
+
 /// What a record says. Large and rare contents are boxed, so that events are cheap to queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -334,6 +357,8 @@ pub enum Event {
     FileOpen(Box<FileOpenEvent>),
     /// See [`AcceptTaskEvent`].
     AcceptTask(Box<AcceptTaskEvent>),
+    /// See [`PayloadEvent`].
+    Payload(Box<PayloadEvent>),
 }
 
 impl Event {
@@ -344,6 +369,7 @@ impl Event {
             Self::Exec(exec) => size_of::<ExecEvent>() + exec.tail.len(),
             Self::Cgroup(cgroup) => size_of::<CgroupEvent>() + cgroup.path.len(),
             Self::FileOpen(open) => size_of::<FileOpenEvent>() + open.path.len(),
+            Self::Payload(payload) => size_of::<PayloadEvent>() + payload.bytes.len(),
             Self::SocketConnect(_) => size_of::<SocketConnectEvent>(),
             Self::AcceptTask(_) => size_of::<AcceptTaskEvent>(),
             Self::Listener(_) => size_of::<ListenerEvent>(),

@@ -12,10 +12,12 @@ use crate::risks::Risk;
 use crate::time::Timestamp;
 
 mod access;
+mod api;
 mod exposure;
 mod program;
 
 pub use access::{AcceptingTask, CredentialClass};
+pub use api::{ApiRequest, Origin, OriginClass, Protocol};
 pub use exposure::{LeadsTo, PeerSeen, Published, Reach};
 pub use program::{ExeFlags, Program};
 
@@ -64,6 +66,12 @@ impl Service {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|service| service.name() == name)
+    }
+
+    /// Whether its requests are made in plaintext, so that they can be read.
+    #[must_use]
+    pub const fn is_plaintext(self) -> bool {
+        matches!(self, Self::Docker | Self::KubeletReadonly)
     }
 }
 
@@ -331,17 +339,6 @@ pub enum ContainerAction {
     Enriched,
 }
 
-/// How sure the sensor is of a container's cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OriginClass {
-    /// The cause was read.
-    Proved,
-    /// The cause was concluded from order and time.
-    Inferred,
-    /// No cause is known.
-    None,
-}
-
 /// What a number of connections or attempts has in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScanShape {
@@ -466,12 +463,14 @@ pub enum FactKind {
         /// From the last look at the counts to this one.
         window_ns: u64,
     },
+    /// A request on a management connection.
+    ApiRequest(Box<ApiRequest>),
     /// A container's life.
     Container {
         /// The step.
         action: ContainerAction,
-        /// How sure the sensor is of the cause.
-        origin: OriginClass,
+        /// Its cause.
+        origin: Origin,
     },
 }
 

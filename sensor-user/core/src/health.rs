@@ -55,11 +55,13 @@ pub enum Capability {
     CredentialFiles,
     /// Who takes an accepted connection.
     AcceptTasks,
+    /// Requests on plaintext ports.
+    Requests,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Listeners,
         Self::Accepts,
         Self::Connects,
@@ -69,6 +71,7 @@ impl Capability {
         Self::RuntimeSockets,
         Self::CredentialFiles,
         Self::AcceptTasks,
+        Self::Requests,
     ];
 
     /// Whether the sensor owes it to every host. The others depend on what the kernel of a host has.
@@ -76,7 +79,11 @@ impl Capability {
     pub const fn is_core(self) -> bool {
         match self {
             Self::Listeners | Self::Accepts | Self::Connects | Self::Execs | Self::Containers => true,
-            Self::Scans | Self::RuntimeSockets | Self::CredentialFiles | Self::AcceptTasks => false,
+            Self::Scans
+            | Self::RuntimeSockets
+            | Self::CredentialFiles
+            | Self::AcceptTasks
+            | Self::Requests => false,
         }
     }
 
@@ -93,6 +100,7 @@ impl Capability {
             Self::RuntimeSockets => "runtime-sockets",
             Self::CredentialFiles => "credential-files",
             Self::AcceptTasks => "accept-tasks",
+            Self::Requests => "requests",
         }
     }
 }
@@ -183,6 +191,7 @@ pub const fn record_kind_name(kind: RecordKind) -> &'static str {
         RecordKind::SocketConnect => "socket-connect",
         RecordKind::FileOpen => "file-open",
         RecordKind::AcceptTask => "accept-task",
+        RecordKind::Payload => "payload",
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::fact::{Container, ContainerAction, K8s, Process};
+use crate::fact::{Container, ContainerAction, K8s, Origin, Process};
 use crate::risks::Risks;
 use crate::time::Timestamp;
 
@@ -32,6 +32,7 @@ pub(crate) struct Held {
     pub(crate) at: Timestamp,
     pub(crate) action: ContainerAction,
     pub(crate) process: Option<Arc<Process>>,
+    pub(crate) origin: Origin,
     /// What was known of the container when the record was made; printed if it is forgotten meanwhile.
     pub(crate) container: Arc<Container>,
     pub(crate) k8s: Option<Arc<K8s>>,
@@ -109,6 +110,7 @@ mod tests {
             at: Timestamp::default(),
             action: ContainerAction::Created,
             process: None,
+            origin: Origin::NONE,
             container: Arc::new(container),
             k8s: None,
             entrant: Entrant::None,

@@ -58,27 +58,32 @@ impl Outbox {
         }
     }
 
-    /// Sends a fact, or keeps it until the ready record is out.
-    pub(crate) fn send(&mut self, draft: Draft) {
-        let Some(early) = &mut self.early else { return self.number(draft) };
+    /// Sends a fact and returns its id, or keeps it until the ready record is out.
+    pub(crate) fn send(&mut self, draft: Draft) -> Option<RecordId> {
+        let Some(early) = &mut self.early else { return Some(self.number(draft)) };
         if early.len() == EARLY_MAX {
             early.pop_front();
             self.early_evicted += 1;
         }
         early.push_back(draft);
+        None
     }
 
     /// Sends the ready record and then what waited for it.
     pub(crate) fn open(&mut self, at: Timestamp, health: Health) {
         let early = self.early.take().unwrap_or_default();
         self.send_health(at, health);
-        early.into_iter().for_each(|draft| self.number(draft));
+        for draft in early {
+            self.number(draft);
+        }
     }
 
     /// Lets facts through without a ready record, as replay does.
     pub(crate) fn open_silently(&mut self) {
         let early = self.early.take().unwrap_or_default();
-        early.into_iter().for_each(|draft| self.number(draft));
+        for draft in early {
+            self.number(draft);
+        }
     }
 
     /// Whether the ready record is still to come.
@@ -143,12 +148,14 @@ impl Outbox {
         seq
     }
 
-    fn number(&mut self, draft: Draft) {
+    fn number(&mut self, draft: Draft) -> RecordId {
         let seq = self.next_seq();
         let id = RecordId(self.id_with("-", seq));
         let Draft { at, process, container, k8s, net, quality, kind, verdict } = draft;
-        let fact = Fact { id, at, node: self.node.clone(), process, container, k8s, net, quality, kind };
+        let fact =
+            Fact { id: id.clone(), at, node: self.node.clone(), process, container, k8s, net, quality, kind };
         self.outputs.push_back(Output::Fact { seq, fact, verdict });
+        id
     }
 
     fn id_with(&mut self, separator: &str, number: u64) -> Arc<str> {

@@ -12,10 +12,12 @@ mod capabilities;
 mod entrypoint;
 mod judge;
 mod mounts;
+mod path;
 mod spec;
 
 pub use capabilities::{Capabilities, Capability};
-pub use judge::{of_container, of_process};
+pub use judge::{of_asked_capability, of_asked_device, of_asked_mount, of_container, of_process};
+pub use path::normal;
 pub use spec::{
     Device, DeviceRule, Host, Mount, MountKind, Namespace, NamespaceSpec, Own, ProcessSpec, Sharing, Spec,
 };

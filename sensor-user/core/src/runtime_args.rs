@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 
+use crate::cgroup_path::is_long_id;
+use crate::text::basename;
+
 /// Subcommand of an OCI runtime, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OciCommand {
@@ -37,6 +40,8 @@ pub struct OciCall {
     pub root: Option<Arc<str>>,
     /// What `exec` puts into the container.
     pub exec: Option<ExecSpec>,
+    /// The id that Docker gave an exec, by which containerd names the file of `--pid-file`.
+    pub exec_id: Option<Arc<str>>,
 }
 
 /// Where an `exec` has its process from.
@@ -142,7 +147,8 @@ fn oci_command_values(command: OciCommand) -> &'static [&'static str] {
 }
 
 fn parse_oci(args: &[Arc<str>]) -> OciCall {
-    let mut call = OciCall { command: OciCommand::Other, id: None, bundle: None, root: None, exec: None };
+    let mut call =
+        OciCall { command: OciCommand::Other, id: None, bundle: None, root: None, exec: None, exec_id: None };
     let mut options = Options { args: args.iter(), values: &OCI_GLOBAL_VALUES };
     let subcommand = loop {
         match options.next() {
@@ -172,6 +178,10 @@ fn parse_oci(args: &[Arc<str>]) -> OciCall {
     for word in options.by_ref() {
         match word {
             Word::Option("bundle" | "b", value) => call.bundle = value.map(Arc::from),
+            Word::Option("pid-file", value) if is_exec => {
+                let name = value.map(basename).and_then(|name| name.strip_suffix(".pid"));
+                call.exec_id = name.filter(|name| is_long_id(name)).map(Arc::from);
+            }
             Word::Option("process" | "p", value) if is_exec => file = value.map(Arc::from),
             Word::Option("cwd", value) if is_exec => cwd = value.map(Arc::from),
             Word::Option("cap" | "c", value) if is_exec => capabilities.extend(value.map(Arc::from)),

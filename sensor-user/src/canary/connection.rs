@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
+use rustix::io::{read, write};
 use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout};
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrAny, SocketFlags, SocketType, acceptfrom_with, bind, connect,
@@ -85,7 +86,7 @@ impl Loopback {
         Connection { server: end(self.server), client: end(client.address), netns: self.netns }
     }
 
-    /// Listens, connects, accepts and closes everything.
+    /// Listens, connects, accepts, lets a byte go each way and closes everything.
     ///
     /// # Errors
     /// When a step is refused or takes too long. Nothing listens afterwards in any case.
@@ -102,6 +103,8 @@ impl Loopback {
         for _ in 0..STRANGERS_MAX {
             let (accepted, peer) = acceptfrom_with(&self.listener, SocketFlags::CLOEXEC)?;
             if peer.and_then(v4) == Some(client.address) {
+                say(&client.socket, &accepted)?;
+                say(&accepted, &client.socket)?;
                 drop(client);
                 drop(accepted);
                 return Ok(());
@@ -109,6 +112,14 @@ impl Loopback {
         }
         Err(io::Error::other("others connect to it"))
     }
+}
+
+/// Lets a byte go from one end to the other.
+fn say(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let mut heard = [0];
+    write(from, b"?")?;
+    read(to, &mut heard)?;
+    Ok(())
 }
 
 /// A socket bound to loopback.

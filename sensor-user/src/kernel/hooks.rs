@@ -78,6 +78,7 @@ pub const TABLE: &[HookSpec] = &[
     tracepoint("tp_btf/cgroup_rmdir", "cgroup_rmdir"),
     // Before the accepts: an attempt that is not seen must not look like one that another peer completed.
     packets("cgroup_skb/ingress", PACKETS_IN, PacketDirection::Ingress),
+    packets("cgroup_skb/egress", PACKETS_OUT, PacketDirection::Egress),
     tracepoint("tp_btf/inet_sock_set_state", SOCKETS),
     one_of(SocketConnects, "lsm/unix_stream_connect", "lsm_unix_connect", Attach::Lsm("unix_stream_connect")),
     one_of(
@@ -111,6 +112,8 @@ const ACCEPT: &str = "fexit/inet_csk_accept";
 pub const SOCKETS: &str = "inet_sock_set_state";
 /// Program that looks at packets on their way to a socket.
 pub const PACKETS_IN: &str = "packets_in";
+/// Program that looks at packets on their way from a socket.
+pub const PACKETS_OUT: &str = "packets_out";
 /// Program that walks all processes.
 pub const WALK_TASKS: &str = "walk_tasks";
 /// Program that walks all holders of watched listeners.

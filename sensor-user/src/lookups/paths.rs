@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use sensor_core::risks::normal;
 
 use super::Roots;
 use super::file;
@@ -80,22 +81,6 @@ fn is_local(roots: &Roots, path: &str) -> bool {
     let mounts = mountinfo.lines().filter_map(Mount::parse);
     let around = mounts.filter(|mount| place.starts_with(Path::new(&mount.mount_point)));
     around.max_by_key(|mount| mount.mount_point.len()).is_some_and(|mount| LOCAL.contains(&mount.kind))
-}
-
-/// An absolute path without empty, `.` and `..` components.
-#[must_use]
-pub fn normal(path: &str) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for name in path.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => {
-                names.pop();
-            }
-            name => names.push(name),
-        }
-    }
-    format!("/{}", names.join("/"))
 }
 
 /// `/proc/<pid>/root/x` is `/x`, and so is `/proc/<pid>/task/<tid>/root/x`.

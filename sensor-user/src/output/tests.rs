@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, mpsc};
 
 use sensor_core::fact::{
-    Container, ContainerAction, End, Net, Node, OriginClass, Process, Quality, Runtime, Service,
+    Container, ContainerAction, End, Net, Node, Origin, Process, Quality, Runtime, Service,
 };
 use sensor_core::health::{Health, HealthState};
 use sensor_core::ids::RecordId;
@@ -211,7 +211,7 @@ fn what_a_container_can_make_many_of_is_bulk() {
     let exit = FactKind::Exit { code: Some(0), signal: None };
     let nowhere =
         |kind| Fact { quality: Quality { enrichment: Enrichment::None, ..Quality::default() }, ..fact(kind) };
-    let step = FactKind::Container { action: ContainerAction::Created, origin: OriginClass::None };
+    let step = FactKind::Container { action: ContainerAction::Created, origin: Origin::NONE };
     for management in [
         fact(exec(ExecRole::Runtime)),
         fact(exit.clone()),

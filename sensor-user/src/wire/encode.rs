@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use sensor_core::fact::{self, Fact, FactKind};
+use sensor_core::risks::Risk;
 
 use super::kind::Kind;
 use super::lists::{
-    ConnectResult, ContainerAction, CredentialClass, Direction, Enrichment, ExecRole, ListenerState,
-    ListenerTls, OriginClass, Runtime, ScanShape, Scope, Service,
+    ApiClass, ConnectResult, ContainerAction, CredentialClass, Direction, Enrichment, ExecRole,
+    ListenerState, ListenerTls, OriginClass, Protocol, Runtime, ScanShape, Scope, Service,
 };
 use super::text::{push_ip, push_number, push_text};
 use super::time::{TEXT_LEN, UtcTime};
@@ -167,12 +168,7 @@ fn push_container(out: &mut Vec<u8>, container: &fact::Container, action: Option
     push_known(out, br#","image":"#, &container.image);
     push_known(out, br#","created":"#, &container.created);
     if let Some(risks) = &container.risks {
-        push(out, br#","risks":["#);
-        for (index, risk) in risks.iter().enumerate() {
-            push(out, if index == 0 { b"" } else { b"," });
-            push_text(out, &risk.name());
-        }
-        push(out, b"]");
+        push_list(out, br#","risks":["#, risks.iter().map(Risk::name));
     }
     push_known(out, br#","cgroup":"#, &container.cgroup);
     push(out, b"}");
@@ -352,9 +348,50 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
                 push(out, br#","root":true"#);
             }
         }
-        &FactKind::Container { origin, .. } => {
-            push_name(out, br#","origin":{"class":""#, OriginClass::from(origin).name());
+        FactKind::ApiRequest(api) => push_api(out, fact, api),
+        FactKind::Container { origin, .. } => {
+            push(out, br#","origin":{"#);
+            let start = out.len();
+            push_known(out, br#","conn":"#, &origin.conn.as_ref().map(|conn| conn.0.clone()));
+            push_known(out, br#","request":"#, &origin.request.as_ref().map(|id| id.0.clone()));
+            push_name(out, br#","class":""#, OriginClass::from(origin.class).name());
+            drop_first_comma(out, start);
         }
     }
     push(out, b"}");
+}
+
+/// Appends the object of a request, but for its last brace.
+fn push_api(out: &mut Vec<u8>, fact: &Fact, api: &fact::ApiRequest) {
+    let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
+    push_name(out, br#","api":{"service":""#, Service::from(service).name());
+    push_known(out, br#","method":"#, &api.method);
+    push_known(out, br#","path":"#, &api.path);
+    push_known(out, br#","route":"#, &api.route);
+    push_name(out, br#","class":""#, ApiClass::from(api.class).name());
+    push_known(out, br#","version":"#, &api.version);
+    if let Some(status) = api.status {
+        push_count(out, br#","status":"#, status.into());
+    }
+    push_known(out, br#","user_agent":"#, &api.user_agent);
+    if !api.body_flags.is_empty() {
+        push_list(out, br#","body_flags":["#, api.body_flags.iter().map(Risk::name));
+    }
+    push_known(out, br#","image":"#, &api.image);
+    if !api.command.is_empty() {
+        push_list(out, br#","command":["#, api.command.iter());
+    }
+    if let Some(protocol) = api.protocol {
+        push_name(out, br#","protocol":""#, Protocol::from(protocol).name());
+    }
+}
+
+/// Appends a key and a list of texts.
+fn push_list(out: &mut Vec<u8>, key: &[u8], texts: impl Iterator<Item = impl AsRef<str>>) {
+    push(out, key);
+    for (index, text) in texts.enumerate() {
+        push(out, if index == 0 { b"" } else { b"," });
+        push_text(out, text.as_ref());
+    }
+    push(out, b"]");
 }

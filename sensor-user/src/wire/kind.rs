@@ -20,6 +20,9 @@ pub enum Kind {
     Close,
     /// A container or runtime process connected out, or tried to.
     Connect,
+    /// A request on a management connection.
+    #[serde(rename = "api_request")]
+    ApiRequest,
     /// Many connections or attempts, in one record.
     Scan,
     /// The unix socket of a runtime was connected to.
@@ -42,12 +45,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Listener,
         Self::Accept,
         Self::AcceptTask,
         Self::Close,
         Self::Connect,
+        Self::ApiRequest,
         Self::Scan,
         Self::SocketConnect,
         Self::FileRead,
@@ -67,6 +71,7 @@ impl Kind {
             Self::AcceptTask => "accept_task",
             Self::Close => "close",
             Self::Connect => "connect",
+            Self::ApiRequest => "api_request",
             Self::Scan => "scan",
             Self::SocketConnect => "socket_connect",
             Self::FileRead => "file_read",
@@ -102,6 +107,7 @@ impl Kind {
             FactKind::AcceptTask => Self::AcceptTask,
             FactKind::Close { .. } => Self::Close,
             FactKind::Connect { .. } => Self::Connect,
+            FactKind::ApiRequest(_) => Self::ApiRequest,
             FactKind::Scan { .. } => Self::Scan,
             FactKind::SocketConnect { .. } => Self::SocketConnect,
             FactKind::FileRead { .. } => Self::FileRead,

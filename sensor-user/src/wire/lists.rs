@@ -215,6 +215,44 @@ OriginClass from fact::OriginClass {
 }}
 
 closed_list! {
+/// What a request to a management API does.
+ApiClass from sensor_core::http::route::ApiClass {
+    /// Asks whether something is there.
+    Probe = "probe",
+    /// Asks what is there.
+    Discovery = "discovery",
+    /// Makes a container or a service.
+    Create = "create",
+    /// Starts one, or changes one that runs.
+    Start = "start",
+    /// Runs something in a container, or attaches to what runs there.
+    Exec = "exec",
+    /// Brings in or makes an image or a plugin.
+    Build = "build",
+    /// Takes files or images out.
+    Collection = "collection",
+    /// Gets or uses a credential.
+    Credential = "credential",
+    /// Ends or deletes something.
+    Destructive = "destructive",
+    /// Takes the cluster over, or joins the node to another one.
+    Takeover = "takeover",
+    /// Anything else.
+    Other = "other",
+}}
+
+closed_list! {
+/// What is spoken on a plaintext port instead of HTTP/1.
+Protocol from fact::Protocol {
+    /// HTTP/2 without TLS.
+    Http2 = "http2",
+    /// TLS.
+    Tls = "tls",
+    /// Something else, or HTTP that two readers might read differently.
+    Unknown = "unknown",
+}}
+
+closed_list! {
 /// What a number of connections or attempts has in common.
 ScanShape from fact::ScanShape {
     /// So many connections that the accepts of some were withheld.
@@ -315,6 +353,8 @@ Capability from health::Capability {
     CredentialFiles = "credential-files",
     /// Who takes an accepted connection.
     AcceptTasks = "accept-tasks",
+    /// Requests on plaintext ports.
+    Requests = "requests",
 }}
 
 closed_list! {
@@ -355,6 +395,8 @@ KernelRecord from abi::RecordKind {
     FileOpen = "file-open",
     /// A task took a connection.
     AcceptTask = "accept-task",
+    /// What is said on a plaintext port.
+    Payload = "payload",
 }}
 
 #[cfg(test)]

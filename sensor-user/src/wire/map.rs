@@ -13,13 +13,14 @@ use sensor_core::time::Timestamp;
 use super::DecodeError;
 use super::kind::Kind;
 use super::record::{
-    Accept, AcceptingTask, Balance, Blind, Conn, Connect, Container, Coverage, End, Exec, Exit, File, Health,
-    Hook, K8s, Listener, Loss, Net, Node, Origin, Process, Proto, Quality, Record, Scan, SchemaVersion,
+    Accept, AcceptingTask, Api, Balance, Blind, Conn, Connect, Container, Coverage, End, Exec, Exit, File,
+    Health, Hook, K8s, Listener, Loss, Net, Node, Process, Proto, Quality, Record, Scan, SchemaVersion,
     Socket, Text, Verdict,
 };
 use super::seq::List;
 use super::time::UtcTime;
 
+mod api;
 mod escape;
 mod exposure;
 mod process;
@@ -60,6 +61,7 @@ fn envelope<'a>(kind: Kind, seq: u64, id: &'a RecordId, at: Timestamp, node: &'a
         accept: None,
         conn: None,
         connect: None,
+        api: None,
         scan: None,
         socket: None,
         file: None,
@@ -125,10 +127,14 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
         &FactKind::Exec { role } => record.exec = Some(Exec { role: role.into() }),
         &FactKind::Exit { code, signal } => record.exit = Some(Exit { code, signal }),
         &FactKind::Escape(side) => record.host = Some(side.into()),
-        &FactKind::Container { action, origin } => {
-            record.origin = Some(Origin { class: origin.into() });
+        FactKind::ApiRequest(api) => {
+            let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
+            record.api = Some(Api::of(service, api));
+        }
+        FactKind::Container { action, origin } => {
+            record.origin = Some(origin.into());
             if let Some(container) = &mut record.container {
-                container.action = Some(action.into());
+                container.action = Some((*action).into());
             }
         }
     }
@@ -314,14 +320,21 @@ impl TryFrom<Record<'_>> for Fact {
             Kind::Escape => FactKind::Escape(required(record.host, of, "host")?.into()),
             Kind::Container => FactKind::Container {
                 action: required(action, of, "container.action")?.into(),
-                origin: required(record.origin, of, "origin")?.class.into(),
+                origin: required(record.origin, of, "origin")?.into(),
             },
+            Kind::ApiRequest => FactKind::ApiRequest(Box::new(required(record.api, of, "api")?.into())),
             Kind::Health => return Err(DecodeError::Missing { kind: "health", key: "a fact" }),
         };
         let net = record.net.map(fact::Net::from);
         let needs_net = matches!(
             of,
-            Kind::Listener | Kind::Accept | Kind::AcceptTask | Kind::Close | Kind::Connect | Kind::Scan
+            Kind::Listener
+                | Kind::Accept
+                | Kind::AcceptTask
+                | Kind::Close
+                | Kind::Connect
+                | Kind::ApiRequest
+                | Kind::Scan
         );
         if needs_net {
             let ends = required(net.as_ref(), of, "net")?;

@@ -16,18 +16,20 @@ use serde::{Deserialize, Serialize};
 use super::kind::Kind;
 use super::lists::{
     Capability, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState, HookState,
-    KernelRecord, OriginClass, Ring, Runtime, ScanShape, Service,
+    KernelRecord, Ring, Runtime, ScanShape, Service,
 };
 use super::risk::RiskName;
 use super::seq::List;
 use super::time::UtcTime;
 
 mod access;
+mod api;
 mod escape;
 mod exposure;
 mod process;
 
 pub use access::{Accept, AcceptingTask, Conn, Connect, File, Socket};
+pub use api::{Api, Origin};
 pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
 pub use process::{Ancestor, ExeFile, Process};
@@ -139,6 +141,9 @@ pub struct Record<'a> {
     /// Of kind `connect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Connect>,
+    /// Of kind `api_request`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<Api<'a>>,
     /// Of kind `scan`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
@@ -158,8 +163,8 @@ pub struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Host>,
     /// Of kind `container`: its cause.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin<'a>>,
     /// Of kind `health`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health<'a>>,
@@ -327,13 +332,6 @@ pub struct Exit {
     /// Signal number, when a signal ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<u8>,
-}
-
-/// The cause of a container's step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Origin {
-    /// How sure the sensor is of it.
-    pub class: OriginClass,
 }
 
 /// What the sensor says of itself.

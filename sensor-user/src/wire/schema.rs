@@ -18,6 +18,7 @@ const fn objects(kind: Kind) -> &'static [&'static str] {
         Kind::AcceptTask => &["process", "net", "quality"],
         Kind::Close => &["net", "quality", "conn"],
         Kind::Connect => &["net", "quality", "connect"],
+        Kind::ApiRequest => &["net", "verdict", "quality", "api"],
         Kind::Scan => &["net", "quality", "scan"],
         Kind::SocketConnect => &["quality", "socket"],
         Kind::FileRead => &["quality", "file"],

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sensor_common::record::{RecordKind, Ring};
 use sensor_core::fact::{
-    self, AcceptingTask, Ancestor, ConnectResult, Container, ContainerAction, CredentialClass, Direction,
-    End, Enrichment, ExeFlags, ExecRole, FactKind, K8s, LeadsTo, ListenerState, Net, OriginClass, PeerSeen,
-    Process, Program, Quality, Reach, Runtime, ScanShape, Scope, Service, Tls, Verdict,
+    self, AcceptingTask, Ancestor, ApiRequest, ConnectResult, Container, ContainerAction, CredentialClass,
+    Direction, End, Enrichment, ExeFlags, ExecRole, FactKind, K8s, LeadsTo, ListenerState, Net, Origin,
+    OriginClass, PeerSeen, Process, Program, Protocol, Quality, Reach, Runtime, ScanShape, Scope, Service,
+    Tls, Verdict,
 };
 use sensor_core::health::{
     Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
 };
+use sensor_core::http::route::ApiClass;
 use sensor_core::ids::{ConnId, FileKey, RecordId};
 use sensor_core::namespaces::HostSide;
 use sensor_core::risks::{Namespace, Risk};
@@ -269,7 +271,7 @@ fn each_kind_has_its_own_object() {
         (
             Fact {
                 container: Some(container()),
-                ..fact(FactKind::Container { action: ContainerAction::Created, origin: OriginClass::None })
+                ..fact(FactKind::Container { action: ContainerAction::Created, origin: Origin::NONE })
             },
             "container",
             format!(
@@ -671,6 +673,40 @@ fn any_listener() -> impl Strategy<Value = FactKind> {
     })
 }
 
+fn any_request() -> impl Strategy<Value = ApiRequest> {
+    let texts = || prop::collection::vec(text(), 0..3);
+    let target = (maybe_text(), maybe_text(), maybe_text(), maybe_text());
+    let body = (prop::collection::vec(any_risk(), 0..4), maybe_text(), texts());
+    let protocol =
+        prop::option::of(prop::sample::select(vec![Protocol::Http2, Protocol::Tls, Protocol::Unknown]));
+    (target, prop::sample::select(&ApiClass::ALL[..]), any::<Option<u16>>(), maybe_text(), body, protocol)
+        .prop_map(
+            |(
+                (method, path, route, version),
+                class,
+                status,
+                user_agent,
+                (body_flags, image, command),
+                protocol,
+            )| {
+                let (body_flags, command) = (body_flags.into(), command.into());
+                ApiRequest {
+                    method,
+                    path,
+                    route,
+                    class,
+                    version,
+                    status,
+                    user_agent,
+                    body_flags,
+                    image,
+                    command,
+                    protocol,
+                }
+            },
+        )
+}
+
 fn any_kind() -> impl Strategy<Value = FactKind> {
     prop_oneof![
         Just(FactKind::Accept { task: None }),
@@ -691,7 +727,15 @@ fn any_kind() -> impl Strategy<Value = FactKind> {
         any_scan(),
         Just(FactKind::Exec { role: ExecRole::Workload }),
         any::<(Option<u8>, Option<u8>)>().prop_map(|(code, signal)| FactKind::Exit { code, signal }),
-        Just(FactKind::Container { action: ContainerAction::Enriched, origin: OriginClass::Inferred }),
+        (maybe_text(), maybe_text()).prop_map(|(conn, request)| {
+            let origin = Origin {
+                class: OriginClass::Inferred,
+                conn: conn.map(ConnId),
+                request: request.map(RecordId),
+            };
+            FactKind::Container { action: ContainerAction::Enriched, origin }
+        }),
+        any_request().prop_map(|request| FactKind::ApiRequest(Box::new(request))),
         any_listener(),
         any::<(bool, bool, bool)>().prop_map(|(mnt, pid, root)| FactKind::Escape(HostSide {
             mnt,
@@ -722,7 +766,8 @@ fn any_fact() -> impl Strategy<Value = Fact> {
 proptest! {
     #[test]
     fn every_fact_survives_a_recording(fact in any_fact(), entry in text()) {
-        let verdict = matches!(fact.kind, FactKind::Accept { .. }).then(|| Verdict::Listed(entry));
+        let judged = matches!(fact.kind, FactKind::Accept { .. } | FactKind::ApiRequest(_));
+        let verdict = judged.then(|| Verdict::Listed(entry));
         let written = line_of(fact.clone(), verdict);
         prop_assert!(!written.contains('\n'));
         prop_assert_eq!(fits_schema(&written), None);

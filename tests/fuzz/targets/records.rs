@@ -7,7 +7,8 @@ use sensor_common::ABI_VERSION;
 use sensor_common::counters::Fate;
 use sensor_common::record::{
     AcceptRecord, AcceptTaskRecord, CgroupRecord, CloseRecord, ConnectRecord, ExecRecord, ExitRecord,
-    FileOpenRecord, ForkRecord, ListenerRecord, RecordHeader, RecordKind, Ring, SocketConnectRecord,
+    FileOpenRecord, ForkRecord, ListenerRecord, PayloadRecord, RecordHeader, RecordKind, Ring,
+    SocketConnectRecord,
 };
 use sensor_core::decode::{decode, kind_of};
 use sensor_core::engine::Output;
@@ -39,6 +40,7 @@ fn fixed_len(kind: RecordKind) -> usize {
         RecordKind::SocketConnect => size_of::<SocketConnectRecord>(),
         RecordKind::FileOpen => size_of::<FileOpenRecord>(),
         RecordKind::AcceptTask => size_of::<AcceptTaskRecord>(),
+        RecordKind::Payload => size_of::<PayloadRecord>(),
     }
 }
 

@@ -76,18 +76,21 @@ const ALL: &[&str] = &[
     "loss",
     "flood",
     "half-open",
+    "requests",
     "coverage",
     "time",
     "rights",
     "no-btf",
     "lockdown",
 ];
-const HYBRID: &[&str] = &["sensor", "kinds", "runc", "crun", "loss", "flood", "half-open", "coverage"];
+const HYBRID: &[&str] =
+    &["sensor", "kinds", "runc", "crun", "loss", "flood", "half-open", "requests", "coverage"];
 /// Packets are looked at where version 2 cgroups are mounted.
 const RECORDS: &[&str] = &["sensor", "kinds", "runc", "crun", "loss", "flood", "coverage"];
 /// crun refuses a host whose version 2 hierarchy has controllers beside version 1 ones, as it must have where the kernel
 /// does not offer all of them as version 1 any more.
-const WITHOUT_CRUN: &[&str] = &["sensor", "kinds", "runc", "loss", "flood", "half-open", "coverage"];
+const WITHOUT_CRUN: &[&str] =
+    &["sensor", "kinds", "runc", "loss", "flood", "half-open", "requests", "coverage"];
 
 /// Everything that needs a service manager or a root file system to pivot away from, on one kernel in the middle.
 const ENGINES: &[&str] =
@@ -236,6 +239,18 @@ pub const ROWS: &[Row] = &[
     ),
     row("half-open", "half-open", "40 attempts that are never completed: counted in a summary"),
     row(
+        "requests",
+        "requests",
+        "a request in single bytes and another after it: method, route, class, flags of the body, status",
+    ),
+    row("requests", "requests-ipv6", "the same over IPv6"),
+    row(
+        "requests",
+        "requests-cause",
+        "the id in the answer to a create request proves the cause of a container",
+    ),
+    row("requests", "requests-foreign", "TLS on a plaintext port is said"),
+    row(
         "coverage",
         "coverage",
         "every canary comes back; a hook that is silenced is found out; what is `live`",
@@ -266,10 +281,13 @@ pub const ROWS: &[Row] = &[
         .but(&[("5.10", Owed::SeenBy("refusal"))]),
 ];
 
-/// Half-open attempts are seen at the root of the version 2 cgroups only, and requests on withheld connections at once only
+/// Packets are seen at the root of the version 2 cgroups only, and requests on withheld connections at once only
 /// where sockets have numbers of their own.
-const WITHOUT_SCANS: &[(&str, Owed)] =
-    &[("5.10", Owed::SeenBy("all but scans")), ("7.x-v1", Owed::SeenBy("all but scans"))];
+const WITHOUT_SCANS: &[(&str, Owed)] = &[
+    ("5.10-v1", Owed::SeenBy("all but scans, requests")),
+    ("7.x-v1", Owed::SeenBy("all but scans, requests")),
+    ("5.10", Owed::SeenBy("all but scans")),
+];
 
 /// What a machine owes for a row; `None` when it does not try it.
 pub fn owed(machine: &Machine, row: &Row) -> Option<Owed> {

@@ -53,6 +53,9 @@ impl Identity {
                 Some(Some(if event.opened { Sign::ListenerOpened } else { Sign::ListenerClosed }))
             }
             Event::Accept(event) => self.is_inbound(&event.ends).then_some(Some(Sign::Accept)),
+            Event::Payload(event) if self.is_inbound(&event.ends) => {
+                Some(Some(if event.to_peer { Sign::Answer } else { Sign::Request }))
+            }
             Event::Connect(event) => self.sign_of_connect(event),
             Event::Close(event) => self.sign_of_close(event).map(Some),
             Event::Fork(event) if self.token.is_some() && self.own == Some(event.parent) => {

@@ -43,9 +43,13 @@ const fn one_of(
 }
 
 use Capability::{
-    AcceptTasks, Accepts, Connects, Containers, CredentialFiles, Execs, Listeners, RuntimeSockets, Scans,
+    AcceptTasks, Accepts, Connects, Containers, CredentialFiles, Execs, Listeners, Requests, RuntimeSockets,
+    Scans,
 };
 use CoverageState::{Blind as IsBlind, Degraded};
+
+/// What follows when answers are not captured.
+const WITHOUT_ANSWERS: &str = "the status of a request is not read, and no container's cause is proved";
 
 pub(super) const NEEDS: &[Need] = &[
     hook("inet_sock_set_state", Listeners, IsBlind, "no listener is seen"),
@@ -67,6 +71,8 @@ pub(super) const NEEDS: &[Need] = &[
         Degraded,
         "half-open attempts are not seen; a request on a connection whose accept was withheld is reported when it ends",
     ),
+    hook("packets_in", Requests, IsBlind, "no request is read"),
+    hook("packets_out", Requests, Degraded, WITHOUT_ANSWERS),
     one_of(
         &[
             ("lsm_unix_connect", None),
@@ -102,6 +108,8 @@ pub(super) const NEEDS: &[Need] = &[
     sign(Sign::Connect, Connects, IsBlind, "no connect is seen"),
     sign(Sign::OutboundClose, Connects, Degraded, "the end of a connect is not seen"),
     sign(Sign::Exec, Execs, IsBlind, "no exec is seen"),
+    sign(Sign::Request, Requests, IsBlind, "no request is read"),
+    sign(Sign::Answer, Requests, Degraded, WITHOUT_ANSWERS),
     sign(Sign::Fork, Execs, Degraded, "the true parent of a process may be unknown"),
     sign(Sign::Exit, Execs, Degraded, "exits are not seen"),
     sign(Sign::Exec, Containers, Degraded, "starts of containers are not seen"),

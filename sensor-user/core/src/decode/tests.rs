@@ -139,6 +139,7 @@ fn every_kind_has_a_decoder() {
         records::socket_connect(1, RUNC, v2(1), 2),
         records::file_open(1, RUNC, v2(1), 2, "/a"),
         records::accept_task(1, 1, RUNC, v2(1)),
+        records::payload(1, 1, v2(10), ends, true, 0, b"x"),
     ];
     for (kind, bytes) in RecordKind::ALL.into_iter().zip(&every) {
         assert_eq!(kind_of(bytes), Some(kind));

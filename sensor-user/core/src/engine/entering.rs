@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::subject::{View, Whereabouts};
 use crate::engine::{Engine, ProcessQuery, Request};
-use crate::fact::ContainerAction;
+use crate::fact::{ContainerAction, Origin};
 use crate::holds::Entrant;
 use crate::ids::ProcessKey;
 use crate::risks::{self, Capability, Host, ProcessSpec, Risks};
@@ -50,7 +50,8 @@ impl Engine {
             Some(ExecSpec::File(_)) => Entrant::Unknown,
             None => Entrant::None,
         };
-        self.tell_of_entrant(at, id, ContainerAction::Exec, process, entrant);
+        let origin = call.exec_id.as_ref().map_or(Origin::NONE, |exec| self.origins.of_made(exec));
+        self.tell_of_entrant(at, id, ContainerAction::Exec, process, entrant, origin);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::cgroup_path::is_long_id;
 use crate::containers::Life;
 use crate::engine::{ContainerMetadata, Engine, Request};
 use crate::event::ExecEvent;
-use crate::fact::{ContainerAction, Enrichment, FactKind, OriginClass, Process, Runtime};
+use crate::fact::{ContainerAction, Enrichment, FactKind, Origin, Process, Runtime};
 use crate::holds::{Entrant, Held};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::inventory::{Naming, Place};
@@ -45,7 +45,7 @@ impl Engine {
         }
         self.release_ready(&id);
         if owed && news {
-            self.send_container(now, &id, ContainerAction::Enriched, None, Entrant::None);
+            self.send_container(now, &id, ContainerAction::Enriched, None, Entrant::None, Origin::NONE);
         }
         if is_over {
             self.containers.remove(&id);
@@ -110,7 +110,9 @@ impl Engine {
             self.outbox.request(Request::ReadContainer(query));
         }
         self.enter_cgroup(key, path, Place::Container(id.clone()));
-        self.tell_container(at, &id, ContainerAction::Created, Some(creator));
+        let name = self.containers.peek(&id).and_then(|entry| entry.shared.name.clone());
+        let origin = self.origins.of_container(&id, name.as_deref());
+        self.tell_container(at, &id, ContainerAction::Created, Some(creator), origin);
     }
 
     /// A program runs in a container; the first one starts it.
@@ -122,8 +124,10 @@ impl Engine {
         entry.life = Life::Running;
         entry.init = Some(event.task.key);
         entry.namespaces = Some(event.namespaces);
+        let name = entry.shared.name.clone();
         let process = self.processes.snapshot(event.task.key);
-        self.tell_container(at, id, ContainerAction::Started, process);
+        let origin = self.origins.take_start(id, name.as_deref());
+        self.tell_container(at, id, ContainerAction::Started, process, origin);
         self.follow_published(at, id);
     }
 
@@ -135,9 +139,10 @@ impl Engine {
         }
         entry.life = Life::Stopped;
         entry.watched = true;
-        let query = entry.query.clone();
+        let (query, name) = (entry.query.clone(), entry.shared.name.clone());
         let process = init.and_then(|key| self.processes.snapshot(key));
-        self.tell_container(at, id, ContainerAction::Stopped, process);
+        self.origins.forget(id, name.as_deref());
+        self.tell_container(at, id, ContainerAction::Stopped, process, Origin::NONE);
         self.forget_published(at, id);
         self.outbox.request(Request::WatchRemoval(query));
     }
@@ -165,7 +170,7 @@ impl Engine {
         for held in self.holds.take_of(id) {
             self.release(held);
         }
-        self.send_container(at, &Arc::from(id), ContainerAction::Removed, None, Entrant::None);
+        self.send_container(at, &Arc::from(id), ContainerAction::Removed, None, Entrant::None, Origin::NONE);
         self.calls.remove(id);
         let Some(entry) = self.containers.get_mut(id) else { return };
         if std::mem::take(&mut entry.watched) {
@@ -202,8 +207,9 @@ impl Engine {
         id: &Arc<str>,
         action: ContainerAction,
         process: Option<Arc<Process>>,
+        origin: Origin,
     ) {
-        self.tell_of_entrant(at, id, action, process, Entrant::None);
+        self.tell_of_entrant(at, id, action, process, Entrant::None, origin);
     }
 
     /// As [`Self::tell_container`], for a process that a runtime puts into the container.
@@ -214,11 +220,12 @@ impl Engine {
         action: ContainerAction,
         process: Option<Arc<Process>>,
         entrant: Entrant,
+        origin: Origin,
     ) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         let (container, k8s) = (entry.shared.clone(), entry.k8s.clone());
         let is_complete = entry.enriched && !matches!(entrant, Entrant::Awaited(_));
-        let held = Held { id: id.clone(), at, action, process, container, k8s, entrant };
+        let held = Held { id: id.clone(), at, action, process, origin, container, k8s, entrant };
         if is_complete || self.hold_ns == 0 {
             self.release(held);
         } else if let Some(overflow) = self.holds.hold(at.boot_ns.saturating_add(self.hold_ns), held) {
@@ -233,13 +240,14 @@ impl Engine {
         action: ContainerAction,
         process: Option<Arc<Process>>,
         entrant: Entrant,
+        origin: Origin,
     ) {
         let mut view = self.view_container(id);
         view.admit(entrant);
         let View { container, k8s, enriched, truncated } = view;
         let enrichment = if enriched { Enrichment::Ok } else { Enrichment::Partial };
         let subject = Subject { process, container: Some(container), k8s, enrichment, truncated };
-        self.send(at, subject, None, FactKind::Container { action, origin: OriginClass::None }, None);
+        self.send(at, subject, None, FactKind::Container { action, origin }, None);
     }
 
     /// Sends what waits for nothing but the metadata of a container, which is there.
@@ -250,13 +258,13 @@ impl Engine {
     }
 
     fn release(&mut self, held: Held) {
-        let Held { id, at, action, process, container, k8s, entrant } = held;
+        let Held { id, at, action, process, origin, container, k8s, entrant } = held;
         if self.containers.peek(&id).is_some() {
-            return self.send_container(at, &id, action, process, entrant);
+            return self.send_container(at, &id, action, process, entrant, origin);
         }
         let enrichment = Enrichment::Partial;
         let subject = Subject { process, container: Some(container), k8s, enrichment, truncated: false };
-        self.send(at, subject, None, FactKind::Container { action, origin: OriginClass::None }, None);
+        self.send(at, subject, None, FactKind::Container { action, origin }, None);
     }
 
     /// Sends the container records that have waited long enough.

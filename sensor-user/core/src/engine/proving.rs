@@ -141,6 +141,7 @@ fn inbound_ends(event: &Event) -> Option<&Ends> {
     match event {
         Event::Listener(event) => Some(&event.ends),
         Event::Accept(event) => Some(&event.ends),
+        Event::Payload(event) => Some(&event.ends),
         Event::Close(event) if event.direction == Direction::Inbound => Some(&event.ends),
         _ => None,
     }

@@ -30,7 +30,7 @@ impl Engine {
     /// Takes a recorded fact and sends it under its own id with a verdict of the present policy.
     pub fn handle_fact(&mut self, fact: Fact) {
         let verdict = match (&fact.kind, &fact.net) {
-            (FactKind::Accept { .. }, Some(net)) => net.peer.map(|peer| {
+            (FactKind::Accept { .. } | FactKind::ApiRequest(_), Some(net)) => net.peer.map(|peer| {
                 let port = net.local.map_or(0, |local| local.port);
                 self.allow.judge(peer.ip, net.service, port)
             }),

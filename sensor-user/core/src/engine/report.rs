@@ -92,6 +92,7 @@ impl Engine {
         while !self.merge.is_empty() {
             self.release_next();
         }
+        self.end_conversations(now);
         let end = Timestamp { boot_ns: u64::MAX, ..now };
         self.expire_holds(end);
         self.expire_bursts(end);
@@ -137,6 +138,8 @@ impl Engine {
             ("connections", self.connections.evicted()),
             ("accept-tasks", self.takers.evicted()),
             (SCAN_BURSTS, self.bursts.evicted()),
+            ("requests", self.requests.evicted()),
+            ("origins", self.origins.evicted()),
             ("before-ready", self.outbox.evicted()),
             (FLOOD_PEERS, self.scans.evicted()),
             (FLOOD_PORTS, self.scans.shared()),

@@ -64,14 +64,14 @@ impl Connection {
     }
 
     /// The subject and the ends of the first record.
-    fn recall(self, processes: &mut Processes) -> (Subject, Net) {
-        let process = self.process.map(|process| process.recall(processes));
-        (Subject { process, ..self.subject }, self.net)
+    fn recall(&self, processes: &mut Processes) -> (Subject, Net) {
+        let process = self.process.as_ref().map(|process| process.recall(processes));
+        (Subject { process, ..self.subject.clone() }, self.net.clone())
     }
 }
 
 impl Opener {
-    fn recall(self, processes: &mut Processes) -> Arc<Process> {
+    fn recall(&self, processes: &mut Processes) -> Arc<Process> {
         if let Some(whole) = self.whole.upgrade() {
             return whole;
         }
@@ -82,8 +82,8 @@ impl Opener {
                 pid: self.key.pid,
                 ppid: self.ppid,
                 start_ns: self.key.start_ns,
-                comm: self.comm,
-                exe: self.exe,
+                comm: self.comm.clone(),
+                exe: self.exe.clone(),
                 args: None,
                 uid: self.uid,
                 program: Program::default(),
@@ -106,6 +106,7 @@ impl Engine {
         self.connections.insert(event.conn, Connection::new(at, &subject, &net));
         self.send(at, subject, Some(net), FactKind::Accept { task }, Some(verdict));
         self.note_accept(at, &event.ends);
+        self.begin_conversation(at, event);
         if let Some((sock, _)) = self.listeners.find(&event.ends) {
             self.note_reach(at, sock, event.ends.peer.ip);
         }
@@ -150,6 +151,7 @@ impl Engine {
     }
 
     pub(super) fn on_close(&mut self, at: Timestamp, event: &CloseEvent) {
+        self.end_conversation(at, event.conn);
         let first = self.connections.remove(&event.conn);
         // The probes do not remember accepted connections where they need not.
         let opened_ns = event.opened_ns.or(first.as_ref().map(|first| first.opened_ns));
@@ -208,6 +210,22 @@ impl Engine {
     fn is_runtime_process(&self, key: ProcessKey) -> bool {
         let role = self.processes.peek(key).and_then(|entry| entry.image.role);
         role.is_some_and(|role| role != ExecRole::Workload)
+    }
+
+    /// Who serves an accepted connection, and its ends; from what a later record says where the first one was lost.
+    pub(super) fn served(
+        &mut self,
+        at: Timestamp,
+        conn: u64,
+        cgroup: CgroupKey,
+        ends: &Ends,
+    ) -> (Subject, Net) {
+        if let Some(first) = self.connections.peek(&conn) {
+            return first.recall(&mut self.processes);
+        }
+        let holder = self.holder_of(ends, at);
+        let subject = self.socket_subject(cgroup, holder);
+        (subject, inbound(ends, self.service_of(ends.local.port), self.outbox.conn_id(conn)))
     }
 
     fn holder_of(&self, ends: &Ends, at: Timestamp) -> Option<Holder> {

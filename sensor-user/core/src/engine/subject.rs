@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::engine::Engine;
 use crate::event::Task;
 use crate::fact::{Container, Enrichment, ExecRole, FactKind, K8s, Net, Process, Quality, Runtime, Verdict};
-use crate::ids::{CgroupKey, ProcessKey};
+use crate::ids::{CgroupKey, ProcessKey, RecordId};
 use crate::image::Image;
 use crate::inventory::{Naming, Place};
 use crate::outbox::Draft;
@@ -152,9 +152,21 @@ impl Engine {
         kind: FactKind,
         verdict: Option<Verdict>,
     ) {
+        let _ = self.send_and_name(at, subject, net, kind, verdict);
+    }
+
+    /// The same; returns the id of its record once there are ids.
+    pub(super) fn send_and_name(
+        &mut self,
+        at: Timestamp,
+        subject: Subject,
+        net: Option<Net>,
+        kind: FactKind,
+        verdict: Option<Verdict>,
+    ) -> Option<RecordId> {
         let Subject { process, container, k8s, enrichment, truncated } = subject;
         let truncated = truncated || process.as_ref().is_some_and(|process| process.truncated);
         let quality = Quality { enrichment, truncated, lost: self.loss.lost_around(at.boot_ns) };
-        self.outbox.send(Draft { at, process, container, k8s, net, quality, kind, verdict });
+        self.outbox.send(Draft { at, process, container, k8s, net, quality, kind, verdict })
     }
 }

@@ -12,6 +12,7 @@ mod listening;
 mod programs;
 mod proving;
 mod recorded;
+mod requests;
 mod risks;
 mod scans;
 

@@ -14,7 +14,7 @@ fn key(id: u64) -> CgroupKey {
 }
 
 fn call(command: OciCommand, id: &str) -> OciCall {
-    OciCall { command, id: Some(id.into()), bundle: None, root: None, exec: None }
+    OciCall { command, id: Some(id.into()), bundle: None, root: None, exec: None, exec_id: None }
 }
 
 fn calls(ids: &[&str]) -> Calls {

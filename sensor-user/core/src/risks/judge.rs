@@ -1,7 +1,7 @@
 //! From what a runtime was asked for to what of it tells.
 
 use super::spec::{Device, DeviceRule, Host, Mount, MountKind, Namespace, Own, ProcessSpec, Sharing, Spec};
-use super::{Capability, Risk, Risks, entrypoint, mounts};
+use super::{Capabilities, Capability, Risk, Risks, entrypoint, mounts, path};
 
 /// SELinux types that confine nothing: the last part but one of a label.
 const UNCONFINED_TYPES: &[&str] = &["spc_t", "unconfined_t", "container_runtime_t"];
@@ -71,6 +71,36 @@ pub fn of_process(process: &ProcessSpec, host: &Host, rootless: bool) -> Risks {
 fn begins_outside(process: &ProcessSpec) -> bool {
     let program = process.args.first();
     process.cwd.iter().chain(program).any(|path| entrypoint::is_of_runtime(path))
+}
+
+/// What tells of a bind mount as a request asks for it, before anybody has resolved its links.
+#[must_use]
+pub fn of_asked_mount(source: &str, writable: bool) -> Option<Risk> {
+    if !source.starts_with('/') {
+        // A volume of the runtime's.
+        return None;
+    }
+    let path = path::without_links(source);
+    if mounts::is_socket(&path) {
+        return Some(Risk::Socket(path.into()));
+    }
+    let tells =
+        mounts::weight(&path, writable).is_some() && !mounts::is_expected(&path, writable, &Own::default());
+    tells.then(|| Risk::Mount { path: path.into(), writable })
+}
+
+/// What tells of a device that a request asks for by its path on the host.
+#[must_use]
+pub fn of_asked_device(path: &str) -> Option<Risk> {
+    let path = path::without_links(path);
+    (!mounts::is_expected(&path, true, &Own::default())).then(|| Risk::Device(path.into()))
+}
+
+/// What tells of a capability that a request asks for by its name, `ALL` among them.
+pub fn of_asked_capability(name: &str) -> impl Iterator<Item = Risk> + use<> {
+    let is_all = name.eq_ignore_ascii_case("ALL") || name.eq_ignore_ascii_case("CAP_ALL");
+    let asked = if is_all { Capabilities::ALL } else { Capability::from_name(name).into_iter().collect() };
+    asked.telling().map(Risk::Capability)
 }
 
 fn add_process(found: &mut Vec<Risk>, process: &ProcessSpec, host: &Host, is_confined: bool) {

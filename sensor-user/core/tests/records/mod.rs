@@ -9,8 +9,8 @@ use sensor_common::ABI_VERSION;
 use sensor_common::record::{
     ANCESTORS_MAX, AcceptRecord, AcceptTaskRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord,
     ConnectRecord, ConnectStage, Direction, Endpoints, ExecRecord, ExitRecord, FILE_PATH_MAX, FileId,
-    FileOpenRecord, ForkRecord, ListenerItem, ListenerRecord, RecordHeader, RecordKind, SocketConnectRecord,
-    TaskId, TaskItem, exec_flags,
+    FileOpenRecord, ForkRecord, ListenerItem, ListenerRecord, PayloadRecord, RecordHeader, RecordKind,
+    SocketConnectRecord, TaskId, TaskItem, exec_flags, payload_flags,
 };
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
@@ -301,4 +301,30 @@ pub fn file_open(boot_ns: u64, task: P, cgroup: CgroupId, place: u64, path: &str
 pub fn accept_task(boot_ns: u64, conn: u64, task: P, cgroup: CgroupId) -> Vec<u8> {
     let header = header(RecordKind::AcceptTask, boot_ns, 0);
     bytes(&AcceptTaskRecord { header, conn, task: task.task(), cgroup }, &[])
+}
+
+/// A segment of a connection that was captured whole, the first one of its message.
+pub fn payload(
+    boot_ns: u64,
+    conn: u64,
+    cgroup: CgroupId,
+    ends: Endpoints,
+    to_peer: bool,
+    offset: u64,
+    segment: &[u8],
+) -> Vec<u8> {
+    let record = PayloadRecord {
+        header: header(RecordKind::Payload, boot_ns, 0),
+        conn,
+        offset,
+        settled: offset,
+        cgroup,
+        ends,
+        len: segment.len() as u32,
+        captured: segment.len() as u32,
+        flags: payload_flags::TURN | if to_peer { payload_flags::TO_PEER } else { 0 },
+        reserved: 0,
+    };
+    // The probes reserve room in few sizes.
+    bytes(&record, &[segment, &vec![0xff; 512_usize.saturating_sub(segment.len())]])
 }

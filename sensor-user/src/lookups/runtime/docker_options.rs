@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sensor_core::risks::{
     Capabilities, Capability, Device, DeviceRule, Mount, MountKind, Namespace, NamespaceSpec, ProcessSpec,
-    Sharing, Spec,
+    Sharing, Spec, normal,
 };
 use serde::Deserialize;
 
@@ -192,7 +192,7 @@ fn user_id(user: &str) -> u32 {
 }
 
 fn device(device: &HostDevice) -> Device {
-    Device { path: paths::normal(&device.path_on_host).into(), block: false, number: None }
+    Device { path: normal(&device.path_on_host).into(), block: false, number: None }
 }
 
 /// `TYPE MAJOR:MINOR ACCESS`, as in `b 8:* rwm`.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sensor_core::risks::{
     Capabilities, Capability, Device, DeviceRule, Mount, MountKind, Namespace, NamespaceSpec, ProcessSpec,
-    Sharing, Spec,
+    Sharing, Spec, normal,
 };
 use serde::Deserialize;
 
@@ -226,7 +226,7 @@ impl OciNamespace {
 impl From<OciDevice> for Device {
     fn from(device: OciDevice) -> Self {
         let block = device.kind == "b";
-        Self { path: paths::normal(&device.path).into(), block, number: Some((device.major, device.minor)) }
+        Self { path: normal(&device.path).into(), block, number: Some((device.major, device.minor)) }
     }
 }
 

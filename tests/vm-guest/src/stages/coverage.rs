@@ -17,7 +17,7 @@ const OFTEN: &str = "coverage: {interval: 1s}\n";
 /// What every kernel owes.
 const CORE: &[&str] = &["listeners", "accepts", "connects", "execs", "containers"];
 /// What depends on the kernel.
-const OPTIONAL: &[&str] = &["scans", "runtime-sockets", "credential-files", "accept-tasks"];
+const OPTIONAL: &[&str] = &["scans", "requests", "runtime-sockets", "credential-files", "accept-tasks"];
 /// What the canaries make.
 const KINDS: &[&str] = &[
     "listener-opened",
@@ -70,7 +70,8 @@ fn coverage() -> Result<Outcome> {
 
     let recording = sensor.stop()?;
     let last = recording.last();
-    for kind in KINDS {
+    let captured = (!lacks.contains(&"requests")).then_some(&"payload");
+    for kind in KINDS.iter().chain(captured) {
         ensure!(canaries(last, kind) > 1, "no second canary came back as {kind}: {last}");
     }
     Ok(lacking(&lacks))

@@ -21,6 +21,7 @@ mod kinds;
 mod loss;
 mod podman;
 mod processes;
+mod requests;
 mod runtimes;
 mod sockets;
 mod time;
@@ -69,6 +70,7 @@ const STAGES: &[(&str, Stage)] = &[
     ("loss", loss::run),
     ("flood", flood::run),
     ("half-open", flood::run_half_open),
+    ("requests", requests::run),
     ("coverage", coverage::run),
     ("time", time::run),
     ("rights", degrade::rights),

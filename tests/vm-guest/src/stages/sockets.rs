@@ -30,7 +30,7 @@ pub const ROWS: &[Row] = &[
     ("refused", refused),
 ];
 
-const DOCKER: u16 = 2375;
+pub const DOCKER: u16 = 2375;
 const KUBELET: u16 = 10_250;
 const API_SERVER: u16 = 6443;
 /// A port that nobody watches.
@@ -42,7 +42,7 @@ const NOBODYS: u16 = 9;
 pub const LISTED: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 /// An address whose network is in no list, and its neighbour.
 pub const UNLISTED: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
-const UNLISTED_V6: [&str; 2] = ["fd00:99::1", "fd00:99::2"];
+pub const UNLISTED_V6: [&str; 2] = ["fd00:99::1", "fd00:99::2"];
 
 /// A socket address.
 pub fn address(ip: &str, port: u16) -> Result<SocketAddr> {

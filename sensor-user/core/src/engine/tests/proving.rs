@@ -11,7 +11,7 @@ use crate::coverage::Gap;
 use crate::fact::End;
 use crate::health::{Balance, Blind, Capability, Coverage, CoverageState, Hook, HookState, KernelCounters};
 use crate::records::{
-    Exec, accept, bound, cgroup, close, connect, ends, exit, fork, listener, listener_item, v2,
+    Exec, accept, bound, cgroup, close, connect, ends, exit, fork, listener, listener_item, payload, v2,
 };
 
 mod detached;
@@ -27,7 +27,7 @@ const NAME: &str = "quaywatch-canary-1";
 const SECOND: u64 = 1_000_000_000;
 const INTERVAL_NS: u64 = 10 * SECOND;
 
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 13] = [
     "lsm_unix_connect",
     "lsm_file_open",
     "accept_task",
@@ -37,6 +37,7 @@ const PROGRAMS: [&str; 12] = [
     "cgroup_mkdir",
     "cgroup_rmdir",
     "packets_in",
+    "packets_out",
     "inet_sock_set_state",
     "walk_tasks",
     "walk_listeners",
@@ -122,6 +123,8 @@ impl Proving {
             Sign::InboundClose => close(now, 9, None, v2(HOST), inbound),
             Sign::Connect => connect(now, 8, OWN, v2(HOST), outbound, ConnectStage::Established, 0),
             Sign::OutboundClose => close(now, 8, Some(OWN), v2(HOST), outbound),
+            Sign::Request => payload(now, 9, v2(HOST), inbound, false, 0, b"?"),
+            Sign::Answer => payload(now, 9, v2(HOST), inbound, true, 0, b"?"),
             Sign::Fork => fork(now, OWN, child),
             Sign::Exec => {
                 let args = ["quaywatch", "canary", TOKEN];
@@ -234,7 +237,7 @@ fn a_canary_that_does_not_come_back_twice_makes_blind_since_it_was_seen_last() {
 
 #[test]
 fn every_sign_is_missed_by_the_capability_it_proves() {
-    use Capability::{Accepts, Connects, Containers, Execs, Listeners};
+    use Capability::{Accepts, Connects, Containers, Execs, Listeners, Requests};
     for (sign, capability, state) in [
         (Sign::ListenerOpened, Listeners, CoverageState::Blind),
         (Sign::ListenerClosed, Listeners, CoverageState::Degraded),
@@ -242,6 +245,8 @@ fn every_sign_is_missed_by_the_capability_it_proves() {
         (Sign::InboundClose, Accepts, CoverageState::Degraded),
         (Sign::Connect, Connects, CoverageState::Blind),
         (Sign::OutboundClose, Connects, CoverageState::Degraded),
+        (Sign::Request, Requests, CoverageState::Blind),
+        (Sign::Answer, Requests, CoverageState::Degraded),
         (Sign::Fork, Execs, CoverageState::Degraded),
         (Sign::Exec, Execs, CoverageState::Blind),
         (Sign::Exit, Execs, CoverageState::Degraded),

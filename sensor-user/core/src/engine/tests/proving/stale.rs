@@ -34,8 +34,8 @@ fn without_any_round_everything_degrades_after_three_intervals_and_says_since_wh
     proving.pass(2 * SECOND);
     let stale = proving.healths().pop().expect("a change is told");
     assert_eq!(stale.state, HealthState::Degraded);
-    use Capability::{Accepts, Connects, Containers, Execs, Listeners};
-    let expected = [Listeners, Accepts, Connects, Execs, Containers];
+    use Capability::{Accepts, Connects, Containers, Execs, Listeners, Requests};
+    let expected = [Listeners, Accepts, Connects, Execs, Containers, Requests];
     assert_eq!(states_of(&stale), expected.map(|capability| (capability, CoverageState::Degraded)));
     let accepts = entry(&stale, Accepts);
     assert_eq!(accepts.reason.as_deref(), Some(&*format!("{STALE}; a round of canaries has not ended")));

@@ -1,0 +1,65 @@
+//! Requests to management APIs, and what they cause.
+
+use std::sync::Arc;
+
+use crate::http::conversation::Foreign;
+use crate::http::route::ApiClass;
+use crate::ids::{ConnId, RecordId};
+use crate::risks::Risk;
+
+/// What is spoken on a plaintext port instead of HTTP/1.
+pub type Protocol = Foreign;
+
+/// One request. What is not known is `None`; of a connection that speaks something else only that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiRequest {
+    /// Method, as sent.
+    pub method: Option<Arc<str>>,
+    /// Path, as sent, without its query.
+    pub path: Option<Arc<str>>,
+    /// The path with its variable parts collapsed: of a closed list.
+    pub route: Option<Arc<str>>,
+    /// What the request does.
+    pub class: ApiClass,
+    /// Version of the API that the path names.
+    pub version: Option<Arc<str>>,
+    /// Status of the answer; `None` when none was read.
+    pub status: Option<u16>,
+    /// `User-Agent`.
+    pub user_agent: Option<Arc<str>>,
+    /// Risks that the body asks for.
+    pub body_flags: Arc<[Risk]>,
+    /// Image that the body names.
+    pub image: Option<Arc<str>>,
+    /// Entry point and command that the body names.
+    pub command: Arc<[Arc<str>]>,
+    /// What is spoken, if it is not HTTP/1.
+    pub protocol: Option<Protocol>,
+}
+
+/// How sure the sensor is of a container's cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OriginClass {
+    /// The cause was read.
+    Proved,
+    /// The cause was concluded from order and time.
+    Inferred,
+    /// No cause is known.
+    None,
+}
+
+/// What caused a step in a container's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// How sure the sensor is.
+    pub class: OriginClass,
+    /// The connection on which it was asked for.
+    pub conn: Option<ConnId>,
+    /// The record of the request.
+    pub request: Option<RecordId>,
+}
+
+impl Origin {
+    /// No cause is known.
+    pub const NONE: Self = Self { class: OriginClass::None, conn: None, request: None };
+}

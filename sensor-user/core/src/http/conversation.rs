@@ -1,0 +1,441 @@
+//! A connection on which requests are made: both directions together.
+//!
+//! Answers belong to requests in order. Where a direction is not read from end to end, because bytes were not captured that
+//! say where a message ends, the thread is taken up again when the direction of the traffic turns: a client that waits for
+//! its answers sends a request there, and a server begins an answer. What is read after that is not exact, and says so; a
+//! client that does not wait loses itself the thread and moves nothing to another connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::create::{BODY_MAX, CreateBody, created_id};
+use super::head::{Framing, HTTP2_METHOD, ReplyHead, RequestHead};
+use super::reader::{Item, Loss, Reader};
+use super::reassembly::{Part, Piece, Reassembly};
+use super::route::Endpoint;
+use super::{docker, kubelet};
+use crate::time::Timestamp;
+
+/// Most requests that wait for their answers.
+pub const WAITING_MAX: usize = 64;
+/// Most bytes kept of what may be another protocol already.
+const HELD_MAX: usize = 4 << 10;
+/// Most bytes kept of the body of an answer.
+const REPLY_BODY_MAX: usize = 1 << 10;
+/// About what a request costs beside its body.
+const EXCHANGE_BYTES: usize = 1 << 10;
+/// First byte of a TLS record that begins a handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Whose API is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// Docker's or podman's.
+    Docker,
+    /// The kubelet's.
+    Kubelet,
+}
+
+impl Api {
+    /// The endpoint that a request is for.
+    #[must_use]
+    pub fn endpoint(self, method: &str, path: &str) -> Endpoint {
+        match self {
+            Self::Docker => docker::endpoint(method, path),
+            Self::Kubelet => kubelet::endpoint(method, path),
+        }
+    }
+}
+
+/// What is spoken on a connection that is not HTTP/1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Foreign {
+    /// HTTP/2 without TLS.
+    Http2,
+    /// TLS.
+    Tls,
+    /// Something else, or HTTP that two readers might read differently.
+    Unknown,
+}
+
+/// From where to where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the listener: requests.
+    ToServer,
+    /// From it: answers.
+    ToClient,
+}
+
+/// A request, and what is known of its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// When the request's head was complete.
+    pub at: Timestamp,
+    /// The request.
+    pub head: RequestHead,
+    /// What it is for.
+    pub endpoint: Endpoint,
+    /// What the body asks for, of a request that makes a container.
+    pub create: Option<CreateBody>,
+    /// Status of the answer.
+    pub status: Option<u16>,
+    /// The id that the answer gives to what the request has made.
+    pub created: Option<Arc<str>>,
+    /// Every byte before it was accounted for: it is certain that this answer is this request's.
+    pub exact: bool,
+}
+
+/// Something that happened on the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A request was made; its answer is still to come.
+    Asked {
+        /// When its head was complete.
+        at: Timestamp,
+        /// What it is for.
+        endpoint: Endpoint,
+        /// Every byte before it was accounted for.
+        exact: bool,
+    },
+    /// It was answered, or will not be.
+    Answered(Box<Exchange>),
+    /// What is spoken is not HTTP/1; said once.
+    Foreign(Timestamp, Foreign),
+}
+
+/// The state of a connection.
+#[derive(Debug)]
+pub struct Conversation {
+    api: Api,
+    requests: Side,
+    replies: Side,
+    /// Requests without an answer, in order.
+    waiting: VecDeque<Asked>,
+    /// The request whose answer is being read, with the body so far.
+    answering: Option<(Asked, u16, Vec<u8>)>,
+    /// What came after a request whose answer may change the protocol.
+    held: Option<Vec<u8>>,
+    /// No thread was lost yet.
+    exact: bool,
+    /// A request was read.
+    spoken: bool,
+    /// That it is no HTTP was said.
+    foreign: bool,
+}
+
+#[derive(Debug, Default)]
+struct Side {
+    order: Reassembly,
+    reader: Reader,
+    /// The thread is to be taken up at the next turn.
+    lost: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    at: Timestamp,
+    head: RequestHead,
+    endpoint: Endpoint,
+    body: Vec<u8>,
+    is_whole: bool,
+}
+
+impl Asked {
+    fn finish(self, status: Option<u16>, created: Option<Arc<str>>, exact: bool) -> Step {
+        let Self { at, head, endpoint, body, is_whole } = self;
+        let create = (endpoint.route == docker::CREATE).then(|| {
+            let found = CreateBody::read(&body);
+            CreateBody { truncated: found.truncated || !is_whole, ..found }
+        });
+        Step::Answered(Box::new(Exchange { at, head, endpoint, create, status, created, exact }))
+    }
+}
+
+impl Conversation {
+    /// A connection of which nothing was captured yet.
+    #[must_use]
+    pub fn new(api: Api) -> Self {
+        Self {
+            api,
+            requests: Side::default(),
+            replies: Side::default(),
+            waiting: VecDeque::new(),
+            answering: None,
+            held: None,
+            exact: true,
+            spoken: false,
+            foreign: false,
+        }
+    }
+
+    /// Takes a captured segment; `turn` says that it is the first one after others in the other direction.
+    pub fn push(&mut self, at: Timestamp, way: Way, piece: Piece<'_>, turn: bool, steps: &mut Vec<Step>) {
+        // What was not captured before it may cost the thread, which is then taken up here.
+        self.read(at, way, Piece { offset: piece.settled, bytes: &[], len: 0, ..piece }, steps);
+        if self.side(way).lost && turn && piece.offset >= piece.settled {
+            self.take_up(way, piece.offset, steps);
+        }
+        self.read(at, way, piece, steps);
+    }
+
+    fn read(&mut self, at: Timestamp, way: Way, piece: Piece<'_>, steps: &mut Vec<Step>) {
+        let mut parts: Vec<Result<Vec<u8>, u64>> = Vec::new();
+        let order = self.side(way).order.push(piece, |part| {
+            parts.push(match part {
+                Part::Bytes(bytes) => Ok(bytes.to_vec()),
+                Part::Missing(count) => Err(count),
+            });
+        });
+        for part in parts {
+            match (way, part) {
+                (Way::ToServer, Ok(bytes)) => self.read_requests(at, &bytes, steps),
+                (Way::ToClient, Ok(bytes)) => self.read_replies(&bytes, steps),
+                (_, Err(count)) => self.miss(at, way, count, steps),
+            }
+        }
+        if order.is_err() {
+            self.give_up(steps);
+        }
+    }
+
+    /// The connection ended: what was asked will not be answered.
+    pub fn close(&mut self, at: Timestamp, steps: &mut Vec<Step>) {
+        self.finish_answer(steps);
+        self.read_partial(at, steps);
+        self.flush(steps);
+    }
+
+    /// Bytes kept, about.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let bodies: usize = self.waiting.iter().map(|asked| asked.body.len() + EXCHANGE_BYTES).sum();
+        let answering = self.answering.as_ref().map_or(0, |(asked, ..)| asked.body.len() + REPLY_BODY_MAX);
+        let side = |side: &Side| side.order.heap_bytes() + side.reader.partial_head().len();
+        let held = self.held.as_ref().map_or(0, Vec::len);
+        bodies + answering + held + side(&self.requests) + side(&self.replies)
+    }
+
+    fn side(&mut self, way: Way) -> &mut Side {
+        match way {
+            Way::ToServer => &mut self.requests,
+            Way::ToClient => &mut self.replies,
+        }
+    }
+
+    fn miss(&mut self, at: Timestamp, way: Way, count: u64, steps: &mut Vec<Step>) {
+        if way == Way::ToServer && self.held.is_some() {
+            return self.lose(at, way, steps);
+        }
+        if let Some(Item::Lost(_)) = self.side(way).reader.skip(count) {
+            self.lose(at, way, steps);
+        } else if way == Way::ToServer
+            && let Some(asked) = self.waiting.back_mut()
+        {
+            asked.is_whole = false;
+        }
+    }
+
+    fn read_requests(&mut self, at: Timestamp, bytes: &[u8], steps: &mut Vec<Step>) {
+        if let Some(held) = &mut self.held {
+            if held.len() + bytes.len() <= HELD_MAX {
+                held.extend_from_slice(bytes);
+            } else {
+                self.lose(at, Way::ToServer, steps);
+            }
+            return;
+        }
+        if !self.spoken
+            && self.requests.reader.partial_head().is_empty()
+            && bytes.first() == Some(&TLS_HANDSHAKE)
+        {
+            return self.meet_foreign(at, Foreign::Tls, steps);
+        }
+        let mut input = bytes;
+        while let Some(item) = self.requests.reader.read(&mut input) {
+            match item {
+                Item::Head(head) => match RequestHead::parse(&head) {
+                    Ok(head) if &*head.method == HTTP2_METHOD => {
+                        return self.meet_foreign(at, Foreign::Http2, steps);
+                    }
+                    Ok(head) => self.ask(at, head, true, steps),
+                    Err(_) => return self.meet_foreign(at, Foreign::Unknown, steps),
+                },
+                Item::Body(bytes) => self.keep_body(bytes),
+                Item::End => {
+                    if self
+                        .waiting
+                        .back()
+                        .is_some_and(|asked| asked.head.upgrade || docker::may_hijack(asked.endpoint.route))
+                    {
+                        self.held = Some(input.to_vec());
+                        return;
+                    }
+                }
+                Item::Lost(loss) => {
+                    if loss == Loss::LongHead {
+                        self.read_partial(at, steps);
+                    }
+                    return self.lose(at, Way::ToServer, steps);
+                }
+            }
+        }
+    }
+
+    /// Enters a request; `whole` unless its head was cut off.
+    fn ask(&mut self, at: Timestamp, head: RequestHead, whole: bool, steps: &mut Vec<Step>) {
+        self.spoken = true;
+        let endpoint = self.api.endpoint(&head.method, &head.path);
+        steps.push(Step::Asked { at, endpoint: endpoint.clone(), exact: self.exact });
+        let (framing, mut head) = (head.framing, head);
+        head.truncated |= !whole;
+        self.waiting.push_back(Asked { at, head, endpoint, body: Vec::new(), is_whole: whole });
+        if self.waiting.len() > WAITING_MAX {
+            return self.give_up(steps);
+        }
+        self.requests.reader.frame(framing);
+    }
+
+    fn keep_body(&mut self, bytes: &[u8]) {
+        let Some(asked) = self.waiting.back_mut().filter(|asked| asked.endpoint.route == docker::CREATE)
+        else {
+            return;
+        };
+        let room = BODY_MAX - asked.body.len();
+        asked.is_whole &= bytes.len() <= room;
+        asked.body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn read_replies(&mut self, bytes: &[u8], steps: &mut Vec<Step>) {
+        let mut input = bytes;
+        while let Some(item) = self.replies.reader.read(&mut input) {
+            match item {
+                Item::Head(head) => match ReplyHead::parse(&head) {
+                    Ok(head) => self.answer(head, steps),
+                    Err(_) => return self.give_up(steps),
+                },
+                Item::Body(bytes) => {
+                    if let Some((.., body)) = &mut self.answering {
+                        let room = REPLY_BODY_MAX - body.len();
+                        body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                    }
+                }
+                Item::End => self.finish_answer(steps),
+                Item::Lost(_) => return self.lose_replies(steps),
+            }
+        }
+    }
+
+    fn answer(&mut self, head: ReplyHead, steps: &mut Vec<Step>) {
+        if head.is_interim() {
+            return self.replies.reader.frame(Framing::Length(0));
+        }
+        let Some(asked) = self.waiting.pop_front() else {
+            // A server that gives up on a request that it has not read answers too, and closes.
+            self.replies.reader.frame(head.framing("GET"));
+            return;
+        };
+        let framing = head.framing(&asked.head.method);
+        self.replies.reader.frame(framing);
+        // What follows is no HTTP, or nothing follows.
+        let is_last = matches!(framing, Framing::Opaque | Framing::UntilClose);
+        if is_last {
+            self.requests.reader.stop();
+            self.requests.lost = false;
+            self.held = None;
+        }
+        if head.status == 201 {
+            self.answering = Some((asked, head.status, Vec::new()));
+        } else {
+            steps.push(asked.finish(Some(head.status), None, self.exact));
+        }
+        if let Some(held) = self.held.take() {
+            let at = self.waiting.back().map_or_else(Timestamp::default, |asked| asked.at);
+            self.read_requests(at, &held, steps);
+        }
+    }
+
+    fn finish_answer(&mut self, steps: &mut Vec<Step>) {
+        if let Some((asked, status, body)) = self.answering.take() {
+            steps.push(asked.finish(Some(status), created_id(&body), self.exact));
+        }
+    }
+
+    /// The thread of one direction is lost.
+    fn lose(&mut self, at: Timestamp, way: Way, steps: &mut Vec<Step>) {
+        if way == Way::ToClient {
+            return self.lose_replies(steps);
+        }
+        self.exact = false;
+        self.held = None;
+        self.requests.reader.stop();
+        self.requests.lost = true;
+        if !self.spoken && !self.foreign {
+            self.meet_foreign(at, Foreign::Unknown, steps);
+        }
+    }
+
+    fn lose_replies(&mut self, steps: &mut Vec<Step>) {
+        self.finish_answer(steps);
+        self.exact = false;
+        self.replies.reader.stop();
+        self.replies.lost = true;
+    }
+
+    /// Takes up the thread at the first byte of a turn.
+    fn take_up(&mut self, way: Way, offset: u64, steps: &mut Vec<Step>) {
+        if way == Way::ToServer {
+            // What was asked before was answered, or will not be: the client has gone on.
+            self.flush(steps);
+        } else if self.waiting.len() != 1 {
+            // Nobody can tell whose answer it is.
+            return self.give_up(steps);
+        }
+        let side = self.side(way);
+        side.lost = false;
+        side.reader.restart();
+        side.order = Reassembly::from(offset);
+    }
+
+    /// Nothing more can be told of this connection.
+    fn give_up(&mut self, steps: &mut Vec<Step>) {
+        self.exact = false;
+        self.finish_answer(steps);
+        self.flush(steps);
+        for side in [&mut self.requests, &mut self.replies] {
+            *side = Side::default();
+            side.reader.stop();
+        }
+        self.held = None;
+    }
+
+    fn meet_foreign(&mut self, at: Timestamp, foreign: Foreign, steps: &mut Vec<Step>) {
+        self.give_up(steps);
+        if !std::mem::replace(&mut self.foreign, true) {
+            steps.push(Step::Foreign(at, foreign));
+        }
+    }
+
+    /// Reads what there is of a head that will not be complete.
+    fn read_partial(&mut self, at: Timestamp, steps: &mut Vec<Step>) {
+        let head = self.requests.reader.partial_head();
+        let Some(end) = head.iter().rposition(|byte| *byte == b'\n') else {
+            if !head.is_empty() && !self.spoken && !self.foreign {
+                self.meet_foreign(at, Foreign::Unknown, steps);
+            }
+            return;
+        };
+        match RequestHead::parse(&head[..=end]) {
+            Ok(head) => self.ask(at, head, false, steps),
+            Err(_) => self.meet_foreign(at, Foreign::Unknown, steps),
+        }
+    }
+
+    fn flush(&mut self, steps: &mut Vec<Step>) {
+        let exact = self.exact;
+        steps.extend(self.waiting.drain(..).map(|asked| asked.finish(None, None, exact)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,19 @@
+//! HTTP/1 as it is seen on the wire: pieces of two byte streams in, requests with their answers out.
+//!
+//! ```text
+//! captured segments -> Reassembly -> Reader -> Conversation -> Exchange (request, status, id in the reply)
+//!                      order, gaps   framing   pairing
+//! ```
+//!
+//! Owns framing and pairing. It reads what the server reads and nothing else: where it cannot know where a message begins,
+//! it says so instead of guessing. What a request means is [`docker`]'s and [`kubelet`]'s. Every buffer has a bound.
+
+pub mod conversation;
+pub mod create;
+pub mod docker;
+pub mod head;
+mod json;
+pub mod kubelet;
+pub mod reader;
+pub mod reassembly;
+pub mod route;

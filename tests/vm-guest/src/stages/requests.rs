@@ -1,0 +1,132 @@
+//! Requests on a plaintext port, and what they prove.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use anyhow::{Result, ensure};
+use sensor_tests::record::Record;
+use sensor_tests::sensor::Sensor;
+
+use super::CONFIGURATION;
+use super::sockets::{DOCKER, UNLISTED, UNLISTED_V6, address, connect_between};
+use crate::cgroups::Container;
+use crate::report::{Outcome, Report};
+
+const BODY: &str = r#"{"Image":"alpine","Cmd":["id"],"Env":["KEY=secret"],"HostConfig":{"Privileged":true}}"#;
+
+/// The id of the container that is asked for, in short.
+const DIGITS: &str = "ca";
+
+/// Runs the stage. Needs version 2 cgroups, at whose root packets are looked at.
+pub fn run(report: &mut Report) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    report.row("requests", || requests(&sensor, UNLISTED))?;
+    report.row("requests-ipv6", || requests(&sensor, UNLISTED_V6))?;
+    report.row("requests-cause", || cause(&sensor))?;
+    report.row("requests-foreign", || foreign(&sensor))?;
+    let recording = sensor.stop()?;
+    let leak = recording.records.iter().find(|record| record.line.contains("secret"));
+    ensure!(leak.is_none(), "an environment value: {leak:?}");
+    Ok(())
+}
+
+/// Both ends of a connection to a daemon that says what the test wants.
+struct Dialogue {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Dialogue {
+    fn open(between: [&str; 2]) -> Result<Self> {
+        let listener = TcpListener::bind(address(between[0], DOCKER)?)?;
+        let client = connect_between(between, DOCKER)?;
+        let (server, _) = listener.accept()?;
+        // Each write is a segment of its own.
+        client.set_nodelay(true)?;
+        Ok(Self { client, server })
+    }
+
+    /// Asks in pieces of this many bytes.
+    fn ask(&mut self, request: &str, piece: usize) -> Result<()> {
+        request.as_bytes().chunks(piece).try_for_each(|piece| self.client.write_all(piece))?;
+        self.server.read_exact(&mut vec![0; request.len()])?;
+        Ok(())
+    }
+
+    fn answer(&mut self, answer: &str) -> Result<()> {
+        self.server.write_all(answer.as_bytes())?;
+        self.client.read_exact(&mut vec![0; answer.len()])?;
+        Ok(())
+    }
+
+    /// The record of a request on this connection.
+    fn request(&self, sensor: &Sensor, fields: &[(&str, &str)]) -> Result<Record> {
+        let local = self.client.local_addr()?;
+        let (ip, port) = (local.ip().to_string(), local.port().to_string());
+        let mut all = vec![("net.peer.ip", &*ip), ("net.peer.port", &*port), ("net.service", "docker")];
+        all.extend(fields);
+        sensor.wait_is("api_request", &all)
+    }
+}
+
+fn create(path: &str) -> String {
+    format!(
+        "POST {path}?name=x HTTP/1.1\r\nHost: h\r\nUser-Agent: guest/1\r\nContent-Length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    )
+}
+
+fn created(id: &str) -> String {
+    let body = format!(r#"{{"Id":"{id}"}}"#);
+    format!("HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn requests(sensor: &Sensor, between: [&str; 2]) -> Result<Outcome> {
+    let mut dialogue = Dialogue::open(between)?;
+    dialogue.ask(&create("/v1.41/containers/create"), 1)?;
+    dialogue.answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
+    dialogue.ask("GET /info HTTP/1.1\r\nHost: h\r\n\r\n", usize::MAX)?;
+    dialogue.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")?;
+    let create = dialogue.request(
+        sensor,
+        &[
+            ("api.method", "POST"),
+            ("api.path", "/v1.41/containers/create"),
+            ("api.route", "/containers/create"),
+            ("api.class", "create"),
+            ("api.version", "1.41"),
+            ("api.status", "404"),
+            ("api.user_agent", "guest/1"),
+            ("api.image", "alpine"),
+            ("verdict.listed", "false"),
+        ],
+    )?;
+    ensure!(create.at("api.body_flags") == &serde_json::json!(["privileged"]), "{create}");
+    dialogue.request(sensor, &[("api.route", "/info"), ("api.class", "discovery"), ("api.status", "200")])?;
+    Ok(Outcome::Seen)
+}
+
+fn cause(sensor: &Sensor) -> Result<Outcome> {
+    let id = DIGITS.repeat(32);
+    let mut dialogue = Dialogue::open(UNLISTED)?;
+    dialogue.ask(&create("/containers/create"), usize::MAX)?;
+    dialogue.answer(&created(&id))?;
+    let request = dialogue.request(sensor, &[("api.status", "201")])?;
+    let _container = Container::create(DIGITS)?;
+    let step = sensor.wait_container("created", &id)?;
+    let expected = [
+        ("origin.class", "proved"),
+        ("origin.request", request.text("id")),
+        ("origin.conn", request.text("net.conn")),
+    ];
+    ensure!(step.is("container", &expected), "{step}\n{request}");
+    Ok(Outcome::Seen)
+}
+
+fn foreign(sensor: &Sensor) -> Result<Outcome> {
+    let mut dialogue = Dialogue::open(UNLISTED)?;
+    dialogue.ask("\u{16}\u{3}\u{1}\0\u{5}hello", usize::MAX)?;
+    let said = dialogue.request(sensor, &[("api.protocol", "tls")])?;
+    ensure!(said.at("api.method").is_null(), "{said}");
+    Ok(Outcome::Seen)
+}
