@@ -767,7 +767,7 @@ proptest! {
     #[test]
     fn every_fact_survives_a_recording(fact in any_fact(), entry in text()) {
         let judged = matches!(fact.kind, FactKind::Accept { .. } | FactKind::ApiRequest(_));
-        let verdict = judged.then(|| Verdict::Listed(entry));
+        let verdict = judged.then_some(Verdict::Listed(entry));
         let written = line_of(fact.clone(), verdict);
         prop_assert!(!written.contains('\n'));
         prop_assert_eq!(fits_schema(&written), None);
