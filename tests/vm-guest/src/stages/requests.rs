@@ -113,7 +113,7 @@ fn cause(sensor: &Sensor) -> Result<Outcome> {
     dialogue.answer(&created(&id))?;
     let request = dialogue.request(sensor, &[("api.status", "201")])?;
     let _container = Container::create(DIGITS)?;
-    let step = sensor.wait_container("created", &id)?;
+    let step = sensor.wait("its creation", |record| record.is_container("created", &id))?;
     let expected = [
         ("origin.class", "proved"),
         ("origin.request", request.text("id")),
