@@ -34,7 +34,7 @@ struct Target {
 }
 
 /// Every target.
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     Target { name: "records", seeds: None },
     Target { name: "requests", seeds: None },
     Target { name: "identity", seeds: Some("tests/fuzz/seeds/identity") },
