@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use sensor_tests::bpf::{self, SharedArray};
+use sensor_tests::held::Held;
 use sensor_tests::lab::{CONFIGURATION, Lab};
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
@@ -15,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("canaries_come_back_at_every_interval_and_are_never_shown", canaries),
     ("a_hook_that_another_program_silences_is_blind_until_it_reports_again", silenced),
     ("a_hook_that_another_program_detaches_is_reported_and_attached_again", detached),
+    ("a_canary_that_hangs_is_degraded_coverage_until_it_goes_on", hanging),
 ];
 
 /// As often as the configuration allows.
@@ -121,6 +123,44 @@ fn detached(_: &Lab) -> Result<()> {
         ensure!(again.is("health", &fields), "{again}");
     }
     sensor.stop().map(drop)
+}
+
+/// The thread that does what the canaries do stands still: nothing is proved any more, and nothing is taken for blind.
+fn hanging(_: &Lab) -> Result<()> {
+    /// What the canaries prove without help of others.
+    const PROVED: [&str; 4] = ["listeners", "accepts", "connects", "execs"];
+    let sensor = Sensor::start(&format!("{CONFIGURATION}{OFTEN}"))?;
+    let before = sensor.mark();
+    let held = Held::thread(sensor.id(), "canaries")?;
+    // After three intervals and the grace of the last round: four seconds. A busy machine has time for more.
+    let stale = sensor.wait_after(before, "coverage that is no longer proved", |record| {
+        record.is("health", &[("health.coverage.accepts.state", "degraded")])
+    })?;
+    ensure!(stale.text("health.state") == "degraded", "{stale}");
+    for capability in PROVED {
+        let text = |key: &str| stale.text(&format!("health.coverage.{capability}.{key}"));
+        ensure!(text("state") == "degraded", "{capability} has no proof: {stale}");
+        for reason in ["no longer proved", "a round of canaries has not ended"] {
+            ensure!(text("reason").contains(reason), "{capability} does not say {reason:?}: {stale}");
+        }
+        ensure!(text("since") < stale.text("ts"), "since the last proof: {stale}");
+    }
+
+    let before = sensor.mark();
+    drop(held);
+    let again = sensor.wait_after(before, "coverage that is proved again", |record| {
+        record.is("health", &[("health.state", "running"), ("health.coverage.accepts.state", "live")])
+    })?;
+    let all_are = |record: &Record, state| {
+        PROVED.iter().all(|capability| states(record).contains(&(capability, state)))
+    };
+    ensure!(all_are(&again, "live"), "{again}");
+    let recording = sensor.stop()?;
+    // Nothing was seen to be missing: the hooks worked all the time.
+    let is_blind = |record: &Record| PROVED.iter().any(|name| states(record).contains(&(name, "blind")));
+    let blind = recording.of_kind("health").find(|record| is_blind(record));
+    ensure!(blind.is_none(), "taken for blind: {blind:?}");
+    Ok(())
 }
 
 /// The state of every capability in a health record.

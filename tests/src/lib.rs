@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod containerd;
 pub mod dockerd;
 pub mod flood;
+pub mod held;
 pub mod lab;
 pub mod netns;
 pub mod oci;
