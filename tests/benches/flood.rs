@@ -52,8 +52,8 @@ fn print(lab: &Lab, round: u32) -> Result<()> {
     sensor.wait("the accept of the docker client", flood::is_of_client)?;
     sensor.wait_container("started", &id)?;
     let recording = sensor.stop()?;
-    let Made { completed, execs, seconds, .. } = made;
-    let Account { accepts, suppressed, execs: seen, .. } = Account::of(&recording);
+    let Made { completed, execs, .. } = made;
+    let Account { accepts, suppressed, execs: seen, execs_per_second, .. } = Account::of(&recording);
     let [management, bulk] = ["management", "bulk"].map(|ring| flood::lost(&recording, ring));
     let (skipped, shed) = (flood::skipped(&recording), recording.shed());
     ensure!(
@@ -63,8 +63,8 @@ fn print(lab: &Lab, round: u32) -> Result<()> {
     ensure!(seen + bulk + shed >= execs, "{execs} execs, {seen} seen");
     println!(
         "| {:.0} | {accepts} of {completed} | {:.0} | {management} | {bulk} | {skipped} | {shed} | {before} → {after} |",
-        completed as f64 / seconds,
-        execs as f64 / seconds,
+        made.per_second(),
+        execs_per_second,
     );
     Ok(())
 }

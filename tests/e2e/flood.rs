@@ -52,11 +52,11 @@ fn many_addresses(lab: &Lab) -> Result<()> {
 
     let recording = sensor.stop()?;
     let account = Account::of(&recording);
-    let Made { connections, completed, execs, seconds } = made;
+    let Made { connections, completed, execs, seconds, slowest_second } = made;
     println!(
-        "{completed} connections ({:.0}/s) from {SOURCES} addresses, {execs} execs ({:.0}/s) of which {} have no record ({} lost, {} shed); sensor {} KiB, then {} KiB",
-        completed as f64 / seconds,
-        execs as f64 / seconds,
+        "{completed} connections ({:.0}/s, {slowest_second:.0} in the slowest second) from {SOURCES} addresses, {execs} execs ({:.0}/s) of which {} have no record ({} lost, {} shed); sensor {} KiB, then {} KiB",
+        made.per_second(),
+        account.execs_per_second,
         execs - account.execs,
         flood::lost(&recording, "bulk"),
         recording.shed(),
