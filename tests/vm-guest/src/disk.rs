@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::CStr;
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +28,26 @@ const SENSOR: &str = "/bin/quaywatch";
 const SERVICE_MANAGER: &str = "/sbin/init";
 const SERVICE: &str = "vm-guest.service";
 
+/// Units of the disk that prepare what nothing in the machine uses.
+const MASKED: &[&str] = &[
+    "modprobe@configfs.service",
+    "modprobe@dm_mod.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "modprobe@loop.service",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-journal-flush.service",
+    "systemd-modules-load.service",
+    "systemd-random-seed.service",
+    "systemd-sysctl.service",
+    "systemd-sysusers.service",
+    "systemd-update-utmp.service",
+];
+/// An id of the machine: without one the service manager takes this for the first start of a new system, and looks at every
+/// unit there is.
+const MACHINE_ID: &str = "6d0f3a3c5b1e4e0f8a7c2d9e1b4f6a58\n";
+
 /// Starts the service manager of the system on a disk in place of this process, with the stages as its only goal.
 ///
 /// # Errors
@@ -39,7 +60,12 @@ pub fn start(device: &str) -> Result<Infallible> {
     for program in [PROGRAM, SENSOR] {
         fs::copy(program, on_disk(program)).with_context(|| format!("cannot copy {program}"))?;
     }
-    fs::write(on_disk(&format!("/etc/systemd/system/{SERVICE}")), service())?;
+    let unit = |name: &str| on_disk(&format!("/etc/systemd/system/{name}"));
+    fs::write(unit(SERVICE), service())?;
+    for name in MASKED {
+        symlink("/dev/null", unit(name)).with_context(|| format!("cannot mask {name}"))?;
+    }
+    fs::write(on_disk("/etc/machine-id"), MACHINE_ID)?;
     for place in KEPT {
         mount_move(*place, on_disk(place)).with_context(|| format!("cannot move {place}"))?;
     }

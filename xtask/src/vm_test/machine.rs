@@ -95,9 +95,11 @@ fn boot(machine: &Machine, media: &Media, files: &Files) -> Result<(Report, Resu
     }
     let started = Instant::now();
     let child = command.spawn().with_context(|| format!("cannot start {QEMU}"))?;
-    let outcome = wait(child, started, time_limit);
+    let mut work = Duration::ZERO;
+    let outcome = wait(child, started, time_limit, &mut work);
     let text = fs::read(&files.report).unwrap_or_default();
     let report = Report::parse(&String::from_utf8_lossy(&text), started.elapsed())?;
+    let report = Report { work, ..report };
     let ended = match outcome {
         Ok(()) if report.complete => return Ok((report, Ok(()))),
         Ok(()) => anyhow!("it ended before its stages did"),
@@ -126,9 +128,11 @@ fn command_line(machine: &Machine) -> String {
     line
 }
 
-/// Waits until the machine is off; ends it when it takes too long.
-fn wait(mut child: Child, started: Instant, time_limit: Duration) -> Result<()> {
+/// Waits until the machine is off; ends it when it takes too long. `work` becomes the processor time that it has taken, as
+/// of the last look at it.
+fn wait(mut child: Child, started: Instant, time_limit: Duration, work: &mut Duration) -> Result<()> {
     loop {
+        *work = processor_time(child.id()).unwrap_or(*work);
         if let Some(status) = child.try_wait()? {
             if !status.success() {
                 bail!("{QEMU}: {status}");
@@ -142,6 +146,17 @@ fn wait(mut child: Child, started: Instant, time_limit: Duration) -> Result<()> 
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// Processor time of a process, of all its threads.
+fn processor_time(pid: u32) -> Option<Duration> {
+    /// Milliseconds per unit of times in `/proc/<pid>/stat`, on every system.
+    const TICK_MS: u64 = 10;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The third field is the first behind the name; 14 and 15 are the times in user and in kernel mode.
+    let mut times = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let mut next = || times.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis((next()? + next()?) * TICK_MS))
 }
 
 fn end_of(console: &Path) -> String {

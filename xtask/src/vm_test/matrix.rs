@@ -73,24 +73,25 @@ const ALL: &[&str] = &[
     "kinds",
     "runc",
     "crun",
-    "loss",
     "flood",
     "half-open",
-    "requests",
     "coverage",
     "time",
+    "loss",
+    "requests",
+    "doctor",
     "rights",
     "no-btf",
     "lockdown",
 ];
 const HYBRID: &[&str] =
-    &["sensor", "kinds", "runc", "crun", "loss", "flood", "half-open", "requests", "coverage"];
+    &["sensor", "kinds", "runc", "crun", "flood", "half-open", "coverage", "loss", "requests", "doctor"];
 /// Packets are looked at where version 2 cgroups are mounted.
-const RECORDS: &[&str] = &["sensor", "kinds", "runc", "crun", "loss", "flood", "coverage"];
+const RECORDS: &[&str] = &["sensor", "kinds", "runc", "crun", "flood", "coverage", "loss", "doctor"];
 /// crun refuses a host whose version 2 hierarchy has controllers beside version 1 ones, as it must have where the kernel
 /// does not offer all of them as version 1 any more.
 const WITHOUT_CRUN: &[&str] =
-    &["sensor", "kinds", "runc", "loss", "flood", "half-open", "requests", "coverage"];
+    &["sensor", "kinds", "runc", "flood", "half-open", "coverage", "loss", "requests", "doctor"];
 
 /// Everything that needs a service manager or a root file system to pivot away from, on one kernel in the middle.
 const ENGINES: &[&str] =
@@ -214,7 +215,11 @@ pub const ROWS: &[Row] = &[
     row("kinds", "accept-task", "the process that takes a connection")
         .but(&[("5.10", Owed::SeenBy("accept_task_of_four")), ("6.1", Owed::SeenBy("accept_task_of_four"))])
         .by("accept_task"),
-    row("sensor", "stop", "exit code 0, no gap in the sequence, every balance even"),
+    row(
+        "sensor",
+        "stop",
+        "exit code 0, no gap in the sequence, every balance even, canaries of every kind in it",
+    ),
     row("runc", "runc", "a container of real `runc`: created, started, stopped, its exec"),
     row("crun", "crun", "the same of `crun`"),
     row("scopes", "runc-scope", "`runc --systemd-cgroup`: the scope is the container"),
@@ -257,7 +262,7 @@ pub const ROWS: &[Row] = &[
     )
     .but(WITHOUT_SCANS)
     .by("all"),
-    row("coverage", "doctor", "the same verdict before anything is installed; exit code 3 as another user")
+    row("doctor", "doctor", "the same verdict before anything is installed; exit code 3 as another user")
         .but(WITHOUT_SCANS)
         .by("all"),
     row("time", "clock-step", "the wall clock set ahead and back: order and durations stay"),

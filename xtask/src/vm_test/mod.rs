@@ -4,6 +4,8 @@
 //! (`tests/vm-guest`). The guest provokes what the rows of the matrix promise, compares the sensor's records with what
 //! really happened, and reports a verdict per row.
 
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -29,6 +31,7 @@ mod verdict;
 mod verifier;
 
 use matrix::{KERNELS, MACHINES, Machine, Root};
+use media::Media;
 use report::Report;
 
 /// What the machines are made of: an emulator, a shell for containers, real runtimes, and what installs a disk.
@@ -41,8 +44,11 @@ pub const PACKAGES: &[&str] = &[
     "mmdebstrap",
     "e2fsprogs",
 ];
-/// Machines at a time, one per core of a small builder.
-const AT_A_TIME: usize = 2;
+/// Machines at a time, one per core of a small builder: those that take longest first, so that none is left to run alone at
+/// the end.
+const LARGE_AT_A_TIME: usize = 2;
+/// Machines beside these, from the other end: all of them wait now and then.
+const SMALL_AT_A_TIME: usize = 1;
 
 /// Boots Debian kernels in QEMU and checks on each that the sensor does what it promises; needs no root.
 #[derive(Args)]
@@ -121,7 +127,10 @@ pub struct Finished {
     result: Result<Report>,
 }
 
-/// Prepares all that the machines need and boots them, [`AT_A_TIME`].
+/// A machine that has not been booted yet, and what it boots from.
+type Waiting = (&'static Machine, Media);
+
+/// Prepares all that the machines need and boots them, some at a time.
 fn boot_all(machines: &[&'static Machine], binary: &Path) -> Result<Vec<Finished>> {
     if !cfg!(target_arch = "x86_64") {
         return Err(unsupported(
@@ -136,24 +145,24 @@ fn boot_all(machines: &[&'static Machine], binary: &Path) -> Result<Vec<Finished
 
     let started = Instant::now();
     say(format!("{} machines; their consoles are in {}", machines.len(), directory.display()));
-    let mut waiting: Vec<_> = machines.iter().zip(media).collect();
-    // Those that take longest first, so that none is left to run alone at the end.
-    waiting.sort_by_key(|(machine, _)| machine.root != Root::Disk);
-    let waiting = Mutex::new(waiting.into_iter());
+    let mut waiting: Vec<Waiting> = machines.iter().copied().zip(media).collect();
+    waiting.sort_by_key(|(machine, _)| (machine.root != Root::Disk, Reverse(machine.stages.len())));
+    let waiting = Mutex::new(VecDeque::from(waiting));
     let finished = Mutex::new(Vec::new());
+    let run_all = |next: fn(&mut VecDeque<Waiting>) -> Option<Waiting>| {
+        loop {
+            let next = next(&mut waiting.lock().expect("invariant: no thread panics with it"));
+            let Some((machine, media)) = next else { break };
+            let result = machine::run(machine, &media, &directory);
+            finished.lock().expect("invariant: no thread panics with it").push(Finished { machine, result });
+        }
+    };
     std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
-            scope.spawn(|| {
-                loop {
-                    let next = waiting.lock().expect("invariant: no thread panics with it").next();
-                    let Some((&machine, media)) = next else { break };
-                    let result = machine::run(machine, &media, &directory);
-                    finished
-                        .lock()
-                        .expect("invariant: no thread panics with it")
-                        .push(Finished { machine, result });
-                }
-            });
+        for _ in 0..LARGE_AT_A_TIME {
+            scope.spawn(|| run_all(VecDeque::pop_front));
+        }
+        for _ in 0..SMALL_AT_A_TIME {
+            scope.spawn(|| run_all(VecDeque::pop_back));
         }
     });
     say(format!("all machines are off after {:.0} s", started.elapsed().as_secs_f32()));

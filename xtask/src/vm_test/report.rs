@@ -31,6 +31,8 @@ pub struct Report {
     pub complete: bool,
     /// From power on to power off.
     pub duration: Duration,
+    /// Processor time of its emulator in that time.
+    pub work: Duration,
     /// Which boot of the machine this was; those before did not come as far as their first word.
     pub attempts: u32,
 }
@@ -72,7 +74,7 @@ impl Report {
 /// How long it took, as a whole and in its stages.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.0} s", self.duration.as_secs_f32())?;
+        write!(f, "{:.0} s ({:.0} s of work)", self.duration.as_secs_f32(), self.work.as_secs_f32())?;
         for (name, duration) in &self.stages {
             write!(f, ", {name} {:.1} s", duration.as_secs_f32())?;
         }

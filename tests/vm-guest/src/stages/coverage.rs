@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result, ensure};
 use sensor_tests::bpf::SharedArray;
 use sensor_tests::process::run_unchecked;
 use sensor_tests::record::Record;
-use sensor_tests::sensor::{Sensor, command};
+use sensor_tests::sensor::{Recording, Sensor, command};
 
-use super::CONFIGURATION;
 use super::degrade::as_nobody;
+use super::kinds::Row;
 use crate::report::{Outcome, Report};
 
-/// As often as the configuration allows.
-const OFTEN: &str = "coverage: {interval: 1s}\n";
+pub const ROWS: &[Row] = &[("coverage", coverage)];
+
 /// What every kernel owes.
 const CORE: &[&str] = &["listeners", "accepts", "connects", "execs", "containers"];
 /// What depends on the kernel.
@@ -32,16 +32,14 @@ const KINDS: &[&str] = &[
     "cgroup-rmdir",
 ];
 
-/// Runs the stage.
-pub fn run(report: &mut Report) -> Result<()> {
-    report.row("coverage", coverage)?;
+/// What is told before anything is installed.
+pub fn run_doctor(report: &mut Report) -> Result<()> {
     report.row("doctor", doctor)?;
     Ok(())
 }
 
 /// Every core capability is proved by canaries; a hook that is silenced is found out by them, and so is its return.
-fn coverage() -> Result<Outcome> {
-    let sensor = Sensor::start(&format!("{CONFIGURATION}{OFTEN}"))?;
+fn coverage(sensor: &Sensor) -> Result<Outcome> {
     let ready = sensor.wait_is("health", &[("health.state", "ready")])?;
     let entry = |name: &str| ready.at(&format!("health.coverage.{name}")).clone();
     for name in CORE {
@@ -67,14 +65,17 @@ fn coverage() -> Result<Outcome> {
     sensor.wait_after(before, "everything as it was", |record| {
         record.is("health", &[("health.state", "running"), ("health.coverage.accepts.state", "live")])
     })?;
+    Ok(lacking(&lacks))
+}
 
-    let recording = sensor.stop()?;
-    let last = recording.last();
-    let captured = (!lacks.contains(&"requests")).then_some(&"payload");
-    for kind in KINDS.iter().chain(captured) {
+/// Demands of a run that more than one round of canaries came back whole.
+pub fn check_canaries(recording: &Recording) -> Result<()> {
+    let [ready, last] = [&recording.records[0], recording.last()];
+    let captures = ready.is("health", &[("health.coverage.requests.state", "live")]);
+    for kind in KINDS.iter().chain(captures.then_some(&"payload")) {
         ensure!(canaries(last, kind) > 1, "no second canary came back as {kind}: {last}");
     }
-    Ok(lacking(&lacks))
+    Ok(())
 }
 
 /// Canaries of a kind of record that came back in a run, from its last record.

@@ -2,19 +2,28 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddrV4, TcpListener};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use sensor_tests::record::Record;
-use sensor_tests::sensor::{Recording, Sensor};
+use sensor_tests::sensor::{RECORD_TIMEOUT, Sensor};
 use sensor_tests::traffic::SynSender;
 
-use super::CONFIGURATION;
+use super::kinds::Row;
 use super::sockets::{UNLISTED, address, connect_between};
-use crate::report::{Outcome, Report};
+use crate::report::Outcome;
 
-const PORT: u16 = 10_250;
-/// However slow the machine is, most connections are beyond this.
-const LIMITS: &str = "flood: {burst: 4, per_second: 1}\n";
+pub const ROWS: &[Row] = &[("flood", flood)];
+/// A scan that completes no connection. Needs version 2 cgroups, at whose root packets are looked at.
+pub const HALF_OPEN: &[Row] = &[("half-open", half_open)];
+
+/// Of no other stage that comes after: what is left of its budget is nothing.
+const FLOODED: u16 = 2376;
+const SCANNED: u16 = 10_250;
+/// Longer than the sensor waits between two summaries.
+const SUMMARY_INTERVAL: Duration = Duration::from_millis(1500);
+/// More than the budget, however slow the machine is.
 const CONNECTIONS: u64 = 200;
 /// The one among them that brings a request.
 const AUTHOR: u64 = 150;
@@ -24,24 +33,12 @@ const ATTEMPTS: u16 = 40;
 /// answer in the listener's stead.
 const FIRST_SOURCE: u16 = 20_000;
 
-/// A flood of connections.
-pub fn run(report: &mut Report) -> Result<()> {
-    report.row("flood", flood)?;
-    Ok(())
-}
-
-/// A scan that completes no connection. Needs version 2 cgroups, at whose root packets are looked at.
-pub fn run_half_open(report: &mut Report) -> Result<()> {
-    report.row("half-open", half_open)?;
-    Ok(())
-}
-
-fn flood() -> Result<Outcome> {
-    let listener = TcpListener::bind(address(UNLISTED[0], PORT)?)?;
-    let sensor = Sensor::start(&format!("{CONFIGURATION}{LIMITS}"))?;
+fn flood(sensor: &Sensor) -> Result<Outcome> {
+    let listener = TcpListener::bind(address(UNLISTED[0], FLOODED)?)?;
+    let before = sensor.mark();
     let mut author = None;
     for number in 0..CONNECTIONS {
-        let mut client = connect_between(UNLISTED, PORT)?;
+        let mut client = connect_between(UNLISTED, FLOODED)?;
         let server = listener.accept()?;
         if number == AUTHOR {
             client.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
@@ -49,45 +46,74 @@ fn flood() -> Result<Outcome> {
         }
         drop((server, client));
     }
-    let is_author = |record: &Record| {
-        record.is("accept", &[("net.peer.ip", UNLISTED[1])])
-            && record.number("net.peer.port") == author.map(u64::from)
-    };
-    sensor.wait("the accept of the connection with a request", is_author)?;
-    sensor.wait("the summary of the flood", |record| is_summary(record, "flood"))?;
-    let recording = sensor.stop()?;
-    let is_accept = |record: &&Record| record.is("accept", &[("net.peer.ip", UNLISTED[1])]);
-    let accepts = recording.records.iter().filter(is_accept).count() as u64;
-    let [suppressed, resumed] =
-        ["scan.suppressed", "scan.resumed"].map(|path| sum(&recording, "flood", path));
-    ensure!(suppressed > CONNECTIONS / 2, "{suppressed} of {CONNECTIONS} withheld, {accepts} accepts");
-    ensure!(resumed > 0, "the connection with a request was never withheld");
-    ensure!(
-        accepts + suppressed == CONNECTIONS + resumed,
-        "{CONNECTIONS} connections, but {accepts} accepts, {suppressed} withheld, {resumed} reported after all"
-    );
+    sensor.wait_after(before, "the accept of the connection with a request", |record| {
+        is_accept(record) && record.number("net.peer.port") == author.map(u64::from)
+    })?;
+    let seen = settled(sensor, before, |seen| seen.accepts + seen.suppressed == CONNECTIONS + seen.resumed);
+    ensure!(seen.suppressed > CONNECTIONS / 2, "most of {CONNECTIONS} withheld: {seen:?}");
+    ensure!(seen.resumed > 0, "the connection with a request was never withheld: {seen:?}");
+    ensure!(seen.accepts + seen.suppressed == CONNECTIONS + seen.resumed, "{CONNECTIONS}, but {seen:?}");
     Ok(Outcome::Seen)
 }
 
-fn half_open() -> Result<Outcome> {
-    let _listener = TcpListener::bind(address(UNLISTED[0], PORT)?)?;
-    let sensor = Sensor::start(CONFIGURATION)?;
-    let sender = SynSender::new(SocketAddrV4::new(UNLISTED[0].parse()?, PORT))?;
+fn half_open(sensor: &Sensor) -> Result<Outcome> {
+    let _listener = TcpListener::bind(address(UNLISTED[0], SCANNED)?)?;
+    let before = sensor.mark();
+    let sender = SynSender::new(SocketAddrV4::new(UNLISTED[0].parse()?, SCANNED))?;
     for number in 0..ATTEMPTS {
         sender.send(SocketAddrV4::new(UNLISTED[1].parse()?, FIRST_SOURCE + number), 7)?;
     }
-    sensor.wait("the summary of the scan", |record| is_summary(record, "half-open"))?;
-    let recording = sensor.stop()?;
-    let count = sum(&recording, "half-open", "scan.count");
-    ensure!(count == u64::from(ATTEMPTS), "{count} attempts, not {ATTEMPTS}");
+    let seen = settled(sensor, before, |seen| seen.half_open == u64::from(ATTEMPTS));
+    ensure!(seen.half_open == u64::from(ATTEMPTS), "{ATTEMPTS} attempts, but {seen:?}");
     Ok(Outcome::Seen)
+}
+
+/// What the sensor has said of connections and attempts.
+#[derive(Debug)]
+struct Seen {
+    /// Accepts with a record.
+    accepts: u64,
+    /// Accepts withheld, by the summaries.
+    suppressed: u64,
+    /// Of those, how many have a record after all.
+    resumed: u64,
+    /// Attempts that came to nothing, by the summaries.
+    half_open: u64,
+}
+
+impl Seen {
+    fn since(sensor: &Sensor, mark: usize) -> Self {
+        let records = sensor.records();
+        let records = &records[mark..];
+        let sum = |shape: &str, path: &str| {
+            let summaries = records.iter().filter(|record| is_summary(record, shape));
+            summaries.filter_map(|record| record.number(path)).sum()
+        };
+        Self {
+            accepts: records.iter().filter(|record| is_accept(record)).count() as u64,
+            suppressed: sum("flood", "scan.suppressed"),
+            resumed: sum("flood", "scan.resumed"),
+            half_open: sum("half-open", "scan.count"),
+        }
+    }
+}
+
+/// What the sensor has said since a mark, once it is as wanted and the next summary could have added to it; or when that
+/// takes too long.
+fn settled(sensor: &Sensor, mark: usize, is_wanted: impl Fn(&Seen) -> bool) -> Seen {
+    let deadline = Instant::now() + RECORD_TIMEOUT;
+    while !is_wanted(&Seen::since(sensor, mark)) && Instant::now() < deadline {
+        sleep(SUMMARY_INTERVAL / 10);
+    }
+    sleep(SUMMARY_INTERVAL);
+    Seen::since(sensor, mark)
+}
+
+fn is_accept(record: &Record) -> bool {
+    let port = FLOODED.to_string();
+    record.is("accept", &[("net.peer.ip", UNLISTED[1]), ("net.local.port", &port)])
 }
 
 fn is_summary(record: &Record, shape: &str) -> bool {
     record.is("scan", &[("scan.shape", shape), ("net.peer.ip", UNLISTED[1])])
-}
-
-fn sum(recording: &Recording, shape: &str, path: &str) -> u64 {
-    let summaries = recording.records.iter().filter(|record| is_summary(record, shape));
-    summaries.filter_map(|record| record.number(path)).sum()
 }

@@ -48,6 +48,12 @@ allow:
     from: {cidr: [10.77.0.0/24, \"fd00:77::/64\"]}
     to: {services: [any]}
 ";
+/// What the sensor has besides that watches most stages, because to start one takes longer than most of them: canaries
+/// more often than usual, and a budget of accepts that one stage exhausts and no other.
+const OF_THE_WATCHER: &str = "\
+coverage: {interval: 2s}
+flood: {burst: 32, per_second: 1}
+";
 
 type Stage = fn(&mut Report) -> Result<()>;
 
@@ -62,17 +68,18 @@ const WATCHED: &[(&str, &[&[Row]])] = &[
     ("containerd", &[containerd::ROWS]),
     ("podman", &[podman::ROWS]),
     ("rootless", &[podman::ROOTLESS]),
+    ("flood", &[flood::ROWS]),
+    ("half-open", &[flood::HALF_OPEN]),
+    ("coverage", &[coverage::ROWS]),
+    ("time", &[time::ROWS]),
 ];
 /// The start and the end of that sensor.
 const SENSOR: &str = "sensor";
 /// Stages with sensors of their own.
 const STAGES: &[(&str, Stage)] = &[
     ("loss", loss::run),
-    ("flood", flood::run),
-    ("half-open", flood::run_half_open),
     ("requests", requests::run),
-    ("coverage", coverage::run),
-    ("time", time::run),
+    ("doctor", coverage::run_doctor),
     ("rights", degrade::rights),
     ("no-btf", degrade::no_type_information),
     ("lockdown", degrade::lockdown),
@@ -100,7 +107,8 @@ pub fn run(names: &[String], report: &mut Report) -> Result<()> {
 fn watched(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
     let mut started = None;
     report.row("start", || {
-        started = Some(Sensor::start(CONFIGURATION)?);
+        let more = if is_wanted("coverage") { OF_THE_WATCHER } else { "" };
+        started = Some(Sensor::start(&format!("{CONFIGURATION}{more}"))?);
         Ok(Outcome::Seen)
     })?;
     let sensor = started.context("the sensor did not start")?;
@@ -115,7 +123,8 @@ fn watched(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> Result<()> 
     }
     report.row("stop", || {
         // The harness checks the exit code, the sequence of the records and the balance of every ring and kind.
-        sensor.stop()?;
+        let recording = sensor.stop()?;
+        coverage::check_canaries(&recording)?;
         Ok(Outcome::Seen)
     })?;
     Ok(())

@@ -11,21 +11,15 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
 
-use super::CONFIGURATION;
 use super::actor::Actor;
+use super::kinds::Row;
 use super::sockets::{UNLISTED, accept_of, address, connect_between};
 use crate::cgroups::Container;
-use crate::report::{Outcome, Report};
+use crate::report::Outcome;
+
+pub const ROWS: &[Row] = &[("clock-step", clock_step), ("pid-reuse", pid_reuse), ("suspend", suspend)];
 
 const PORT: u16 = 10_250;
-
-/// Runs the stage.
-pub fn run(report: &mut Report) -> Result<()> {
-    report.row("clock-step", clock_step)?;
-    report.row("pid-reuse", pid_reuse)?;
-    report.row("suspend", suspend)?;
-    Ok(())
-}
 
 /// Sets the wall clock and waits until the sensor, which asks for it twice a second, has heard of that.
 fn set_clock(seconds: i64) -> Result<()> {
@@ -36,34 +30,40 @@ fn set_clock(seconds: i64) -> Result<()> {
 }
 
 /// The wall clock steps far ahead and far back: records show it, and neither their order nor their durations follow.
-fn clock_step() -> Result<Outcome> {
+fn clock_step(sensor: &Sensor) -> Result<Outcome> {
     /// A time and how its timestamps begin.
     const STEPS: [(i64, &str); 2] = [(2_208_988_800, "2040-01-01T00:"), (1_000_000_000, "2001-09-09T01:")];
     let now = || (clock_gettime(ClockId::Realtime).tv_sec, clock_gettime(ClockId::Boottime).tv_sec);
     let (wall, boot) = now();
-    let sensor = Sensor::start(CONFIGURATION)?;
+    let before = sensor.mark();
     let listener = TcpListener::bind(address(UNLISTED[0], PORT)?)?;
-    let first = (connect_between(UNLISTED, PORT)?, listener.accept()?);
-    let mut last = accept_of(&sensor, &first.0)?;
+    let client = (connect_between(UNLISTED, PORT)?, listener.accept()?);
+    let first = accept_of(sensor, &client.0)?;
+    let mut last = first.clone();
     ensure!(STEPS.iter().all(|(_, begin)| !last.text("ts").starts_with(begin)), "an odd clock: {last}");
     for (seconds, begin) in STEPS {
         set_clock(seconds)?;
         let client = connect_between(UNLISTED, PORT)?;
-        let next = accept_of(&sensor, &client)?;
+        let next = accept_of(sensor, &client)?;
         ensure!(next.text("ts").starts_with(begin), "the wall clock says {begin}: {next}");
         check_order(&last, &next)?;
         last = next;
     }
-    drop(first);
-    let close = sensor.wait("the close of the first connection", |record| record.kind() == "close")?;
+    drop(client);
+    let close = sensor.wait_is("close", &[("net.conn", first.text("net.conn"))])?;
     let duration = close.number("conn.duration_ns").with_context(|| format!("no duration: {close}"))?;
     ensure!(duration < 120_000_000_000, "it was open for seconds: {close}");
     set_clock(wall + now().1 - boot)?;
-    let recording = sensor.stop()?;
-    let doubt =
-        recording.of_kind("health").find(|record| record.is("health", &[("health.state", "degraded")]));
-    ensure!(doubt.is_none(), "a step of the clock is no loss: {doubt:?}");
+    check_no_doubt(sensor, before).context("a step of the clock is no loss")?;
     Ok(Outcome::Seen)
+}
+
+/// Demands that the sensor was in no doubt since a mark.
+fn check_no_doubt(sensor: &Sensor, mark: usize) -> Result<()> {
+    let records = sensor.records();
+    let doubt = records[mark..].iter().find(|record| record.is("health", &[("health.state", "degraded")]));
+    ensure!(doubt.is_none(), "{doubt:?}");
+    Ok(())
 }
 
 fn check_order(earlier: &Record, later: &Record) -> Result<()> {
@@ -77,10 +77,9 @@ fn check_order(earlier: &Record, later: &Record) -> Result<()> {
 }
 
 /// A process of one container has the id of a former process of another, and nothing else of it.
-fn pid_reuse() -> Result<Outcome> {
+fn pid_reuse(sensor: &Sensor) -> Result<Outcome> {
     const LAST: &str = "/proc/sys/kernel/ns_last_pid";
     const ATTEMPTS: u32 = 20;
-    let sensor = Sensor::start(CONFIGURATION)?;
     let (before, after) = (Container::create("b1")?, Container::create("b2")?);
     let server = address(UNLISTED[0], PORT)?;
     let _listener = TcpListener::bind(server)?;
@@ -121,8 +120,8 @@ fn pid_reuse() -> Result<Outcome> {
                 && record.is(record.kind(), &[("process.pid", &id)])
                 && record.number("boot_ns") > exec.number("boot_ns")
         };
-        let recording = sensor.stop()?;
-        let mixed = recording.records.iter().find(mixed);
+        let records = sensor.records();
+        let mixed = records.iter().find(mixed);
         ensure!(mixed.is_none(), "told of the container of the former process: {mixed:?}");
         return Ok(Outcome::Seen);
     }
@@ -130,7 +129,7 @@ fn pid_reuse() -> Result<Outcome> {
 }
 
 /// The machine sleeps for seconds: they count, and nothing is lost or in doubt for them.
-fn suspend() -> Result<Outcome> {
+fn suspend(sensor: &Sensor) -> Result<Outcome> {
     const STATE: &str = "/sys/power/state";
     const ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
     const ASLEEP: u64 = 5;
@@ -139,27 +138,24 @@ fn suspend() -> Result<Outcome> {
         ["mem", "freeze"].into_iter().find(|state| states.split_whitespace().any(|word| word == *state));
     let state = state.with_context(|| format!("no state to sleep in: {states:?}"))?;
     ensure!(Path::new(ALARM).exists(), "no clock can wake this machine");
-    let sensor = Sensor::start(&format!("{CONFIGURATION}coverage: {{interval: 1s}}\n"))?;
+    let mark = sensor.mark();
     let listener = TcpListener::bind(address(UNLISTED[0], PORT)?)?;
     let first = (connect_between(UNLISTED, PORT)?, listener.accept()?);
-    let before = accept_of(&sensor, &first.0)?;
+    let before = accept_of(sensor, &first.0)?;
 
     fs::write(ALARM, format!("+{ASLEEP}")).context("setting the alarm")?;
     fs::write(STATE, state).with_context(|| format!("going to sleep by {state}"))?;
 
     let second = connect_between(UNLISTED, PORT)?;
-    let after = accept_of(&sensor, &second)?;
+    let after = accept_of(sensor, &second)?;
     let passed = after.number("boot_ns").zip(before.number("boot_ns")).map(|(after, before)| after - before);
     ensure!(passed > Some((ASLEEP - 1) * 1_000_000_000), "the sleep does not count:\n{before}\n{after}");
     drop(first);
-    let close = sensor.wait("the close of the first connection", |record| record.kind() == "close")?;
+    let close = sensor.wait_is("close", &[("net.conn", before.text("net.conn"))])?;
     let open = close.number("conn.duration_ns");
     ensure!(open > Some((ASLEEP - 1) * 1_000_000_000), "it was open while the machine slept: {close}");
-    // Two rounds of canaries, so that a false alarm would have been raised.
-    sleep(Duration::from_secs(3));
-    let recording = sensor.stop()?;
-    let doubt =
-        recording.of_kind("health").find(|record| record.is("health", &[("health.state", "degraded")]));
-    ensure!(doubt.is_none(), "sleep is neither loss nor blindness: {doubt:?}");
+    // Two rounds of canaries and more, so that a false alarm would have been raised.
+    sleep(Duration::from_secs(5));
+    check_no_doubt(sensor, mark).context("sleep is neither loss nor blindness")?;
     Ok(Outcome::SeenBy(state.to_owned()))
 }
