@@ -196,7 +196,7 @@ fn judge(results: &[Finished], renew: bool) -> Result<Tally> {
         }
         let mut verdicts = verdict::of_rows(machine, report);
         if let Some(budgets) = &budgets {
-            verdicts.extend(budgets.judge(machine.kernel, &report.programs));
+            verdicts.extend(budgets.judge(machine, &report.programs));
         }
         for verdict in verdicts {
             println!("{machine} {verdict}");

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::Finished;
-use super::matrix::{Cgroups, KERNELS, Root};
+use super::matrix::{Cgroups, KERNELS, Machine, Root};
 use super::table::{read, section, write_section};
 use super::verdict::Verdict;
 
@@ -44,9 +44,10 @@ impl Budgets {
         Ok(Self(budgets))
     }
 
-    /// Verdicts on the programs of a kernel: each must be recorded and not have grown beyond the tolerance, and none that
-    /// is recorded may be missing.
-    pub fn judge(&self, kernel: &str, programs: &[(String, u64)]) -> Vec<Verdict> {
+    /// Verdicts on the programs of a machine: each must be recorded and not have grown beyond the tolerance, and where the
+    /// counts are recorded from none may be missing.
+    pub fn judge(&self, machine: &Machine, programs: &[(String, u64)]) -> Vec<Verdict> {
+        let kernel = machine.kernel;
         let judge = |(program, count): &(String, u64)| {
             let recorded = self.0.iter().find(|(name, of, _)| name == program && *of == kernel);
             let problem = match recorded {
@@ -59,7 +60,8 @@ impl Budgets {
             Verdict { name: format!("verifier {program}"), problem }
         };
         let is_missing = |(name, of, _): &&(String, &str, u64)| {
-            *of == kernel && programs.iter().all(|(program, _)| program != name)
+            // Elsewhere there may be nothing to attach one to.
+            is_recorded(machine) && *of == kernel && programs.iter().all(|(program, _)| program != name)
         };
         let missing = self.0.iter().filter(is_missing).map(|(name, ..)| Verdict {
             name: format!("verifier {name}"),
@@ -69,18 +71,20 @@ impl Budgets {
     }
 }
 
+/// Whether the counts of its kernel are recorded from this machine.
+fn is_recorded(machine: &Machine) -> bool {
+    machine.cgroups == Cgroups::V2 && machine.root == Root::Initramfs
+}
+
 /// Writes the counts of a run of the whole matrix.
 pub fn write(results: &[Finished]) -> Result<()> {
     let reports: Vec<_> = KERNELS
         .iter()
         .map(|kernel| {
-            let on_v2 = |finished: &&Finished| {
-                let machine = finished.machine;
-                machine.kernel == kernel.name
-                    && machine.cgroups == Cgroups::V2
-                    && machine.root == Root::Initramfs
+            let of_kernel = |finished: &&Finished| {
+                finished.machine.kernel == kernel.name && is_recorded(finished.machine)
             };
-            let report = results.iter().find(on_v2).and_then(|finished| finished.result.as_ref().ok());
+            let report = results.iter().find(of_kernel).and_then(|finished| finished.result.as_ref().ok());
             report.with_context(|| format!("no report of {}", kernel.name))
         })
         .collect::<Result<_>>()?;
@@ -108,9 +112,13 @@ mod tests {
     const TABLE: &str =
         "\n| program | a | b | c | d | e |\n|---|--:|--:|--:|--:|--:|\n| `one` | 100 | · | 3 | 4 | 5 |\n";
 
-    fn judge(kernel: &str, count: u64) -> Option<String> {
+    fn machine(kernel: &'static str) -> Machine {
+        Machine { kernel, cgroups: Cgroups::V2, root: Root::Initramfs, stages: &[] }
+    }
+
+    fn judge(kernel: &'static str, count: u64) -> Option<String> {
         let budgets = Budgets::parse(TABLE).expect("sound");
-        budgets.judge(kernel, &[("one".to_owned(), count)]).remove(0).problem
+        budgets.judge(&machine(kernel), &[("one".to_owned(), count)]).remove(0).problem
     }
 
     #[test]
@@ -129,11 +137,14 @@ mod tests {
     #[test]
     fn a_program_that_is_recorded_and_not_loaded_is_a_problem() {
         let budgets = Budgets::parse(TABLE).expect("sound");
-        let names = |kernel: &str| {
-            let verdicts = budgets.judge(kernel, &[]);
+        let problems = |machine: &Machine| {
+            let verdicts = budgets.judge(machine, &[]);
             verdicts.into_iter().filter(|verdict| verdict.problem.is_some()).count()
         };
-        assert_eq!((names(KERNELS[0].name), names(KERNELS[1].name)), (1, 0));
+        let [first, second] = [0, 1].map(|kernel| machine(KERNELS[kernel].name));
+        assert_eq!((problems(&first), problems(&second)), (1, 0));
+        // There are no packets to look at without version 2 cgroups.
+        assert_eq!(problems(&Machine { cgroups: Cgroups::V1, ..first }), 0);
     }
 
     #[test]
