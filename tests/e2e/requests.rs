@@ -1,13 +1,13 @@
 //! Requests to the Docker API: each is a record, and proves the cause of what it makes.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use sensor_tests::dockerd::{IMAGE, PORT, remote};
 use sensor_tests::lab::{CONFIGURATION, Lab};
-use sensor_tests::netns::{CLIENT_OUTSIDE, NODE_OUTSIDE};
+use sensor_tests::netns::{CLIENT_OUTSIDE, NODE_INSIDE, NODE_OUTSIDE};
 use sensor_tests::record::Record;
 use sensor_tests::sensor::{Recording, Sensor};
 
@@ -19,12 +19,15 @@ pub const TESTS: &[Test] = &[
     ("eight_clients_at_once_are_told_apart", eight_clients),
     ("neither_many_requests_nor_small_segments_hide_a_cause", hidden),
     ("other_protocols_on_a_plaintext_port_are_said", other_protocols),
+    ("ten_thousand_half_sent_heads_hide_nobody_elses_requests", half_sent),
 ];
 
 /// Longest wait for an answer of dockerd.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests on one connection before the one that counts.
 const MANY: usize = 300;
+/// Connections on which a head begins and does not end.
+const HALF_SENT: usize = 10_000;
 
 fn docker_requests(lab: &Lab) -> Result<()> {
     let sensor = Sensor::start(CONFIGURATION)?;
@@ -247,6 +250,36 @@ fn hidden(lab: &Lab) -> Result<()> {
         .of_kind("api_request")
         .filter(|record| record.text("net.conn") == conn && is_request(record, "/_ping", "probe", "200"));
     ensure!(pings.count() == MANY, "not {MANY} requests before it");
+    Ok(())
+}
+
+fn half_sent(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let address = SocketAddr::new(NODE_OUTSIDE.parse::<IpAddr>()?, PORT);
+    let slow = lab.network.client.within(|| {
+        let begin = |_| {
+            let mut stream = TcpStream::connect(address)?;
+            stream.write_all(b"GET /_ping HTTP/1.1\r\nX-Slow: ")?;
+            Ok(stream)
+        };
+        (0..HALF_SENT).map(begin).collect::<io::Result<Vec<_>>>()
+    })?;
+    // From another address, while all of them wait.
+    let id = remote(&lab.network, NODE_INSIDE, &["run", "--detach", IMAGE, "/bin/sleep", "600"])?;
+    sensor.wait("its start", |record| record.is_container("started", &id))?;
+    drop(slow);
+    let recording = sensor.stop()?;
+    let created = cause(&recording, step(&recording, "created", &id)?)?;
+    ensure!(is_request(created, "/containers/create", "create", "201"), "{created}");
+    let given_up = recording.last().list("health.loss").iter().find(|entry| entry["kind"] == "requests");
+    ensure!(given_up.is_none(), "connections were given up: {given_up:?}");
+    let is_slow = |record: &&Record| {
+        record.is("api_request", &[("api.path", "/_ping"), ("net.peer.ip", CLIENT_OUTSIDE)])
+    };
+    let told = recording.records.iter().filter(is_slow).count() as u64;
+    // They end all at once: what the reader of the output is too slow for is counted.
+    let shed = recording.shed();
+    ensure!(told + shed >= HALF_SENT as u64, "{told} of {HALF_SENT} half-sent requests, {shed} lines shed");
     Ok(())
 }
 
