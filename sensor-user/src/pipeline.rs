@@ -151,7 +151,7 @@ impl Pipeline {
         while let Some(answer) = next {
             match answer {
                 Answer::Metadata(metadata) => self.engine.handle_container_metadata(now, metadata),
-                Answer::Process(number, risks) => self.engine.handle_process_risks(number, risks),
+                Answer::Process(number, risks) => self.engine.handle_process_risks(now, number, risks),
                 Answer::Daemon(process, options) => {
                     self.engine.handle_daemon_options(now, process, options);
                 }
@@ -236,8 +236,8 @@ impl Pipeline {
             Request::ForgetCgroup(cgroup) => self.probes.forget_cgroup(cgroup),
             Request::ForgetFloodPort(port) => self.probes.forget_flood_port(port),
             Request::RefreshListeners => walk.wanted = true,
-            Request::ReadProgram { process, contents } => {
-                if let Some(refusal) = self.programs.ask(process, contents) {
+            Request::ReadProgram { process, contents, urgency } => {
+                if let Some(refusal) = self.programs.ask(process, contents, urgency) {
                     self.engine.handle_program(clock::now(), refusal);
                 }
             }

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use sensor_tests::dockerd::IMAGE;
 use sensor_tests::lab::{CONFIGURATION, Lab, unified_cgroups};
+use sensor_tests::process::Process;
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
 
@@ -17,6 +18,7 @@ use crate::Test;
 
 pub const TESTS: &[Test] = &[
     ("renamed_client_is_recognised_on_the_host_and_in_a_container", renamed_client),
+    ("renamed_client_older_than_the_sensor_is_recognised", older_client),
     ("configured_tool_is_reported_and_other_programs_are_not", configured_tool),
     ("arguments_beyond_the_bound_are_cut_and_said", long_arguments),
     ("hostile_names_and_arguments_are_data_of_one_line", hostile_names),
@@ -75,6 +77,23 @@ fn renamed_client(lab: &Lab) -> Result<()> {
             && record.program() == "docker"
     })?;
     ensure!(plain.at("process.renamed").is_null(), "{plain}");
+    sensor.stop().map(drop)
+}
+
+fn older_client(lab: &Lab) -> Result<()> {
+    let hidden = copy("/usr/bin/docker", &lab.directory().join("indexer"))?;
+    let socket = format!("unix://{}", lab.dockerd.socket().display());
+    let mut command = Command::new(&hidden);
+    command.args(["--host", &socket, "events"]).stdout(std::process::Stdio::null());
+    let client = Process::start(&mut command)?;
+    std::fs::remove_file(&hidden)?;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let pid = client.id().to_string();
+    let found = sensor.wait("the renamed docker", |record| {
+        record.is("exec", &[("exec.role", "client"), ("process.pid", &pid), ("process.renamed", "true")])
+    })?;
+    ensure!(found.text("process.tool") == "docker" && found.program() == "indexer", "{found}");
+    ensure!(found.list("process.exe_flags") == ["deleted"], "{found}");
     sensor.stop().map(drop)
 }
 

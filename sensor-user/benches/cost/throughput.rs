@@ -101,6 +101,8 @@ fn engine() -> Engine {
         exe: Some("/usr/sbin/dockerd".into()),
         args: Some(Arc::from(args)),
         truncated: false,
+        contents: None,
+        flags: Default::default(),
         namespaces: Default::default(),
     });
     let now = Timestamp { boot_ns: START_NS, unix_ns: START_NS };

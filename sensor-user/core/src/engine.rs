@@ -46,7 +46,7 @@ use crate::decode;
 use crate::event::{AcceptTaskEvent, Event};
 pub use crate::exchange::{
     ContainerMetadata, ContainerQuery, DaemonOptions, DaemonQuery, Output, Policy, ProcessQuery,
-    ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings,
+    ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings, Urgency,
 };
 use crate::exposure::{Inside, Ledger};
 use crate::fact::{End, Service};
@@ -67,6 +67,7 @@ use crate::time::{ClockMap, Timestamp};
 use bursts::Bursts;
 use credentials::Files;
 use daemons::DAEMONS_MAX;
+use entering::{LATE_MAX, LateEntrant};
 use listening::{LearnedPorts, Refresh};
 use publishing::{Lead, PUBLISHED_MAX};
 use replay::Replay;
@@ -110,6 +111,7 @@ pub struct Engine {
     origins: Origins,
     files: Files,
     holds: Holds,
+    late_entrants: Bounded<u64, LateEntrant>,
     /// Queries for processes that are put into containers, so far.
     process_queries: u64,
     scans: Scans,
@@ -156,6 +158,7 @@ impl Engine {
             origins: Origins::default(),
             files: Files::default(),
             holds: Holds::default(),
+            late_entrants: Bounded::new(LATE_MAX),
             process_queries: 0,
             scans: Scans::default(),
             bursts: Bursts::default(),

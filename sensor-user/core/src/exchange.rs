@@ -10,7 +10,7 @@ use sensor_common::flood::PortKey;
 use sensor_common::record::TaskItem;
 
 use crate::allow_list::AllowList;
-use crate::fact::{Fact, Node, Published, Runtime, Service, Verdict};
+use crate::fact::{ExeFlags, Fact, Node, Published, Runtime, Service, Verdict};
 use crate::health::Health;
 use crate::ids::{CgroupKey, ProcessKey, RecordId, RunId};
 use crate::namespaces::Namespaces;
@@ -59,6 +59,10 @@ pub struct SeedProcess {
     pub args: Option<Arc<[Arc<str>]>>,
     /// The arguments were cut at their bound.
     pub truncated: bool,
+    /// The file that it runs, and what that is like.
+    pub contents: Option<Contents>,
+    /// Likewise.
+    pub flags: ExeFlags,
     /// `/proc/<pid>/ns` and `/proc/<pid>/root`, as far as they could be read.
     pub namespaces: Namespaces,
 }
@@ -152,6 +156,15 @@ pub struct ContainerMetadata {
     pub is_last: bool,
 }
 
+/// How soon a question is to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Before what it is about is gone.
+    Now,
+    /// When there is nothing else to do.
+    Later,
+}
+
 /// What the contents of a program's file say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProgramAnswer {
@@ -203,6 +216,8 @@ pub enum Request {
         process: ProcessKey,
         /// Which contents.
         contents: Contents,
+        /// How soon.
+        urgency: Urgency,
     },
     /// Do a round of canaries; answered by [`crate::engine::Engine::handle_canary`].
     RunCanaries,

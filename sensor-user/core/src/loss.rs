@@ -28,6 +28,9 @@ pub(crate) const SCAN_BURSTS: &str = "scan-bursts";
 /// Name of the connections of ports that found no place of their own in the table of flood control: they share budgets.
 pub(crate) const FLOOD_PORTS: &str = "flood-ports";
 
+/// Name of the programs whose file could not be read before they were gone: their names alone say what they are.
+pub(crate) const PROGRAM_FILES: &str = "program-files";
+
 /// Counts since the start and what was reported of them.
 #[derive(Debug, Default)]
 pub(crate) struct LossLedger {
@@ -101,7 +104,7 @@ impl LossLedger {
         );
         loss.extend(tables.iter().filter_map(|(kind, evicted)| {
             let before = self.tables.iter().find(|(known, _)| known == kind).map_or(0, |(_, count)| *count);
-            outside_rings(kind, 0, evicted.saturating_sub(before))
+            of_table(kind, evicted.saturating_sub(before))
         }));
         let undecodable = self.undecodable - self.undecodable_reported;
         self.undecodable_reported = self.undecodable;
@@ -117,7 +120,7 @@ impl LossLedger {
         let mut loss = ring_loss(&KernelCounters::default(), kernel);
         let tallies = kernel_tallies(kernel).chain(shell_tallies(self.shell));
         loss.extend(tallies.filter_map(|(kind, lost)| outside_rings(kind, lost, 0)));
-        loss.extend(tables.iter().filter_map(|(kind, evicted)| outside_rings(kind, 0, *evicted)));
+        loss.extend(tables.iter().filter_map(|(kind, evicted)| of_table(kind, *evicted)));
         (loss, self.undecodable)
     }
 
@@ -220,6 +223,11 @@ fn shell_tallies(shell: ShellLosses) -> [Tally; 4] {
         ("container-spec", shell.container_specs),
         ("credential-opens", shell.file_opens),
     ]
+}
+
+/// What was dropped from a table; files that were not read were never in one.
+fn of_table(kind: &'static str, count: u64) -> Option<Loss> {
+    if kind == PROGRAM_FILES { outside_rings(kind, count, 0) } else { outside_rings(kind, 0, count) }
 }
 
 fn outside_rings(kind: &'static str, lost: u64, evicted: u64) -> Option<Loss> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::bounded::{Bounded, Index};
 use crate::engine::SeedProcess;
 use crate::event::{AncestorId, ExecEvent, ForkEvent, Task};
-use crate::fact::{Ancestor, Process};
+use crate::fact::{Ancestor, Process, Program};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::image::Image;
 use crate::namespaces::Namespaces;
@@ -155,6 +155,8 @@ impl Processes {
             (None, None) => Image::of_comm(&comm, &self.tools),
             _ => Image::new(seed.exe, seed.args, seed.truncated, &self.tools),
         };
+        let program = Program { flags: seed.flags, ..image.program };
+        let image = Image { contents: seed.contents, program, ..image };
         let mut entry = Entry::new(&task, comm, Arc::new(image));
         entry.cgroup = seed.item.cgroup.into();
         entry.namespaces = seed.namespaces;

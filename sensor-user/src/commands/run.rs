@@ -55,7 +55,7 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     info!("ready");
 
     let containers = ContainerState::start(containers)?;
-    let programs = Programs::start(&roots)?;
+    let programs = Programs::start(&roots, &settings.policy.tools)?;
     let pipeline = Pipeline { engine, probes, rings, containers, programs, files, canaries, output, roots };
     let end = pipeline
         .run(async {

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use sensor_common::record::ARGS_MAX;
 use sensor_core::engine::SeedProcess;
 use sensor_core::event::PROC_TICK_NS;
-use sensor_core::ids::ProcessKey;
+use sensor_core::fact::ExeFlags;
+use sensor_core::ids::{FileKey, ProcessKey};
 use sensor_core::namespaces::Namespaces;
+use sensor_core::programs::Contents;
 
 use super::Roots;
 use super::file;
-use super::mounts::{self, Mount, directory_key};
+use super::mounts::{self, Mount, device_number, directory_key};
 
 /// Most bytes of `/proc/<pid>/stat`.
 const STAT_MAX: u64 = 4096;
@@ -22,6 +24,8 @@ const STAT_MAX: u64 = 4096;
 const INITIAL_PID_NAMESPACE: u32 = 0xefff_fffc;
 /// What the kernel appends to the path of a program whose file was removed.
 const SUFFIX_DELETED: &str = " (deleted)";
+/// How the path of a program begins that was made in memory.
+const PREFIX_MEMFD: &str = "/memfd:";
 
 /// Processes by pid.
 #[derive(Clone, Debug)]
@@ -42,14 +46,40 @@ impl Processes {
         let key = ProcessKey { pid: item.task.pid, start_ns: item.task.start_ns };
         let (exe, args) = (self.exe(key.pid), self.args(key.pid));
         let namespaces = self.namespaces(key.pid);
+        let (contents, flags) = self.program(key.pid);
         let (args, truncated) = args.map_or((None, false), |(args, cut)| (Some(args), cut));
         // Asked after reading: if it is still the same process now, it was when exe and args were read.
         if self.is_alive(key) {
-            SeedProcess { item, exe, args, truncated, namespaces }
+            SeedProcess { item, exe, args, truncated, contents, flags, namespaces }
         } else {
-            let namespaces = Namespaces::default();
-            SeedProcess { item, exe: None, args: None, truncated: false, namespaces }
+            SeedProcess {
+                item,
+                exe: None,
+                args: None,
+                truncated: false,
+                contents: None,
+                flags: ExeFlags::default(),
+                namespaces: Namespaces::default(),
+            }
         }
+    }
+
+    /// The file that a process runs, by the numbers that programs are told, and what it is like.
+    fn program(&self, pid: u32) -> (Option<Contents>, ExeFlags) {
+        let path = self.file(pid, "exe");
+        let text = fs::read_link(&path).unwrap_or_default().to_string_lossy().into_owned();
+        let flags = ExeFlags {
+            deleted: text.ends_with(SUFFIX_DELETED) && !text.starts_with(PREFIX_MEMFD),
+            memfd: text.starts_with(PREFIX_MEMFD),
+            script: false,
+        };
+        let contents = fs::metadata(path).ok().and_then(|status| {
+            let device = device_number(libc::major(status.dev()), libc::minor(status.dev()));
+            let changed_ns = status.ctime().checked_mul(1_000_000_000)?.checked_add(status.ctime_nsec())?;
+            let file = FileKey { device, inode: status.ino() };
+            Some(Contents { file, changed_ns: u64::try_from(changed_ns).ok()? })
+        });
+        (contents, flags)
     }
 
     /// Where a process is; what may not be looked at is unknown.

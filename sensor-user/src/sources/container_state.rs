@@ -92,7 +92,8 @@ pub enum Answer {
 struct Losses {
     /// Questions that found no room and watches that had to give way.
     refused: AtomicU64,
-    /// Containers of which what was asked for is there and cannot be used.
+    /// Containers of which what was asked for is there and cannot be used, and processes put into them whose file cannot
+    /// be used or is gone.
     unusable_specs: AtomicU64,
 }
 
@@ -267,7 +268,7 @@ impl<F: StateFiles> Worker<F> {
             }
             Question::ReadProcess(query) => {
                 let file = self.files.read_process(&query);
-                if matches!(file, ProcessFile::Refused) {
+                if !matches!(file, ProcessFile::Read(_)) {
                     self.losses.unusable_specs.fetch_add(1, Ordering::Relaxed);
                 }
                 let _ = self.send(Answer::Process(query.number, file.into_risks()));

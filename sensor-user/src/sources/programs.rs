@@ -4,18 +4,22 @@
 //! or runs something else by now, has no answer. Invariant: questions and answers are bounded, and what finds no room
 //! counts as gone.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
-use sensor_core::engine::ProgramAnswer;
+use sensor_core::engine::{ProgramAnswer, Urgency};
 use sensor_core::ids::ProcessKey;
 use sensor_core::programs::Contents;
 use tokio::sync::mpsc;
 
 use crate::lookups::Roots;
-use crate::lookups::program_file::{self, BuildIds};
+use crate::lookups::file::is_component;
+use crate::lookups::program_file::Clients;
 
 /// Questions that may wait for the thread.
 const QUESTIONS_MAX: usize = 1024;
@@ -23,9 +27,28 @@ const QUESTIONS_MAX: usize = 1024;
 const ANSWERS_MAX: usize = 1024;
 /// Clients by the names they have where nobody renames them, and where they are.
 const CLIENTS: &[&str] = &["docker", "podman", "ctr", "crictl", "nerdctl", "kubectl"];
+/// Types of file systems that answer without anybody's help: btrfs, erofs, exfat, ext4, f2fs, hugetlbfs, overlay, ramfs,
+/// squashfs, tmpfs, vfat, xfs, zfs.
+const LOCAL: &[u64] = &[
+    0x9123_683e,
+    0xe0f5_e1e2,
+    0x2011_bab0,
+    0xef53,
+    0xf2f5_2010,
+    0x9584_58f6,
+    0x794c_7630,
+    0x8584_58f6,
+    0x7371_7368,
+    0x0102_1994,
+    0x4d44,
+    0x5846_5342,
+    0x2fc1_2fc1,
+];
 const DIRECTORIES: &[&str] = &["/usr/bin", "/usr/local/bin", "/usr/sbin", "/usr/local/sbin", "/opt/bin"];
 
+#[derive(Debug, PartialEq, Eq)]
 struct Question {
+    urgency: Urgency,
     process: ProcessKey,
     contents: Contents,
 }
@@ -42,19 +65,19 @@ impl Programs {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(roots: &Roots) -> std::io::Result<Self> {
+    pub fn start(roots: &Roots, tools: &[Arc<str>]) -> std::io::Result<Self> {
         let (questions, receive) = sync_channel(QUESTIONS_MAX);
         let (send, answers) = mpsc::channel(ANSWERS_MAX);
-        let roots = roots.clone();
+        let (roots, tools) = (roots.clone(), tools.to_vec());
         std::thread::Builder::new()
             .name("programs".into())
-            .spawn(move || answer_all(&roots, &receive, &send))?;
+            .spawn(move || answer_all(&roots, &tools, &receive, &send))?;
         Ok(Self { questions, answers })
     }
 
     /// Asks what a process executes; returns the answer if there is no room for the question.
-    pub fn ask(&self, process: ProcessKey, contents: Contents) -> Option<ProgramAnswer> {
-        let refused = self.questions.try_send(Question { process, contents }).is_err();
+    pub fn ask(&self, process: ProcessKey, contents: Contents, urgency: Urgency) -> Option<ProgramAnswer> {
+        let refused = self.questions.try_send(Question { urgency, process, contents }).is_err();
         refused.then_some(ProgramAnswer::Gone { contents })
     }
 
@@ -64,28 +87,61 @@ impl Programs {
     }
 }
 
-fn answer_all(roots: &Roots, questions: &Receiver<Question>, answers: &mpsc::Sender<ProgramAnswer>) {
-    let known = build_ids(roots);
-    for question in questions {
+fn answer_all(
+    roots: &Roots,
+    tools: &[Arc<str>],
+    questions: &Receiver<Question>,
+    answers: &mpsc::Sender<ProgramAnswer>,
+) {
+    let known = clients(roots, tools);
+    let mut backlog = Backlog::default();
+    while let Some(question) = backlog.next(questions) {
         if answers.blocking_send(answer(roots, &question, &known)).is_err() {
             return;
         }
     }
 }
 
-/// Build ids of the clients that this host has.
-fn build_ids(roots: &Roots) -> BuildIds {
-    let places = DIRECTORIES.iter().flat_map(|directory| {
-        CLIENTS.iter().map(move |client| (roots.host_path(format!("{directory}/{client}")), *client))
-    });
-    places.filter_map(|(path, client)| Some((program_file::build_id(&open(path)?)?, client.into()))).collect()
+/// Questions that can wait: a process that was there before the sensor lives longer than one that was just executed.
+#[derive(Default)]
+struct Backlog(VecDeque<Question>);
+
+impl Backlog {
+    /// The next question to answer; `None` when nobody asks any more.
+    fn next(&mut self, questions: &Receiver<Question>) -> Option<Question> {
+        loop {
+            let question = match questions.try_recv() {
+                Ok(question) => question,
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => match self.0.pop_front() {
+                    Some(question) => return Some(question),
+                    None => questions.recv().ok()?,
+                },
+            };
+            if question.urgency == Urgency::Now || self.0.len() >= QUESTIONS_MAX {
+                return Some(question);
+            }
+            self.0.push_back(question);
+        }
+    }
 }
 
-fn answer(roots: &Roots, question: &Question, known: &BuildIds) -> ProgramAnswer {
+/// The clients and configured tools that this host has.
+fn clients(roots: &Roots, tools: &[Arc<str>]) -> Clients {
+    let mut known = Clients::default();
+    let names = CLIENTS.iter().map(|client| Arc::from(*client)).chain(tools.iter().cloned());
+    for name in names.filter(|name| is_component(name)) {
+        let places = DIRECTORIES.iter().map(|directory| roots.host_path(format!("{directory}/{name}")));
+        places.filter_map(open).for_each(|file| known.learn(file, &name));
+    }
+    known
+}
+
+fn answer(roots: &Roots, question: &Question, known: &Clients) -> ProgramAnswer {
     let contents = question.contents;
     let file = open(roots.proc.join(format!("{}/exe", question.process.pid)));
     match file.filter(|file| is_unchanged(file, &contents)) {
-        Some(file) => ProgramAnswer::Read { contents, client: program_file::client(&file, known) },
+        Some(file) => ProgramAnswer::Read { contents, client: known.client(&file) },
         None => ProgramAnswer::Gone { contents },
     }
 }
@@ -99,10 +155,17 @@ fn is_unchanged(file: &File, contents: &Contents) -> bool {
     })
 }
 
-/// Opens a regular file, without waiting for whoever is at the other end of anything else.
+/// Opens a regular file of a local file system, without waiting for whoever is at the other end of anything else: a user may
+/// mount a file system that never answers, and execute what lies there.
 fn open(path: PathBuf) -> Option<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-    file.metadata().ok()?.is_file().then_some(file)
+    // Neither opens the file itself, so that nobody is asked.
+    let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).ok()?;
+    let kind = rustix::fs::fstatfs(&place).ok()?.f_type;
+    if !LOCAL.contains(&u64::from_ne_bytes(kind.to_ne_bytes())) || !place.metadata().ok()?.is_file() {
+        return None;
+    }
+    let place = format!("/proc/self/fd/{}", place.as_raw_fd());
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(place).ok()
 }
 
 #[cfg(test)]
@@ -111,12 +174,13 @@ mod tests {
 
     fn question(changed_ns: u64) -> Question {
         let contents = Contents { file: sensor_core::ids::FileKey { device: 1, inode: 1 }, changed_ns };
-        Question { process: ProcessKey { pid: std::process::id(), start_ns: 1 }, contents }
+        let process = ProcessKey { pid: std::process::id(), start_ns: 1 };
+        Question { urgency: Urgency::Now, process, contents }
     }
 
     #[test]
     fn the_file_of_a_process_is_read_unless_it_is_another_by_now() {
-        let (roots, known) = (Roots::default(), BuildIds::new());
+        let (roots, known) = (Roots::default(), Clients::default());
         let status = std::fs::metadata("/proc/self/exe").unwrap();
         let changed_ns = (status.ctime() * 1_000_000_000 + status.ctime_nsec()) as u64;
         let own = question(changed_ns);
@@ -129,6 +193,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_just_executed_comes_first() {
+        let (send, receive) = sync_channel(8);
+        for (changed_ns, urgency) in [(1, Urgency::Later), (2, Urgency::Later), (3, Urgency::Now)] {
+            send.send(Question { urgency, ..question(changed_ns) }).unwrap();
+        }
+        let mut backlog = Backlog::default();
+        let mut next = || backlog.next(&receive).map(|question| question.contents.changed_ns);
+        assert_eq!([next(), next()], [Some(3), Some(1)]);
+        send.send(question(4)).unwrap();
+        assert_eq!([next(), next()], [Some(4), Some(2)]);
+        drop(send);
+        assert_eq!(next(), None);
+    }
+
+    #[test]
     fn nothing_but_regular_files_is_opened() {
         for path in ["/dev/zero", "/proc", "/nonexistent"] {
             assert!(open(path.into()).is_none(), "{path}");
@@ -137,9 +216,9 @@ mod tests {
 
     #[tokio::test]
     async fn questions_are_answered_by_the_thread() {
-        let mut programs = Programs::start(&Roots::default()).unwrap();
+        let mut programs = Programs::start(&Roots::default(), &[]).unwrap();
         let asked = question(0);
-        assert_eq!(programs.ask(asked.process, asked.contents), None);
+        assert_eq!(programs.ask(asked.process, asked.contents, Urgency::Now), None);
         assert_eq!(programs.answer().await, Some(ProgramAnswer::Gone { contents: asked.contents }));
     }
 }

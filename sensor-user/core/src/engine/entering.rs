@@ -1,23 +1,36 @@
 //! Processes that a runtime puts into a container that runs: `docker exec`, `runc exec`.
 //!
 //! What such a process may do is in the runtime's arguments, or in a file that the runtime is given and that is gone when
-//! the process runs. Its record waits for that file within the same bounds as for a container's metadata.
+//! the process runs. Its record waits for that file within the same bounds as for a container's metadata; what comes later
+//! amends it.
 
 use std::sync::Arc;
 
 use super::subject::{View, Whereabouts};
 use crate::engine::{Engine, ProcessQuery, Request};
-use crate::fact::{ContainerAction, Origin};
+use crate::fact::{ContainerAction, Origin, Process};
 use crate::holds::Entrant;
 use crate::ids::ProcessKey;
 use crate::risks::{self, Capability, Host, ProcessSpec, Risks};
 use crate::runtime_args::{ExecSpec, OciCall};
 use crate::time::Timestamp;
 
+/// Most processes whose file may come late; the one used longest ago goes first.
+pub(super) const LATE_MAX: usize = 1024;
+
 impl Engine {
     /// Takes what tells of a process that is put into a container; `None` when its file cannot be used.
-    pub fn handle_process_risks(&mut self, number: u64, risks: Option<Risks>) {
+    pub fn handle_process_risks(&mut self, now: Timestamp, number: u64, risks: Option<Risks>) {
+        let late = self.late_entrants.remove(&number);
         let entrant = risks.map_or(Entrant::Unknown, Entrant::Known);
+        if let Some(late) = late {
+            // Nobody is told of what is gone, nor that there is still nothing to tell.
+            if self.containers.peek(&late.id).is_none() || !matches!(entrant, Entrant::Known(_)) {
+                return;
+            }
+            let action = ContainerAction::Enriched;
+            return self.send_container(now, &late.id, action, late.process, entrant, Origin::NONE);
+        }
         if let Some(id) = self.holds.answer(number, entrant)
             && self.containers.peek(&id).is_some_and(|entry| entry.enriched)
         {
@@ -53,6 +66,14 @@ impl Engine {
         let origin = call.exec_id.as_ref().map_or(Origin::NONE, |exec| self.origins.of_made(exec));
         self.tell_of_entrant(at, id, ContainerAction::Exec, process, entrant, origin);
     }
+}
+
+/// A process that a runtime put into a container, told of before its file was read.
+#[derive(Debug)]
+pub(super) struct LateEntrant {
+    pub(super) id: Arc<str>,
+    /// The runtime's.
+    pub(super) process: Option<Arc<Process>>,
 }
 
 /// What the arguments of `exec` say beyond the container's own process: its confinement stays.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::entering::LateEntrant;
 use super::subject::{Subject, View, Whereabouts};
 use crate::cgroup_path::is_long_id;
 use crate::containers::Life;
@@ -233,7 +234,7 @@ impl Engine {
         }
     }
 
-    fn send_container(
+    pub(super) fn send_container(
         &mut self,
         at: Timestamp,
         id: &Arc<str>,
@@ -259,6 +260,10 @@ impl Engine {
 
     fn release(&mut self, held: Held) {
         let Held { id, at, action, process, origin, container, k8s, entrant } = held;
+        if let Entrant::Awaited(number) = entrant {
+            let late = LateEntrant { id: id.clone(), process: process.clone() };
+            self.late_entrants.insert(number, late);
+        }
         if self.containers.peek(&id).is_some() {
             return self.send_container(at, &id, action, process, entrant, origin);
         }

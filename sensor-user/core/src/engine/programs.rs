@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::subject::Whereabouts;
-use crate::engine::{Engine, ProgramAnswer, Request};
+use crate::engine::{Engine, ProgramAnswer, Request, Urgency};
 use crate::event::ExecEvent;
 use crate::fact::{ExecRole, FactKind};
 use crate::ids::ProcessKey;
@@ -38,9 +38,14 @@ impl Engine {
     /// The client that an exec's file is known to be; asks for what is not known.
     pub(super) fn client_of(&mut self, event: &ExecEvent) -> Option<Arc<str>> {
         let contents: Contents = event.contents()?;
-        if self.programs.wants(contents) {
-            self.outbox.request(Request::ReadProgram { process: event.task.key, contents });
-        }
+        self.ask_for_program(event.task.key, contents, Urgency::Now);
         self.programs.client(&contents)
+    }
+
+    /// Asks what a process executes, unless that is known or asked for.
+    pub(super) fn ask_for_program(&mut self, process: ProcessKey, contents: Contents, urgency: Urgency) {
+        if self.programs.wants(contents) {
+            self.outbox.request(Request::ReadProgram { process, contents, urgency });
+        }
     }
 }

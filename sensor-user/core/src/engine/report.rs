@@ -2,9 +2,11 @@
 
 use crate::engine::Engine;
 use crate::health::{Health, HealthState, KernelCounters, Loss, ShellLosses};
-use crate::loss::{FLOOD_PEERS, FLOOD_PORTS, RELEASED_EARLY, SCAN_BURSTS, Tally};
+use crate::loss::{FLOOD_PEERS, FLOOD_PORTS, PROGRAM_FILES, RELEASED_EARLY, SCAN_BURSTS, Tally};
 use crate::time::Timestamp;
 
+/// Programs that could not be read are told of this often at most: short-lived ones are many.
+const UNREAD_NS: u64 = 60_000_000_000;
 /// Without loss for this long the sensor is in order again.
 const RECOVERY_NS: u64 = 10_000_000_000;
 
@@ -13,6 +15,8 @@ const RECOVERY_NS: u64 = 10_000_000_000;
 pub(super) struct Condition {
     /// When loss was last reported, while the sensor is not in order again.
     degraded_ns: Option<u64>,
+    /// Programs that could not be read, as of the last time that this may have been reported, and when that was.
+    unread: (u64, u64),
 }
 
 /// Sizes and counts for the metrics of the shell.
@@ -64,10 +68,14 @@ impl Engine {
             return;
         }
         self.judge_canaries(now, counters);
-        let tallies = self.tallies();
+        let (_, told_ns) = self.condition.unread;
+        if now.boot_ns >= told_ns.saturating_add(UNREAD_NS) {
+            self.condition.unread = (self.programs.unread(), now.boot_ns);
+        }
+        let tallies = self.tallies(self.condition.unread.0);
         let (loss, undecodable) = self.loss.compare(now, counters, tallies);
-        let is_harmless = |kind| [RELEASED_EARLY, FLOOD_PEERS, SCAN_BURSTS].contains(&kind);
-        let is_dropped = |entry: &Loss| entry.lost > 0 || (entry.evicted > 0 && !is_harmless(entry.kind));
+        let is_harmless = |kind| [RELEASED_EARLY, FLOOD_PEERS, SCAN_BURSTS, PROGRAM_FILES].contains(&kind);
+        let is_dropped = |entry: &Loss| (entry.lost > 0 || entry.evicted > 0) && !is_harmless(entry.kind);
         let degraded = undecodable > 0 || loss.iter().any(is_dropped);
         if degraded {
             self.condition.degraded_ns = Some(now.boot_ns);
@@ -97,7 +105,7 @@ impl Engine {
         self.expire_holds(end);
         self.expire_bursts(end);
         self.report_still_blind(now);
-        let (loss, undecodable) = self.loss.totals(counters, &self.tallies());
+        let (loss, undecodable) = self.loss.totals(counters, &self.tallies(self.programs.unread()));
         let balance = self.loss.balance(counters);
         let emitted = Some(0);
         let health = Health { loss, balance, emitted, undecodable, ..Health::new(HealthState::Stopping) };
@@ -122,9 +130,10 @@ impl Engine {
         }
     }
 
-    /// What was dropped from each bounded table since the start.
-    fn tallies(&self) -> Vec<Tally> {
+    /// What was dropped from each bounded table since the start, and how many programs could not be read.
+    fn tallies(&self, unread: u64) -> Vec<Tally> {
         vec![
+            (PROGRAM_FILES, unread),
             (RELEASED_EARLY, self.released_early),
             ("processes", self.processes.evicted()),
             ("cgroups", self.inventory.evicted()),
@@ -132,6 +141,7 @@ impl Engine {
             ("runtime-calls", self.calls.evicted()),
             ("listeners", self.listeners.evicted()),
             ("programs", self.programs.evicted()),
+            ("late-execs", self.late_entrants.evicted()),
             ("daemons", self.daemon_options.evicted()),
             ("published-ports", self.published.evicted()),
             ("endpoints", self.exposure.evicted()),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::subject::Whereabouts;
 use crate::containers::Life;
-use crate::engine::{Engine, SeedCgroup, SeedProcess};
+use crate::engine::{Engine, SeedCgroup, SeedProcess, Urgency};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::inventory::{Maker, Place};
 
@@ -15,8 +15,12 @@ impl Engine {
     /// Takes a process that was there before the sensor.
     pub fn handle_process(&mut self, seed: SeedProcess) {
         let key = ProcessKey { pid: seed.item.task.pid, start_ns: seed.item.task.start_ns };
+        let contents = seed.contents;
         self.processes.seed(seed);
         self.expect_ports(key);
+        if let Some(contents) = contents {
+            self.ask_for_program(key, contents, Urgency::Later);
+        }
     }
 
     /// Whether a cgroup is known to be the host's. For processes that were there before the sensor once

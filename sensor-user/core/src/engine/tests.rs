@@ -81,13 +81,7 @@ impl Sensor {
         ] {
             let args: Arc<[Arc<str>]> = Arc::from([exe.into()]);
             let item = task_item(task, parent, crate::records::v2(HOST));
-            engine.handle_process(SeedProcess {
-                item,
-                exe: Some(exe.into()),
-                args: Some(args),
-                truncated: false,
-                namespaces: Default::default(),
-            });
+            engine.handle_process(seed_process(item, exe, Some(args)));
         }
         let path = "/system.slice/docker.service".into();
         engine.handle_cgroups(vec![SeedCgroup { key: host(HOST), path }]);
@@ -155,6 +149,22 @@ impl Sensor {
             ..ContainerMetadata::default()
         };
         self.engine.handle_container_metadata(at(self.now), metadata);
+    }
+}
+
+fn seed_process(
+    item: sensor_common::record::TaskItem,
+    exe: &str,
+    args: Option<Arc<[Arc<str>]>>,
+) -> SeedProcess {
+    SeedProcess {
+        item,
+        exe: Some(exe.into()),
+        args,
+        truncated: false,
+        contents: None,
+        flags: Default::default(),
+        namespaces: Default::default(),
     }
 }
 

@@ -115,6 +115,8 @@ fn daemon_is_named_before_other_holders() {
         exe: Some(exe.into()),
         args: None,
         truncated: false,
+        contents: None,
+        flags: Default::default(),
         namespaces: Default::default(),
     };
     let (systemd, daemon, shim, worker) =
@@ -143,6 +145,8 @@ fn forks_that_run_the_same_program_do_not_stand_for_it() {
         item: task_item(daemon, None, v2(10)),
         args: None,
         truncated: false,
+        contents: None,
+        flags: Default::default(),
         namespaces: Default::default(),
     });
     match decode(&records::fork(1, daemon, worker)).expect("decodes") {

@@ -32,6 +32,8 @@ fn seed(processes: &mut Processes, task: P, parent: Option<P>, exe: &str) {
         exe: Some(exe.into()),
         args: None,
         truncated: false,
+        contents: None,
+        flags: Default::default(),
         namespaces: Default::default(),
     });
 }
@@ -217,6 +219,8 @@ fn cut_arguments_of_a_seed_are_said_to_be_cut() {
         exe: None,
         args: Some(args),
         truncated: true,
+        contents: None,
+        flags: Default::default(),
         namespaces: Default::default(),
     });
     assert!(processes.snapshot(key(SH)).expect("known").truncated);

@@ -330,14 +330,7 @@ fn state_file_names_the_cgroup_of_a_container_that_was_there_before() {
     let mut sensor = Sensor::seeded();
     let seed = |id, path: &str| SeedCgroup { key: CgroupKey { hierarchy: 0, id }, path: path.into() };
     sensor.engine.handle_cgroups(vec![seed(60, "/strange"), seed(61, "/strange/inner")]);
-    let item = task_item(SH, Some(INIT), v2(61));
-    sensor.engine.handle_process(SeedProcess {
-        item,
-        exe: Some("/bin/sh".into()),
-        args: None,
-        truncated: false,
-        namespaces: Default::default(),
-    });
+    sensor.engine.handle_process(seed_process(task_item(SH, Some(INIT), v2(61)), "/bin/sh", None));
     sensor.engine.handle_container_metadata(
         at(900),
         ContainerMetadata {

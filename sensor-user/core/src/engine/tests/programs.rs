@@ -26,7 +26,7 @@ fn answer(sensor: &mut Sensor, client: Option<&str>) {
 
 fn asked(sensor: &mut Sensor) -> Vec<u32> {
     let asked = sensor.requests().into_iter().filter_map(|request| match request {
-        Request::ReadProgram { process, contents } if contents == CONTENTS => Some(process.pid),
+        Request::ReadProgram { process, contents, .. } if contents == CONTENTS => Some(process.pid),
         _ => None,
     });
     asked.collect()
@@ -137,4 +137,50 @@ fn the_file_of_a_program_is_told_as_the_kernel_says() {
     let expected = Program { file: Some(CONTENTS.file), flags, tool: Some("runc".into()), renamed: false };
     assert_eq!(*program, expected);
     assert_eq!(asked(&mut sensor), [], "a runtime's sealed copy of itself has other contents each time");
+}
+
+#[test]
+fn programs_that_were_gone_too_soon_are_told_of_once_a_minute_and_at_the_end() {
+    const MINUTE: u64 = 60_000_000_000;
+    let mut sensor = Sensor::ready();
+    let counters = crate::health::KernelCounters::default();
+    let unread = |sensor: &mut Sensor| -> Vec<(&'static str, u64)> {
+        let healths = healths(sensor.outputs());
+        healths.iter().flat_map(|health| &health.loss).map(|loss| (loss.kind, loss.lost)).collect()
+    };
+    let start = sensor.now + MINUTE;
+    sensor.engine.handle_counters(at(start), &counters);
+    assert_eq!(unread(&mut sensor), []);
+    for _ in 0..2 {
+        sensor.engine.handle_program(at(start), ProgramAnswer::Gone { contents: CONTENTS });
+    }
+    sensor.engine.handle_counters(at(start + 1), &counters);
+    assert_eq!(unread(&mut sensor), [], "not yet");
+    sensor.engine.handle_counters(at(start + MINUTE), &counters);
+    let reported = healths(sensor.outputs());
+    assert_eq!(reported.len(), 1);
+    assert_eq!((reported[0].state, reported[0].loss[0].kind), (HealthState::Running, "program-files"));
+    assert_eq!(reported[0].loss[0].lost, 2);
+    sensor.engine.handle_program(at(start), ProgramAnswer::Gone { contents: CONTENTS });
+    sensor.engine.finish(at(start + MINUTE + 1), &counters);
+    assert_eq!(unread(&mut sensor), [("program-files", 3)]);
+}
+
+#[test]
+fn a_renamed_client_that_was_there_before_is_told_of_when_its_contents_are_known() {
+    let mut sensor = Sensor::seeded();
+    let item = crate::records::task_item(RENAMED, Some(INIT), v2(HOST));
+    let args = Some(Arc::from(["updater".into(), "get".into()]));
+    sensor.engine.handle_process(SeedProcess {
+        contents: Some(CONTENTS),
+        flags: ExeFlags { deleted: true, ..ExeFlags::default() },
+        ..seed_process(item, "/tmp/updater", args)
+    });
+    sensor.engine.handle_ready(at(1000));
+    assert_eq!(execs(&sensor.read_facts()), [], "nobody has executed anything");
+    assert_eq!(asked(&mut sensor), [500]);
+    answer(&mut sensor, Some("kubectl"));
+    let facts = sensor.read_facts();
+    assert_eq!(execs(&facts), [(500, ExecRole::Client, Some("kubectl"), true)]);
+    assert!(facts[0].process.as_ref().is_some_and(|process| process.program.flags.deleted));
 }

@@ -68,9 +68,13 @@ fn an_exec_is_told_with_what_its_process_may_do() {
     });
     let query = query.expect("the file is asked for");
     assert_eq!((&*query.file, query.uid), ("/tmp/p", Some(0)));
-    sensor.engine.handle_process_risks(query.number + 1, Some(Risks::new([Risk::SeccompOff])));
+    sensor.engine.handle_process_risks(
+        at(sensor.now),
+        query.number + 1,
+        Some(Risks::new([Risk::SeccompOff])),
+    );
     assert!(sensor.outputs().is_empty(), "another one's answer");
-    sensor.engine.handle_process_risks(query.number, Some(Risks::new([Risk::Privileged])));
+    sensor.engine.handle_process_risks(at(sensor.now), query.number, Some(Risks::new([Risk::Privileged])));
     let facts = sensor.read_facts();
     assert_eq!((actions(&facts), risk_names(&facts[0])), (vec![(ExecInto, &*id)], vec!["privileged".into()]));
 
@@ -87,13 +91,24 @@ fn an_exec_whose_process_is_never_read_is_partial() {
         let id = exec_into(&mut sensor, &["runc", "exec", "--process", "/tmp/p", "ID"]);
         sensor.facts();
         if is_answered {
-            sensor.engine.handle_process_risks(1, None);
+            sensor.engine.handle_process_risks(at(sensor.now), 1, None);
         } else {
             sensor.pass(HOLD_NS);
         }
         let facts = sensor.read_facts();
         assert_eq!(actions(&facts), [(ExecInto, &*id)], "answered: {is_answered}");
         assert_eq!(facts[0].quality.enrichment, Enrichment::Partial);
+        // What comes later amends it, once.
+        for expected in [&[ContainerAction::Enriched][..], &[]] {
+            sensor.engine.handle_process_risks(at(sensor.now), 1, Some(Risks::new([Risk::Privileged])));
+            let facts = sensor.read_facts();
+            let told: Vec<_> = actions(&facts).into_iter().map(|(action, _)| action).collect();
+            assert_eq!(told, if is_answered { &[] } else { expected }, "answered: {is_answered}");
+            if let Some(fact) = facts.first() {
+                assert_eq!((risk_names(fact), comm(fact)), (vec!["privileged".to_owned()], Some("runc")));
+                assert_eq!(fact.quality.enrichment, Enrichment::Ok);
+            }
+        }
     }
 }
 
