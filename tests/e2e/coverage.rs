@@ -119,8 +119,12 @@ fn detached(_: &Lab) -> Result<()> {
         ensure!(lost.text("health.coverage.scans.since") < lost.text("ts"), "since the last look: {lost}");
         let again =
             sensor.wait_after(before, "the hook in its place", |record| state_of(record) == "attached")?;
-        let fields = [("health.state", "running"), ("health.coverage.scans.state", "live")];
-        ensure!(again.is("health", &fields), "{again}");
+        ensure!(again.is("health", &[("health.coverage.scans.state", "live")]), "{again}");
+        // Canaries prove that requests are read again.
+        sensor.wait_after(before, "the proof", |record| {
+            let fields = [("health.state", "running"), ("health.coverage.requests.state", "live")];
+            record.is("health", &fields)
+        })?;
     }
     sensor.stop().map(drop)
 }
