@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use sensor_tests::containerd::Containerd;
 use sensor_tests::dockerd::IMAGE;
-use sensor_tests::lab::{CONFIGURATION, Lab};
+use sensor_tests::lab::{CONFIGURATION, Lab, cgroups};
 use sensor_tests::oci::{HybridControllers, Runtime};
 use sensor_tests::podman::Podman;
 use sensor_tests::process::{Process, run};
@@ -16,6 +16,7 @@ use crate::Test;
 
 pub const TESTS: &[Test] = &[
     ("nsenter_from_a_container_into_the_host_is_an_escape", nsenter),
+    ("process_of_a_container_among_those_of_the_host_is_an_escape", pid_namespace),
     ("chroot_to_the_hosts_root_is_an_escape", chroot),
     ("runtimes_at_work_are_no_escape", runtimes),
 ];
@@ -64,6 +65,26 @@ fn nsenter(lab: &Lab) -> Result<()> {
     let count = recording.of_kind("escape").count();
     ensure!(count == 1, "{count} escapes");
     Ok(())
+}
+
+/// The kernel lets nobody join a pid namespace above his own. What a container can have of the host's is a process that a
+/// runtime let in, or left behind, without that namespace: it is in the container's cgroup and mounts, and among the host's
+/// processes.
+fn pid_namespace(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let id = lab.dockerd.docker(&["run", "--detach", "--name", "visited", IMAGE, "/bin/sleep", "600"])?;
+    let pid = lab.dockerd.docker(&["inspect", "--format", "{{.State.Pid}}", "visited"])?;
+    let started = sensor.wait("started", |record| record.is_container("started", &id))?;
+    let mut script = String::new();
+    for cgroup in cgroups(started.text("container.cgroup")) {
+        script += &format!("echo $$ > {}/cgroup.procs; ", cgroup.display());
+    }
+    script += &format!("exec nsenter -t {pid} -m /bin/sh -c '/bin/true; /bin/true'");
+    run(Command::new("sh").args(["-c", &script]))?;
+    let escape = wait_for_escape(&sensor, &id)?;
+    ensure!(escape.list("host.namespaces") == ["pid"] && escape.at("host.root").is_null(), "{escape}");
+    ensure!(escape.is("escape", &[("container.name", "visited")]), "{escape}");
+    sensor.stop().map(drop)
 }
 
 fn chroot(lab: &Lab) -> Result<()> {

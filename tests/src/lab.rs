@@ -104,6 +104,14 @@ fn cgroup_mounts() -> Vec<(String, PathBuf)> {
     of_cgroups.collect()
 }
 
+/// The directories of a cgroup, in every hierarchy that has it.
+#[must_use]
+pub fn cgroups(path: &str) -> Vec<PathBuf> {
+    let below = path.trim_start_matches('/');
+    let places = cgroup_mounts().into_iter().map(|(_, mount_point)| mount_point.join(below));
+    places.filter(|cgroup| cgroup.is_dir()).collect()
+}
+
 /// Where the version 2 hierarchy is mounted.
 ///
 /// # Errors
