@@ -25,6 +25,7 @@ mod replay;
 mod requests;
 mod risks;
 mod runtimes;
+mod scans;
 mod sockets;
 
 /// A test: a name that states behaviour, and what proves it.
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         loss::TESTS,
         flood::TESTS,
+        scans::TESTS,
         coverage::TESTS,
         abuse::TESTS,
         processes::TESTS,

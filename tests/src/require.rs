@@ -18,6 +18,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nsenter", "util-linux"),
     ("curl", "curl"),
     ("tar", "tar"),
+    ("nmap", "nmap"),
+    ("masscan", "masscan"),
+    ("zmap", "zmap"),
 ];
 
 /// Demands root, a kernel that describes its types, and every program.

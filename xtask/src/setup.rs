@@ -34,6 +34,9 @@ const TEST_PACKAGES: &[&str] = &[
     "util-linux",
     "curl",
     "procps",
+    "nmap",
+    "masscan",
+    "zmap",
 ];
 
 /// What a file system of the kernel is needed for; it may be mounted elsewhere, or not be allowed in a container.
