@@ -15,6 +15,8 @@ pub mod port_flags {
     pub const LISTENERS: u8 = 1 << 4;
     /// What is said on this port is read: it is watched, and spoken in plaintext.
     pub const PLAINTEXT: u8 = 1 << 5;
+    /// What is said first on this port is read: it is watched, and spoken in TLS.
+    pub const ENCRYPTED: u8 = 1 << 6;
 }
 
 /// The value of the `PORTS` map: [`port_flags`] indexed by port.

@@ -63,7 +63,7 @@ fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16, flags: u8) {
                 // It completes a connection, which the other hook sees; but not what comes with it.
                 ACK if segment.payload > 0 => {
                     key.note_early_data(segment.peer_port);
-                    if flags & port_flags::PLAINTEXT != 0 {
+                    if flags & (port_flags::PLAINTEXT | port_flags::ENCRYPTED) != 0 {
                         capture_early(ctx, sock, port, &key, &segment);
                     }
                 }
@@ -73,7 +73,9 @@ fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16, flags: u8) {
         return;
     }
     resume_marked(ctx, sk, sock, port);
-    if flags & port_flags::PLAINTEXT != 0 {
+    let is_read = flags & port_flags::PLAINTEXT != 0
+        || flags & port_flags::ENCRYPTED != 0 && sock.tcp().is_some_and(|tcp| tcp.bytes_out() == 0);
+    if is_read {
         capture(ctx, sk, sock, port, Way::ToListener);
     }
 }

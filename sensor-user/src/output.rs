@@ -74,7 +74,8 @@ fn is_bulk(output: &Output) -> bool {
         | FactKind::Scan { .. }
         | FactKind::Escape(_)
         | FactKind::Container { .. } => false,
-        FactKind::Connect { .. } => true,
+        // Likewise a hello; that of whoever gets further is followed by what he does.
+        FactKind::Connect { .. } | FactKind::TlsHello(_) => true,
         // Whoever may ask at all can ask as often as he likes; what changes nothing gives way to what does.
         FactKind::ApiRequest(api) => {
             matches!(api.class, ApiClass::Probe | ApiClass::Discovery | ApiClass::Other)

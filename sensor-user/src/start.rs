@@ -191,8 +191,12 @@ fn set_ports(
     loopback: Option<&Loopback>,
 ) -> Result<(), KernelError> {
     let watched = settings.policy.ports.iter().map(|(port, service)| {
-        let plaintext = if service.is_plaintext() { port_flags::PLAINTEXT } else { 0 };
-        (*port, port_flags::WATCHED | plaintext)
+        let read = match service {
+            _ if service.is_plaintext() => port_flags::PLAINTEXT,
+            _ if service.is_encrypted() => port_flags::ENCRYPTED,
+            _ => 0,
+        };
+        (*port, port_flags::WATCHED | read)
     });
     let lateral = settings.lateral_ports.iter().map(|port| (*port, port_flags::LATERAL));
     let canary =

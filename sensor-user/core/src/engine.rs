@@ -18,6 +18,7 @@ mod credentials;
 mod daemons;
 mod entering;
 mod escapes;
+mod hellos;
 mod lifecycle;
 mod listening;
 mod programs;
@@ -68,6 +69,7 @@ use bursts::Bursts;
 use credentials::Files;
 use daemons::DAEMONS_MAX;
 use entering::{LATE_MAX, LateEntrant};
+use hellos::Stacks;
 use listening::{LearnedPorts, Refresh};
 use publishing::{Lead, PUBLISHED_MAX};
 use replay::Replay;
@@ -116,6 +118,7 @@ pub struct Engine {
     process_queries: u64,
     scans: Scans,
     bursts: Bursts,
+    stacks: Stacks,
     loss: LossLedger,
     condition: Condition,
     coverage: CoverageLedger,
@@ -162,6 +165,7 @@ impl Engine {
             process_queries: 0,
             scans: Scans::default(),
             bursts: Bursts::default(),
+            stacks: Stacks::default(),
             loss: LossLedger::default(),
             condition: Condition::default(),
             coverage: CoverageLedger::default(),

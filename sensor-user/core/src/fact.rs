@@ -14,11 +14,13 @@ use crate::time::Timestamp;
 mod access;
 mod api;
 mod exposure;
+mod hello;
 mod program;
 
 pub use access::{AcceptingTask, CredentialClass};
 pub use api::{ApiRequest, Origin, OriginClass, Protocol};
 pub use exposure::{LeadsTo, PeerSeen, Published, Reach};
+pub use hello::{Flaw, Stack, TlsHello};
 pub use program::{ExeFlags, Program};
 
 /// A management service, known by the configured port.
@@ -72,6 +74,12 @@ impl Service {
     #[must_use]
     pub const fn is_plaintext(self) -> bool {
         matches!(self, Self::Docker | Self::KubeletReadonly)
+    }
+
+    /// Whether it is spoken in TLS, so that only what clients say first can be read.
+    #[must_use]
+    pub const fn is_encrypted(self) -> bool {
+        matches!(self, Self::DockerTls | Self::KubeApiserver | Self::Kubelet)
     }
 }
 
@@ -463,6 +471,8 @@ pub enum FactKind {
         /// From the last look at the counts to this one.
         window_ns: u64,
     },
+    /// What a TLS client said first.
+    TlsHello(Arc<TlsHello>),
     /// A request on a management connection.
     ApiRequest(Box<ApiRequest>),
     /// A container's life.

@@ -10,8 +10,8 @@ use sensor_core::risks::Risk;
 
 use super::kind::Kind;
 use super::lists::{
-    ApiClass, ConnectResult, ContainerAction, CredentialClass, Direction, Enrichment, ExecRole,
-    ListenerState, ListenerTls, OriginClass, Protocol, Runtime, ScanShape, Scope, Service,
+    ApiClass, ConnectResult, ContainerAction, CredentialClass, Direction, Enrichment, ExecRole, HelloFlaw,
+    ListenerState, ListenerTls, OriginClass, Protocol, Runtime, ScanShape, Scope, Service, Stack,
 };
 use super::text::{push_ip, push_number, push_text};
 use super::time::{TEXT_LEN, UtcTime};
@@ -349,6 +349,7 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             }
         }
         FactKind::ApiRequest(api) => push_api(out, fact, api),
+        FactKind::TlsHello(hello) => push_hello(out, hello),
         FactKind::Container { origin, .. } => {
             push(out, br#","origin":{"#);
             let start = out.len();
@@ -384,6 +385,27 @@ fn push_api(out: &mut Vec<u8>, fact: &Fact, api: &fact::ApiRequest) {
     if let Some(protocol) = api.protocol {
         push_name(out, br#","protocol":""#, Protocol::from(protocol).name());
     }
+}
+
+/// Appends the object of a TLS client, but for its last brace.
+fn push_hello(out: &mut Vec<u8>, hello: &fact::TlsHello) {
+    push(out, br#","tls":{"#);
+    let start = out.len();
+    push_known(out, br#","sni":"#, &hello.sni);
+    if !hello.alpn.is_empty() {
+        push_list(out, br#","alpn":["#, hello.alpn.iter());
+    }
+    if !hello.versions.is_empty() {
+        push_list(out, br#","versions":["#, hello.versions.iter());
+    }
+    push_known(out, br#","ja4":"#, &hello.ja4);
+    if let Some(flaw) = hello.flaw {
+        push_name(out, br#","flaw":""#, HelloFlaw::from(flaw).name());
+    }
+    if let Some(stack) = hello.stack {
+        push_name(out, br#","stack":""#, Stack::from(stack).name());
+    }
+    drop_first_comma(out, start);
 }
 
 /// Appends a key and a list of texts.

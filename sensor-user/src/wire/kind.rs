@@ -23,6 +23,9 @@ pub enum Kind {
     /// A request on a management connection.
     #[serde(rename = "api_request")]
     ApiRequest,
+    /// What a TLS client said first.
+    #[serde(rename = "tls_hello")]
+    TlsHello,
     /// Many connections or attempts, in one record.
     Scan,
     /// The unix socket of a runtime was connected to.
@@ -45,13 +48,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Listener,
         Self::Accept,
         Self::AcceptTask,
         Self::Close,
         Self::Connect,
         Self::ApiRequest,
+        Self::TlsHello,
         Self::Scan,
         Self::SocketConnect,
         Self::FileRead,
@@ -72,6 +76,7 @@ impl Kind {
             Self::Close => "close",
             Self::Connect => "connect",
             Self::ApiRequest => "api_request",
+            Self::TlsHello => "tls_hello",
             Self::Scan => "scan",
             Self::SocketConnect => "socket_connect",
             Self::FileRead => "file_read",
@@ -108,6 +113,7 @@ impl Kind {
             FactKind::Close { .. } => Self::Close,
             FactKind::Connect { .. } => Self::Connect,
             FactKind::ApiRequest(_) => Self::ApiRequest,
+            FactKind::TlsHello(_) => Self::TlsHello,
             FactKind::Scan { .. } => Self::Scan,
             FactKind::SocketConnect { .. } => Self::SocketConnect,
             FactKind::FileRead { .. } => Self::FileRead,

@@ -242,14 +242,34 @@ ApiClass from sensor_core::http::route::ApiClass {
 }}
 
 closed_list! {
-/// What is spoken on a plaintext port instead of HTTP/1.
+/// What is spoken instead of HTTP/1 and TLS.
 Protocol from fact::Protocol {
     /// HTTP/2 without TLS.
     Http2 = "http2",
-    /// TLS.
-    Tls = "tls",
     /// Something else, or HTTP that two readers might read differently.
     Unknown = "unknown",
+}}
+
+closed_list! {
+/// What is wrong with the first message of a TLS client.
+HelloFlaw from fact::Flaw {
+    /// Its end did not come, or was not captured.
+    Cut = "cut",
+    /// A length in it is not that of what follows, or it begins as TLS and goes on as something else.
+    Malformed = "malformed",
+    /// It is longer than 16 KiB.
+    Oversized = "oversized",
+}}
+
+closed_list! {
+/// What is known of the software that an address uses.
+Stack from fact::Stack {
+    /// Nothing was known of this address.
+    First = "first",
+    /// It has used this before.
+    Known = "known",
+    /// It is known to use something else.
+    New = "new",
 }}
 
 closed_list! {

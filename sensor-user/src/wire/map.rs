@@ -24,6 +24,7 @@ mod api;
 mod escape;
 mod exposure;
 mod process;
+mod tls;
 
 impl<'a> From<&'a Output> for Record<'a> {
     fn from(output: &'a Output) -> Self {
@@ -62,6 +63,7 @@ fn envelope<'a>(kind: Kind, seq: u64, id: &'a RecordId, at: Timestamp, node: &'a
         conn: None,
         connect: None,
         api: None,
+        tls: None,
         scan: None,
         socket: None,
         file: None,
@@ -131,6 +133,7 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
             let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
             record.api = Some(Api::of(service, api));
         }
+        FactKind::TlsHello(hello) => record.tls = Some((&**hello).into()),
         FactKind::Container { action, origin } => {
             record.origin = Some(origin.into());
             if let Some(container) = &mut record.container {
@@ -322,6 +325,7 @@ impl TryFrom<Record<'_>> for Fact {
                 action: required(action, of, "container.action")?.into(),
                 origin: required(record.origin, of, "origin")?.into(),
             },
+            Kind::TlsHello => FactKind::TlsHello(Arc::new(required(record.tls, of, "tls")?.into())),
             Kind::ApiRequest => FactKind::ApiRequest(Box::new(required(record.api, of, "api")?.into())),
             Kind::Health => return Err(DecodeError::Missing { kind: "health", key: "a fact" }),
         };
@@ -334,6 +338,7 @@ impl TryFrom<Record<'_>> for Fact {
                 | Kind::Close
                 | Kind::Connect
                 | Kind::ApiRequest
+                | Kind::TlsHello
                 | Kind::Scan
         );
         if needs_net {

@@ -27,12 +27,14 @@ mod api;
 mod escape;
 mod exposure;
 mod process;
+mod tls;
 
 pub use access::{Accept, AcceptingTask, Conn, Connect, File, Socket};
 pub use api::{Api, Origin};
 pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
 pub use process::{Ancestor, ExeFile, Process};
+pub use tls::Tls;
 
 /// A text: borrowed from the core when written, from the line when read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +146,9 @@ pub struct Record<'a> {
     /// Of kind `api_request`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub api: Option<Api<'a>>,
+    /// Of kind `tls_hello`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls<'a>>,
     /// Of kind `scan`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,

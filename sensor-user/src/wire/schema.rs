@@ -19,6 +19,7 @@ const fn objects(kind: Kind) -> &'static [&'static str] {
         Kind::Close => &["net", "quality", "conn"],
         Kind::Connect => &["net", "quality", "connect"],
         Kind::ApiRequest => &["net", "verdict", "quality", "api"],
+        Kind::TlsHello => &["net", "verdict", "quality", "tls"],
         Kind::Scan => &["net", "quality", "scan"],
         Kind::SocketConnect => &["quality", "socket"],
         Kind::FileRead => &["quality", "file"],

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use sensor_common::record::{RecordKind, Ring};
 use sensor_core::fact::{
     self, AcceptingTask, Ancestor, ApiRequest, ConnectResult, Container, ContainerAction, CredentialClass,
-    Direction, End, Enrichment, ExeFlags, ExecRole, FactKind, K8s, LeadsTo, ListenerState, Net, Origin,
+    Direction, End, Enrichment, ExeFlags, ExecRole, FactKind, Flaw, K8s, LeadsTo, ListenerState, Net, Origin,
     OriginClass, PeerSeen, Process, Program, Protocol, Quality, Reach, Runtime, ScanShape, Scope, Service,
-    Tls, Verdict,
+    Stack, Tls, TlsHello, Verdict,
 };
 use sensor_core::health::{
     Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
@@ -673,12 +673,26 @@ fn any_listener() -> impl Strategy<Value = FactKind> {
     })
 }
 
+fn any_hello() -> impl Strategy<Value = TlsHello> {
+    let texts = || prop::collection::vec(text(), 0..3);
+    let flaws = prop::sample::select(vec![Flaw::Cut, Flaw::Malformed, Flaw::Oversized]);
+    let stacks = prop::sample::select(vec![Stack::First, Stack::Known, Stack::New]);
+    (maybe_text(), texts(), texts(), maybe_text(), prop::option::of(flaws), prop::option::of(stacks))
+        .prop_map(|(sni, alpn, versions, ja4, flaw, stack)| TlsHello {
+            sni,
+            alpn: alpn.into(),
+            versions: versions.into(),
+            ja4,
+            flaw,
+            stack,
+        })
+}
+
 fn any_request() -> impl Strategy<Value = ApiRequest> {
     let texts = || prop::collection::vec(text(), 0..3);
     let target = (maybe_text(), maybe_text(), maybe_text(), maybe_text());
     let body = (prop::collection::vec(any_risk(), 0..4), maybe_text(), texts());
-    let protocol =
-        prop::option::of(prop::sample::select(vec![Protocol::Http2, Protocol::Tls, Protocol::Unknown]));
+    let protocol = prop::option::of(prop::sample::select(vec![Protocol::Http2, Protocol::Unknown]));
     (target, prop::sample::select(&ApiClass::ALL[..]), any::<Option<u16>>(), maybe_text(), body, protocol)
         .prop_map(
             |(
@@ -736,6 +750,7 @@ fn any_kind() -> impl Strategy<Value = FactKind> {
             FactKind::Container { action: ContainerAction::Enriched, origin }
         }),
         any_request().prop_map(|request| FactKind::ApiRequest(Box::new(request))),
+        any_hello().prop_map(|hello| FactKind::TlsHello(Arc::new(hello))),
         any_listener(),
         any::<(bool, bool, bool)>().prop_map(|(mnt, pid, root)| FactKind::Escape(HostSide {
             mnt,
@@ -766,7 +781,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
 proptest! {
     #[test]
     fn every_fact_survives_a_recording(fact in any_fact(), entry in text()) {
-        let judged = matches!(fact.kind, FactKind::Accept { .. } | FactKind::ApiRequest(_));
+        let judged = matches!(fact.kind, FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_));
         let verdict = judged.then_some(Verdict::Listed(entry));
         let written = line_of(fact.clone(), verdict);
         prop_assert!(!written.contains('\n'));

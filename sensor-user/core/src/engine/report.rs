@@ -150,6 +150,7 @@ impl Engine {
             (SCAN_BURSTS, self.bursts.evicted()),
             ("requests", self.requests.evicted()),
             ("origins", self.origins.evicted()),
+            ("peer-stacks", self.stacks.evicted()),
             ("before-ready", self.outbox.evicted()),
             (FLOOD_PEERS, self.scans.evicted()),
             (FLOOD_PORTS, self.scans.shared()),

@@ -148,6 +148,7 @@ impl Engine {
                     }
                 }
                 Step::Answered(exchange) => self.tell_request(conn, cgroup, ends, *exchange),
+                Step::Hello(at, hello) => self.tell_hello(at, conn, cgroup, ends, &hello),
                 Step::Foreign(at, protocol) => self.tell_foreign(at, conn, cgroup, ends, protocol),
             }
         }

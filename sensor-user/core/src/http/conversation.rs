@@ -15,6 +15,8 @@ use super::reassembly::{Part, Piece, Reassembly};
 use super::route::Endpoint;
 use super::{docker, kubelet};
 use crate::time::Timestamp;
+use crate::tls::hello::ClientHello;
+use crate::tls::reader::{HANDSHAKE, HelloReader};
 
 /// Most requests that wait for their answers.
 pub const WAITING_MAX: usize = 64;
@@ -24,8 +26,6 @@ const HELD_MAX: usize = 4 << 10;
 const REPLY_BODY_MAX: usize = 1 << 10;
 /// About what a request costs beside its body.
 const EXCHANGE_BYTES: usize = 1 << 10;
-/// First byte of a TLS record that begins a handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Whose API is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +52,6 @@ impl Api {
 pub enum Foreign {
     /// HTTP/2 without TLS.
     Http2,
-    /// TLS.
-    Tls,
     /// Something else, or HTTP that two readers might read differently.
     Unknown,
 }
@@ -100,7 +98,9 @@ pub enum Step {
     },
     /// It was answered, or will not be.
     Answered(Box<Exchange>),
-    /// What is spoken is not HTTP/1; said once.
+    /// What is spoken is TLS; said once, when the hello is there or will not be.
+    Hello(Timestamp, Box<ClientHello>),
+    /// What is spoken is neither TLS nor HTTP/1; said once.
     Foreign(Timestamp, Foreign),
 }
 
@@ -120,8 +120,10 @@ pub struct Conversation {
     exact: bool,
     /// A request was read.
     spoken: bool,
-    /// That it is no HTTP was said.
+    /// That it is no HTTP was said, or will be.
     foreign: bool,
+    /// The hello that is read instead, and when it began.
+    hello: Option<(Timestamp, HelloReader)>,
 }
 
 #[derive(Debug, Default)]
@@ -166,6 +168,7 @@ impl Conversation {
             exact: true,
             spoken: false,
             foreign: false,
+            hello: None,
         }
     }
 
@@ -201,6 +204,7 @@ impl Conversation {
 
     /// The connection ended: what was asked will not be answered.
     pub fn close(&mut self, at: Timestamp, steps: &mut Vec<Step>) {
+        self.finish_hello(steps);
         self.finish_answer(steps);
         self.read_partial(at, steps);
         self.flush(steps);
@@ -213,7 +217,8 @@ impl Conversation {
         let answering = self.answering.as_ref().map_or(0, |(asked, ..)| asked.body.len() + REPLY_BODY_MAX);
         let side = |side: &Side| side.order.heap_bytes() + side.reader.partial_head().len();
         let held = self.held.as_ref().map_or(0, Vec::len);
-        bodies + answering + held + side(&self.requests) + side(&self.replies)
+        let hello = self.hello.as_ref().map_or(0, |(_, hello)| hello.heap_bytes());
+        bodies + answering + held + hello + side(&self.requests) + side(&self.replies)
     }
 
     fn side(&mut self, way: Way) -> &mut Side {
@@ -224,6 +229,12 @@ impl Conversation {
     }
 
     fn miss(&mut self, at: Timestamp, way: Way, count: u64, steps: &mut Vec<Step>) {
+        if self.hello.is_some() {
+            if way == Way::ToServer {
+                self.finish_hello(steps);
+            }
+            return;
+        }
         if way == Way::ToServer && self.held.is_some() {
             return self.lose(at, way, steps);
         }
@@ -247,9 +258,16 @@ impl Conversation {
         }
         if !self.spoken
             && self.requests.reader.partial_head().is_empty()
-            && bytes.first() == Some(&TLS_HANDSHAKE)
+            && !self.foreign
+            && bytes.first() == Some(&HANDSHAKE)
         {
-            return self.meet_foreign(at, Foreign::Tls, steps);
+            self.foreign = true;
+            self.replies.reader.stop();
+            self.hello = Some((at, HelloReader::default()));
+        }
+        if let Some((began, hello)) = &mut self.hello {
+            steps.extend(hello.push(bytes).map(|hello| Step::Hello(*began, Box::new(hello))));
+            return;
         }
         let mut input = bytes;
         while let Some(item) = self.requests.reader.read(&mut input) {
@@ -397,8 +415,16 @@ impl Conversation {
         side.order = Reassembly::from(offset);
     }
 
+    /// Nothing more of the hello comes, if one is being read.
+    fn finish_hello(&mut self, steps: &mut Vec<Step>) {
+        if let Some((began, hello)) = &mut self.hello {
+            steps.extend(hello.finish().map(|hello| Step::Hello(*began, Box::new(hello))));
+        }
+    }
+
     /// Nothing more can be told of this connection.
     fn give_up(&mut self, steps: &mut Vec<Step>) {
+        self.finish_hello(steps);
         self.exact = false;
         self.finish_answer(steps);
         self.flush(steps);

@@ -5,6 +5,7 @@
 //! how a program sets them up.
 
 use std::fmt::Write as _;
+use std::ops::RangeFrom;
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,6 +13,8 @@ use super::hello::{ALPN, ClientHello, SERVER_NAME};
 
 /// Hex digits kept of a digest.
 const DIGEST_LEN: usize = 12;
+/// The part of a fingerprint that is the same whatever name is asked for and whatever is to be spoken inside.
+pub const SOFTWARE: RangeFrom<usize> = 11..;
 /// What stands for the digest of nothing.
 const NOTHING: &str = "000000000000";
 /// The greatest number that is told.

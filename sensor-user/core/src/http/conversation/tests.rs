@@ -1,4 +1,5 @@
 use super::*;
+use crate::tls::ja4::ja4;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -42,6 +43,9 @@ impl Wire {
     fn told(&mut self) -> Vec<String> {
         let told = self.steps.drain(..).filter_map(|step| match step {
             Step::Asked { .. } => None,
+            Step::Hello(_, hello) => {
+                Some(ja4(&hello).unwrap_or_else(|| format!("{:?}", hello.flaw.expect("no fingerprint"))))
+            }
             Step::Foreign(_, foreign) => Some(format!("{foreign:?}")),
             Step::Answered(one) => {
                 let status = one.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
@@ -157,11 +161,45 @@ fn what_is_read_after_the_thread_was_lost_is_not_exact() {
     assert_eq!(told[1..], ["POST /containers/create - inexact", "GET /_ping - inexact"]);
 }
 
+const HELLO: &[u8] = include_bytes!("../../../../../tests/fixtures/tls/kubectl-1.32.hello");
+const KUBECTL: &str = "t13d1311h2_f57a46bbacb6_e7c285222651";
+
+#[test]
+fn tls_client_is_told_by_its_hello_in_any_segments() {
+    for each in [1, 7, 1448, HELLO.len()] {
+        let mut wire = Wire::new();
+        for segment in HELLO.chunks(each) {
+            wire.send(Way::ToServer, segment, usize::MAX);
+        }
+        assert_eq!(wire.told(), [KUBECTL]);
+        wire.send(Way::ToClient, b"\x16\x03\x03\0\x01HTTP/1.1 200 OK\r\n\r\n", usize::MAX)
+            .ask(PING)
+            .answer(PONG);
+        wire.conversation.close(Timestamp::default(), &mut wire.steps);
+        assert_eq!(wire.told(), [""; 0], "what is said then is not read");
+    }
+}
+
+#[test]
+fn hello_that_is_not_whole_is_told_as_that() {
+    let mut cut = Wire::new();
+    cut.send(Way::ToServer, &HELLO[..700], usize::MAX);
+    assert!(cut.conversation.heap_bytes() >= 690, "it is accounted for");
+    cut.conversation.close(Timestamp::default(), &mut cut.steps);
+    assert_eq!(cut.told(), ["Cut"]);
+    let mut missed = Wire::new();
+    missed.send(Way::ToServer, &HELLO[..700], 600).send(Way::ToServer, &HELLO[700..], usize::MAX);
+    missed.conversation.close(Timestamp::default(), &mut missed.steps);
+    assert_eq!(missed.told(), ["Cut"]);
+    let mut malformed = Wire::new();
+    malformed.send(Way::ToServer, b"\x16\x03\x01\0\x05hello", usize::MAX);
+    assert_eq!(malformed.told(), ["Malformed"]);
+}
+
 #[test]
 fn other_protocols_are_said_once() {
     for (bytes, expected) in [
         (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04"[..], "Http2"),
-        (b"\x16\x03\x01\x02\0\x01", "Tls"),
         (b"\0\x01\x02\r\n\r\n", "Unknown"),
         (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "Unknown"),
     ] {
