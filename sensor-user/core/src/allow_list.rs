@@ -5,7 +5,14 @@ use std::sync::Arc;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 
-use crate::fact::{Service, Verdict};
+use crate::fact::{Net, Service, Verdict};
+use crate::time::Timestamp;
+
+mod review;
+mod schedule;
+
+pub use review::Shadowed;
+pub use schedule::{Days, Hours, Schedule};
 
 /// Name of the built-in last entry.
 pub const IMPLIED_LOCAL: &str = "implied-local";
@@ -19,6 +26,23 @@ pub struct AllowEntry {
     pub from: Source,
     /// What.
     pub to: Target,
+    /// When, within what [`Self::until_unix_ns`] leaves.
+    pub when: Schedule,
+    /// The first moment at which it holds no longer, nanoseconds since 1970; `None`: it does not expire.
+    pub until_unix_ns: Option<u64>,
+}
+
+/// Somebody who came to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Address of the peer; an IPv4-mapped one is its IPv4 address.
+    pub peer: IpAddr,
+    /// Service behind the endpoint.
+    pub service: Service,
+    /// Its local port.
+    pub port: u16,
+    /// When it was, which is not when it is judged.
+    pub at: Timestamp,
 }
 
 /// The peers an entry speaks of: any of the given kinds, none of the exceptions.
@@ -54,14 +78,27 @@ pub struct AllowList {
     pub local: Vec<IpAddr>,
 }
 
+impl Access {
+    /// What the record of a connection that somebody opened here tells; `None` for one without a peer.
+    #[must_use]
+    pub fn of(net: &Net, at: Timestamp) -> Option<Self> {
+        let port = net.local.map_or(0, |local| local.port);
+        net.peer.map(|peer| Self { peer: peer.ip, service: net.service, port, at })
+    }
+}
+
 impl AllowList {
-    /// Judges a peer of a management service: the first entry that speaks of both decides.
+    /// Judges a peer of a management service: the first entry that speaks of who, what and when decides.
     ///
     /// An IPv4-mapped address is its IPv4 address, in the peer as well as in the entries.
     #[must_use]
-    pub fn judge(&self, peer: IpAddr, service: Service, port: u16) -> Verdict {
-        let peer = peer.to_canonical();
-        let decides = |entry: &&AllowEntry| entry.to.covers(service, port) && self.covers(&entry.from, peer);
+    pub fn judge(&self, access: &Access) -> Verdict {
+        let peer = access.peer.to_canonical();
+        let decides = |entry: &&AllowEntry| {
+            entry.to.covers(access.service, access.port)
+                && self.covers(&entry.from, peer)
+                && entry.holds_at(access.at.unix_ns)
+        };
         match self.entries.iter().find(decides) {
             Some(entry) => Verdict::Listed(entry.name.clone()),
             None => Verdict::Unlisted,
@@ -77,6 +114,12 @@ impl AllowList {
 
     fn is_local(&self, peer: IpAddr) -> bool {
         peer.is_loopback() || self.local.iter().any(|own| own.to_canonical() == peer)
+    }
+}
+
+impl AllowEntry {
+    fn holds_at(&self, unix_ns: u64) -> bool {
+        self.until_unix_ns.is_none_or(|until| unix_ns < until) && self.when.covers(unix_ns)
     }
 }
 

@@ -11,7 +11,9 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
+use super::values::times::Date;
 use super::values::{At, KindMatch, Network, Period, RuntimeName, ServiceMatch, ServiceName, Size};
+use super::when::WhenSection;
 use crate::kernel::FloodLimits;
 
 /// Configuration of quaywatch.
@@ -248,7 +250,7 @@ impl Serialize for NetworksSection {
     }
 }
 
-/// One reviewed expectation: who may be expected at which endpoint.
+/// One reviewed expectation: who may be expected at which endpoint, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AllowSection {
@@ -262,6 +264,14 @@ pub struct AllowSection {
     /// The endpoints.
     #[garde(custom(to_lengths))]
     pub to: At<ToSection>,
+    /// When it holds; always if nothing is given.
+    #[garde(custom(when_lengths))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<At<WhenSection>>,
+    /// The last day on which it holds, in the zone of `when`.
+    #[garde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<At<Date>>,
     /// Who answers for the entry.
     #[garde(inner(length(max = 200)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -287,6 +297,10 @@ fn from_lengths(from: &At<FromSection>, (): &()) -> garde::Result {
 
 fn to_lengths(to: &At<ToSection>, (): &()) -> garde::Result {
     at_most(1024, "services or ports", to.value.services.len().max(to.value.ports.len()))
+}
+
+fn when_lengths(when: &Option<At<WhenSection>>, (): &()) -> garde::Result {
+    at_most(7, "spans of days", when.as_ref().map_or(0, |when| when.value.days.len()))
 }
 
 fn at_most(max: usize, what: &str, len: usize) -> garde::Result {

@@ -10,9 +10,11 @@ mod environment;
 mod file;
 mod nearest;
 mod problem;
+mod review;
 mod settings;
 mod validate;
 mod values;
+mod when;
 mod yaml;
 
 #[cfg(test)]
@@ -22,6 +24,8 @@ pub use environment::{VARIABLES, Variable};
 pub use file::{ConfigFile, OutputType};
 pub use problem::{Invalid, Place, Problem, ProblemJson, Severity};
 pub use settings::{OutputPlace, OutputSettings, RingSettings, Settings};
+
+use crate::lookups::clock;
 
 /// Read when no file is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/quaywatch/quaywatch.yaml";
@@ -59,10 +63,14 @@ pub fn load(
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(unreadable(&path, &error)),
     };
-    load_bytes(&path, &bytes, environment, overrides)
+    let mut loaded = load_bytes(&path, &bytes, environment, overrides)?;
+    let expired = review::expired(&loaded.file, clock::now().unix_ns);
+    loaded.warnings.extend(expired.into_iter().map(|finding| place(&path, finding)));
+    sort(&mut loaded.warnings);
+    Ok(loaded)
 }
 
-/// Loads a configuration from bytes; `path` is only for messages.
+/// Loads a configuration from bytes; `path` is only for messages. What time it is does not matter.
 ///
 /// # Errors
 /// Everything that is wrong with the configuration.
@@ -84,8 +92,18 @@ pub fn load_bytes(
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(Invalid { problems });
     }
+    problems.extend(review::review(&file).into_iter().map(|finding| place(path, finding)));
+    sort(&mut problems);
     let settings = Settings::new(&file);
     Ok(Loaded { file, settings, warnings: problems })
+}
+
+/// Puts what is wrong in the order of the file; what is not about a place in it comes first.
+fn sort(problems: &mut [Problem]) {
+    problems.sort_by_key(|problem| match problem.place {
+        Place::File { position, .. } => position,
+        Place::Environment(_) | Place::Flag(_) => None,
+    });
 }
 
 /// A value without a position in the file came from the variable of its key.

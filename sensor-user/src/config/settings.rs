@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use sensor_core::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Source, Target};
+use sensor_core::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
 use sensor_core::engine::Policy;
 use sensor_core::fact::Runtime;
 
 use super::file::{AllowSection, ConfigFile, OutputSection, OutputType};
 use super::values::{AnyOr, At, Network};
+use super::when;
 use crate::kernel::FloodLimits;
 use crate::wire::KindFilter;
 
@@ -121,13 +122,16 @@ fn networks<'a>(written: impl IntoIterator<Item = &'a At<Network>>) -> Vec<IpNet
     written.into_iter().map(|network| network.value.network()).collect()
 }
 
-fn allow_list(file: &ConfigFile) -> AllowList {
+/// The allow-list that a file without errors stands for.
+pub(super) fn allow_list(file: &ConfigFile) -> AllowList {
     let mut entries: Vec<AllowEntry> = file.allow.iter().map(|entry| allow_entry(file, entry)).collect();
     if file.implied_local {
         entries.push(AllowEntry {
             name: IMPLIED_LOCAL.into(),
             from: Source { local: true, ..Source::default() },
             to: Target::default(),
+            when: Schedule::default(),
+            until_unix_ns: None,
         });
     }
     let nodes = networks(file.networks.nodes.members.values().flatten());
@@ -159,6 +163,8 @@ fn allow_entry(file: &ConfigFile, entry: &AllowSection) -> AllowEntry {
             local: from.local,
         },
         to,
+        when: when::schedule(entry),
+        until_unix_ns: when::until_unix_ns(entry),
     }
 }
 

@@ -10,6 +10,7 @@ use super::file::{AllowSection, ConfigFile, OutputType};
 use super::nearest::did_you_mean;
 use super::problem::Severity;
 use super::values::{AnyOr, At, Network, Period, Size};
+use super::when::{self, WhenSection};
 use crate::wire::Kind;
 
 /// Sizes a ring may have: one page to what the kernel can still map twice with ease.
@@ -142,6 +143,24 @@ impl Checker {
             }
             self.from(file, entry);
             self.to(file, entry);
+            self.when(entry);
+        }
+    }
+
+    fn when(&mut self, entry: &AllowSection) {
+        const KEY: &str = "allow.when";
+        let Some(when) = &entry.when else { return };
+        let WhenSection { days, hours, from, until, zone } = &when.value;
+        if days.is_empty() && hours.is_none() && from.is_none() && until.is_none() {
+            let message = "the entry names no time; add days, hours, from or until, or leave `when` out";
+            self.error(KEY, when, message.to_owned());
+        } else if when::schedule(entry).window_unix_ns.is_empty() {
+            let message = "the window ends before it begins; exchange `from` and `until`";
+            self.error(KEY, when, message.to_owned());
+        } else if zone.is_none() {
+            let message =
+                "no zone is given and UTC counts; add one, as in `zone: Europe/Berlin`, or `zone: UTC`";
+            self.warning(KEY, when, message.to_owned());
         }
     }
 

@@ -98,6 +98,8 @@ macro_rules! text_value {
     };
 }
 
+pub mod times;
+
 /// A text that does not have the form its key asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}; {remedy}")]

@@ -7,7 +7,7 @@ fn networks(texts: &[&str]) -> Vec<IpNetwork> {
 }
 
 fn entry(name: &str, from: Source, to: Target) -> AllowEntry {
-    AllowEntry { name: name.into(), from, to }
+    AllowEntry { name: name.into(), from, to, when: Schedule::default(), until_unix_ns: None }
 }
 
 fn from(texts: &[&str]) -> Source {
@@ -15,7 +15,12 @@ fn from(texts: &[&str]) -> Source {
 }
 
 fn judge(list: &AllowList, peer: &str, service: Service, port: u16) -> Option<String> {
-    match list.judge(peer.parse().expect("address"), service, port) {
+    judge_at(list, peer, service, port, 0)
+}
+
+fn judge_at(list: &AllowList, peer: &str, service: Service, port: u16, unix_ns: u64) -> Option<String> {
+    let at = Timestamp { unix_ns, ..Timestamp::default() };
+    match list.judge(&Access { peer: peer.parse().expect("address"), service, port, at }) {
         Verdict::Listed(name) => Some(name.to_string()),
         Verdict::Unlisted => None,
     }
@@ -117,4 +122,22 @@ fn mapped_networks_are_the_ipv4_networks_they_spell() {
 #[test]
 fn empty_list_lists_nobody() {
     assert_eq!(judge(&AllowList::default(), "127.0.0.1", Service::Docker, 2375), None);
+}
+
+#[test]
+fn an_entry_holds_until_it_expires_and_in_its_window() {
+    let always = entry("always", from(&["10.0.0.0/8"]), Target::default());
+    let window = Schedule { window_unix_ns: 3..5, ..Schedule::default() };
+    let maintenance = AllowEntry { name: "maintenance".into(), when: window, ..always.clone() };
+    let expiring = AllowEntry { name: "expiring".into(), until_unix_ns: Some(7), ..always.clone() };
+    let list = AllowList { entries: vec![maintenance, expiring, always], ..AllowList::default() };
+    for (unix_ns, decides) in
+        [(2, "expiring"), (3, "maintenance"), (5, "expiring"), (6, "expiring"), (7, "always")]
+    {
+        assert_eq!(
+            judge_at(&list, "10.0.0.1", Service::Docker, 1, unix_ns).as_deref(),
+            Some(decides),
+            "{unix_ns}"
+        );
+    }
 }

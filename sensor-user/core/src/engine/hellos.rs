@@ -74,7 +74,7 @@ impl Engine {
         hello: &ClientHello,
     ) {
         let (mut server, net) = self.served(at, conn, cgroup, ends);
-        let verdict = self.allow.judge(ends.peer.ip, net.service, ends.local.port);
+        let verdict = self.verdict_on(at, &net);
         let ja4 = ja4(hello);
         let stack = ja4.as_deref().map(|fingerprint| self.stacks.note(ends.peer.ip, fingerprint));
         let is_longer = |name: &Vec<u8>, most| name.len() > most;
@@ -90,7 +90,7 @@ impl Engine {
             flaw: hello.flaw,
             stack,
         };
-        self.send(at, server, Some(net), FactKind::TlsHello(Arc::new(told)), Some(verdict));
+        self.send(at, server, Some(net), FactKind::TlsHello(Arc::new(told)), verdict);
     }
 }
 

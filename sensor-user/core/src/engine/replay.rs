@@ -30,10 +30,9 @@ impl Engine {
     /// Takes a recorded fact and sends it under its own id with a verdict of the present policy.
     pub fn handle_fact(&mut self, fact: Fact) {
         let verdict = match (&fact.kind, &fact.net) {
-            (FactKind::Accept { .. } | FactKind::ApiRequest(_), Some(net)) => net.peer.map(|peer| {
-                let port = net.local.map_or(0, |local| local.port);
-                self.allow.judge(peer.ip, net.service, port)
-            }),
+            (FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_), Some(net)) => {
+                self.verdict_on(fact.at, net)
+            }
             _ => None,
         };
         self.replay.last = Some(fact.id.clone());

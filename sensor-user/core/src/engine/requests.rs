@@ -221,8 +221,7 @@ impl Engine {
         api: ApiRequest,
         truncated: bool,
     ) -> Option<RecordId> {
-        let ends = net.peer.zip(net.local);
-        let verdict = ends.map(|(peer, local)| self.allow.judge(peer.ip, net.service, local.port));
+        let verdict = self.verdict_on(at, &net);
         server.truncated |= truncated;
         self.send_and_name(at, server, Some(net), FactKind::ApiRequest(Box::new(api)), verdict)
     }

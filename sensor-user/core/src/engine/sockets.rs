@@ -8,10 +8,11 @@ use std::sync::{Arc, Weak};
 use sensor_common::record::ConnectStage;
 
 use super::subject::{Subject, Whereabouts};
+use crate::allow_list::Access;
 use crate::engine::Engine;
 use crate::event::{AcceptEvent, AcceptTaskEvent, CloseEvent, ConnectEvent, Ends, Task};
 use crate::fact::{
-    AcceptingTask, ConnectResult, Direction, ExecRole, FactKind, Net, Process, Program, Service,
+    AcceptingTask, ConnectResult, Direction, ExecRole, FactKind, Net, Process, Program, Service, Verdict,
 };
 use crate::ids::{CgroupKey, ConnId, ProcessKey};
 use crate::listeners::{Holder, holder_at};
@@ -99,17 +100,22 @@ impl Engine {
         let Some(service) = self.service_at(&event.ends) else { return };
         let holder = self.holder_of(&event.ends, at);
         let subject = self.socket_subject(event.cgroup, holder);
-        let verdict = self.allow.judge(event.ends.peer.ip, service, event.ends.local.port);
         let conn = self.outbox.conn_id(event.conn);
         let net = inbound(&event.ends, service, conn);
         let task = self.takers.remove(&event.conn).map(|taker| self.accepting_task(&taker));
         self.connections.insert(event.conn, Connection::new(at, &subject, &net));
-        self.send(at, subject, Some(net), FactKind::Accept { task }, Some(verdict));
+        let verdict = self.verdict_on(at, &net);
+        self.send(at, subject, Some(net), FactKind::Accept { task }, verdict);
         self.note_accept(at, &event.ends);
         self.begin_conversation(at, event);
         if let Some((sock, _)) = self.listeners.find(&event.ends) {
             self.note_reach(at, sock, event.ends.peer.ip);
         }
+    }
+
+    /// What the allow-list says of a connection that somebody opened here.
+    pub(super) fn verdict_on(&self, at: Timestamp, net: &Net) -> Option<Verdict> {
+        Access::of(net, at).map(|access| self.allow.judge(&access))
     }
 
     /// The service that a connection came to; `None` where neither the configuration nor a daemon has a port watched that

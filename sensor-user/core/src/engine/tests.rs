@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use sensor_common::record::Ring;
 
-use crate::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Source, Target};
+use crate::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
 use crate::engine::{
     ContainerMetadata, Engine, Output, Policy, ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings,
 };
@@ -171,7 +171,13 @@ fn seed_process(
 fn settings() -> Settings {
     let from_vpn = Source { networks: vec!["198.18.1.0/24".parse().expect("network")], ..Source::default() };
     let local = Source { local: true, ..Source::default() };
-    let entry = |name: &str, from| AllowEntry { name: name.into(), from, to: Target::default() };
+    let entry = |name: &str, from| AllowEntry {
+        name: name.into(),
+        from,
+        to: Target::default(),
+        when: Schedule::default(),
+        until_unix_ns: None,
+    };
     let entries = vec![entry("vpn", from_vpn), entry(IMPLIED_LOCAL, local)];
     Settings {
         run: RunId(RUN),

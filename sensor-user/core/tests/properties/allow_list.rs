@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use proptest::prelude::*;
-use sensor_core::allow_list::{AllowEntry, AllowList, Source, Target};
+use sensor_core::allow_list::{Access, AllowEntry, AllowList, Schedule, Source, Target};
 use sensor_core::fact::{Service, Verdict};
+use sensor_core::time::Timestamp;
 
 /// Addresses from few bits, so that networks and peers meet often.
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -39,6 +40,8 @@ fn entry() -> impl Strategy<Value = AllowEntry> {
             name: "".into(),
             from: Source { networks, except, nodes, local },
             to: Target { services, ports },
+            when: Schedule::default(),
+            until_unix_ns: None,
         },
     )
 }
@@ -111,12 +114,16 @@ fn naive_judge(list: &AllowList, peer: IpAddr, service: Service, port: u16) -> O
     })
 }
 
+fn judge(list: &AllowList, peer: IpAddr, service: Service, port: u16) -> Verdict {
+    list.judge(&Access { peer, service, port, at: Timestamp::default() })
+}
+
 proptest! {
     #[test]
     fn first_match_is_that_of_the_naive_list(
         list in allow_list(), peer in address(), service in service(), port in 0_u16..4,
     ) {
-        let decided = match list.judge(peer, service, port) {
+        let decided = match judge(&list, peer, service, port) {
             Verdict::Listed(name) => Some(name.parse::<usize>().expect("a number")),
             Verdict::Unlisted => None,
         };
@@ -126,7 +133,17 @@ proptest! {
     #[test]
     fn mapped_and_plain_spelling_of_a_peer_are_judged_alike(list in allow_list(), peer: [u8; 4]) {
         let plain = Ipv4Addr::from(peer);
-        let judge = |ip: IpAddr| list.judge(ip, Service::Docker, 2375);
+        let judge = |ip: IpAddr| judge(&list, ip, Service::Docker, 2375);
         prop_assert_eq!(judge(plain.into()), judge(plain.to_ipv6_mapped().into()));
+    }
+
+    #[test]
+    fn shadowed_entries_never_decide(
+        list in allow_list(), peer in address(), service in service(), port in 0_u16..4,
+    ) {
+        if let Verdict::Listed(name) = judge(&list, peer, service, port) {
+            let decided = name.parse::<usize>().expect("a number");
+            prop_assert!(list.shadowed().iter().all(|shadowed| shadowed.entry != decided));
+        }
     }
 }

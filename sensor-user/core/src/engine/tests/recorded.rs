@@ -1,5 +1,5 @@
 use super::*;
-use crate::fact::{Direction, End, Net, Quality};
+use crate::fact::{Direction, End, Net, Quality, TlsHello};
 use crate::ids::{ConnId, RecordId};
 
 fn recorded(id: &str, peer: &str, kind: FactKind) -> Fact {
@@ -46,6 +46,15 @@ fn replayed_fact_keeps_its_id_and_gets_a_fresh_verdict() {
         verdicts,
         [Verdict::Listed(IMPLIED_LOCAL.into()), Verdict::Listed("vpn".into()), Verdict::Unlisted]
     );
+}
+
+#[test]
+fn whatever_is_said_on_a_connection_is_judged_again() {
+    let hello = FactKind::TlsHello(Arc::new(TlsHello::default()));
+    let mut engine = Engine::new(settings());
+    engine.handle_fact(recorded("dead-2", "198.18.1.1", hello));
+    let Some(Output::Fact { verdict, .. }) = engine.next_output() else { panic!("the fact") };
+    assert_eq!(verdict, Some(Verdict::Listed("vpn".into())));
 }
 
 #[test]
