@@ -269,7 +269,7 @@ fn an_empty_recording_gives_nothing() {
 
 #[test]
 fn lines_that_cannot_be_read_are_named_and_the_rest_is_replayed() {
-    let future = EXIT.replace("\"kind\":\"exit\"", "\"kind\":\"tls_hello\"");
+    let future = EXIT.replace("\"kind\":\"exit\"", "\"kind\":\"of_a_later_version\"");
     let foreign = EXIT.replace("quaywatch/1", "other/7");
     let broken = EXIT.replace("\"pid\":1,", "\"pid\":-1,");
     let input = format!("{EXIT}\nnonsense\n{future}\n{foreign}\n{broken}\n{EXIT}");
@@ -278,7 +278,7 @@ fn lines_that_cannot_be_read_are_named_and_the_rest_is_replayed() {
     let column = broken.find("-1,").expect("it is there") + 2;
     let expected = format!(
         "<stdin>:2:2: error: expected ident\n\
-         <stdin>:3:1: error: records of kind \"tls_hello\" are not known to this version\n\
+         <stdin>:3:1: error: records of kind \"of_a_later_version\" are not known to this version\n\
          <stdin>:4:1: error: the schema is \"other/7\", this version reads \"quaywatch/1\"\n\
          <stdin>:5:{column}: error: invalid value: integer `-1`, expected u32\n\
          error: 4 lines could not be read\n"

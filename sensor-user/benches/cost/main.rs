@@ -12,6 +12,7 @@ mod programs;
 mod sensor;
 mod slowdown;
 mod statistics;
+mod tables;
 mod throughput;
 
 use std::path::Path;
@@ -22,12 +23,13 @@ use anyhow::Context as _;
 type Section = (&'static str, fn(&Path) -> anyhow::Result<()>);
 
 /// Every table, in the order in which they are measured.
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     ("slowdown", slowdown::print),
     ("per-run", per_run::print),
     ("idle", idle::print),
     ("latency", latency::print),
     ("throughput", throughput::print),
+    ("tables", tables::print),
     ("peers", peers::print),
 ];
 

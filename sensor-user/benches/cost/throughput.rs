@@ -30,8 +30,28 @@ const START_NS: u64 = 1_000_000_000_000;
 const STEP_NS: u64 = 2_000;
 const NETNS: u32 = 4_026_531_833;
 const DAEMON: TaskId = TaskId { pid: 800, uid: 0, start_ns: 5_000, comm: *b"dockerd\0\0\0\0\0\0\0\0\0" };
-const CONTAINER_ID: &str = "8da4f06f6ec841b3aeb91eb2555bd96e9253b36e38d9ee1e0fec91c88184d26f";
-const CONTAINER: CgroupId = CgroupId { id: 7_000, hierarchy: 0, reserved: 0 };
+
+/// A container of Docker's.
+pub struct Container {
+    id: String,
+    cgroup: CgroupId,
+}
+
+impl Container {
+    /// Each number has its own.
+    pub fn numbered(number: u64) -> Self {
+        let id = format!("{number:016x}").repeat(4);
+        Self { id, cgroup: CgroupId { id: 7_000 + number, hierarchy: 0, reserved: 0 } }
+    }
+
+    /// As the walk of the cgroups finds it.
+    pub fn seed(&self) -> SeedCgroup {
+        SeedCgroup {
+            key: CgroupKey { hierarchy: self.cgroup.hierarchy, id: self.cgroup.id },
+            path: format!("/docker/{}", self.id).into(),
+        }
+    }
+}
 
 /// Measures and prints the table.
 pub fn print(_scratch: &Path) -> anyhow::Result<()> {
@@ -44,7 +64,8 @@ pub fn print(_scratch: &Path) -> anyhow::Result<()> {
 
 /// Feeds accepts, their ends, and execs inside a container in equal parts for about `time`.
 fn measure(time: Duration) -> Throughput {
-    let mut engine = engine();
+    let container = Container::numbered(0);
+    let mut engine = engine(vec![container.seed()]);
     let mut line = Vec::with_capacity(64 << 10);
     let (mut records, mut bytes, mut now_ns) = (0_u64, 0_u64, START_NS);
     let start = Instant::now();
@@ -54,7 +75,7 @@ fn measure(time: Duration) -> Throughput {
             engine.handle_record(Ring::Management, accept.as_bytes());
             let close = close(records, now_ns + STEP_NS);
             engine.handle_record(Ring::Management, close.as_bytes());
-            engine.handle_record(Ring::Bulk, &exec(records, now_ns + 2 * STEP_NS));
+            engine.handle_record(Ring::Bulk, &exec(records, now_ns + 2 * STEP_NS, &container));
             records += 3;
             now_ns += 3 * STEP_NS;
         }
@@ -70,7 +91,8 @@ fn measure(time: Duration) -> Throughput {
     Throughput { records_per_s: records as f64 / elapsed, bytes_per_record: bytes as f64 / records as f64 }
 }
 
-fn engine() -> Engine {
+/// A sensor's core that has seen dockerd listen, and these containers.
+pub fn engine(cgroups: Vec<SeedCgroup>) -> Engine {
     let mut engine = Engine::new(Settings {
         run: RunId(1),
         node: Arc::new(Node {
@@ -84,10 +106,7 @@ fn engine() -> Engine {
         canary_interval_ns: None,
     });
     engine.handle_clock(ClockMap { offset_ns: 1 << 60 });
-    engine.handle_cgroups(vec![SeedCgroup {
-        key: CgroupKey { hierarchy: 0, id: CONTAINER.id },
-        path: format!("/docker/{CONTAINER_ID}").into(),
-    }]);
+    engine.handle_cgroups(cgroups);
     let item = sensor_common::record::TaskItem {
         task: DAEMON,
         cgroup: CgroupId { id: 1, hierarchy: 0, reserved: 0 },
@@ -166,11 +185,12 @@ fn close(number: u64, boot_ns: u64) -> CloseRecord {
     }
 }
 
-fn exec(number: u64, boot_ns: u64) -> Vec<u8> {
+/// An exec in a container, of a process that no other number in a million has.
+pub fn exec(number: u64, boot_ns: u64, container: &Container) -> Vec<u8> {
     const FILE: &[u8] = b"/usr/bin/curl";
     const ARGS: &[u8] = b"curl\0-s\0http://10.0.0.2:2375/containers/json\0";
     const { assert!(ARGS.len() <= ARGS_MAX) };
-    let name = CONTAINER_ID.as_bytes();
+    let name = container.id.as_bytes();
     let len = size_of::<ExecRecord>() + name.len() + FILE.len() + ARGS.len();
     let none = Ancestor { pid: 0, reserved: 0, start_ns: 0, comm: [0; 16] };
     let mut ancestors = [none; 6];
@@ -180,12 +200,12 @@ fn exec(number: u64, boot_ns: u64) -> Vec<u8> {
     let record = ExecRecord {
         header: header(RecordKind::Exec, len, boot_ns),
         task: TaskId {
-            pid: 1_000 + (number % 30_000) as u32,
+            pid: 1_000 + (number % 1_000_000) as u32,
             uid: 0,
             start_ns: boot_ns - 1_000,
             comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
         },
-        cgroup: CONTAINER,
+        cgroup: container.cgroup,
         pid_ns: 4_026_532_200,
         mnt_ns: 4_026_532_198,
         ns_pid: 17,

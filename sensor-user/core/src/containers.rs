@@ -15,7 +15,7 @@ use crate::inventory::Naming;
 use crate::namespaces::Namespaces;
 
 /// Most containers in the table; the one used longest ago goes first.
-pub(crate) const CONTAINERS_MAX: usize = 8192;
+pub(crate) const CONTAINERS_MAX: usize = 16_384;
 /// Most cgroup paths of one container: one per hierarchy.
 const HOMES_MAX: usize = 16;
 

@@ -16,7 +16,7 @@ use crate::ids::CgroupKey;
 use crate::runtime_args::{OciCall, OciCommand, is_oci_runtime};
 
 /// Most cgroups in the table; the one used longest ago goes first.
-pub(crate) const CGROUPS_MAX: usize = 32_768;
+pub(crate) const CGROUPS_MAX: usize = 65_536;
 /// Most removed cgroups that are still known: sockets and late records outlive their cgroup.
 const REMOVED_MAX: usize = 1024;
 /// Most live cgroups of one container.
