@@ -18,6 +18,7 @@ mod docker;
 mod escapes;
 mod exposure;
 mod flood;
+mod hellos;
 mod lifecycle;
 mod loss;
 mod processes;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         loss::TESTS,
         flood::TESTS,
         scans::TESTS,
+        hellos::TESTS,
         coverage::TESTS,
         abuse::TESTS,
         processes::TESTS,

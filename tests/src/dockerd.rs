@@ -24,6 +24,30 @@ const SOCKET: &str = "docker.sock";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A certificate that is nobody's, and its key.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The certificate, which is its own authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Certificate {
+    /// Makes both in a directory.
+    ///
+    /// # Errors
+    /// When `openssl` fails.
+    pub fn make(directory: &Path) -> Result<Self> {
+        let made = Self { certificate: directory.join("cert.pem"), key: directory.join("key.pem") };
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        openssl.args(["-subj", "/CN=localhost", "-keyout"]).arg(&made.key).arg("-out").arg(&made.certificate);
+        run(&mut openssl)?;
+        Ok(made)
+    }
+}
+
 /// A running dockerd.
 pub struct Dockerd {
     process: Process,
@@ -69,6 +93,25 @@ impl Dockerd {
         let dockerd = Self::start_with(node, directory, configuration, &[])?;
         dockerd.import(rootfs)?;
         Ok(dockerd)
+    }
+
+    /// Starts a dockerd that serves these endpoints over TLS, for any client.
+    ///
+    /// # Errors
+    /// When it does not answer in time; with its log.
+    pub fn start_tls(
+        node: &Netns,
+        directory: PathBuf,
+        hosts: &[String],
+        certificate: &Certificate,
+    ) -> Result<Self> {
+        let text = |path: &Path| path.to_str().map(str::to_owned).context("path is not text");
+        let (certificate, key) = (text(&certificate.certificate)?, text(&certificate.key)?);
+        // The authority is not asked for, and all the same it must be there.
+        let authority = ["--tls=true", "--tlscacert", &certificate];
+        let options =
+            [&["--bridge=docker0", "--tlscert", &certificate, "--tlskey", &key][..], &authority].concat();
+        Self::start_at(node, directory, hosts, &options)
     }
 
     fn start_at(node: &Netns, directory: PathBuf, hosts: &[String], options: &[&str]) -> Result<Self> {

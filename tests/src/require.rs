@@ -18,6 +18,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nsenter", "util-linux"),
     ("curl", "curl"),
     ("tar", "tar"),
+    ("openssl", "openssl"),
+    ("python3", "python3"),
     ("nmap", "nmap"),
     ("masscan", "masscan"),
     ("zmap", "zmap"),

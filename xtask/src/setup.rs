@@ -34,6 +34,8 @@ const TEST_PACKAGES: &[&str] = &[
     "util-linux",
     "curl",
     "procps",
+    "openssl",
+    "python3",
     "nmap",
     "masscan",
     "zmap",
