@@ -185,7 +185,7 @@ fn close(number: u64, boot_ns: u64) -> CloseRecord {
     }
 }
 
-/// An exec in a container, of a process that no other number in a million has.
+/// An exec in a container, of a process that no other number has.
 pub fn exec(number: u64, boot_ns: u64, container: &Container) -> Vec<u8> {
     const FILE: &[u8] = b"/usr/bin/curl";
     const ARGS: &[u8] = b"curl\0-s\0http://10.0.0.2:2375/containers/json\0";
@@ -200,7 +200,7 @@ pub fn exec(number: u64, boot_ns: u64, container: &Container) -> Vec<u8> {
     let record = ExecRecord {
         header: header(RecordKind::Exec, len, boot_ns),
         task: TaskId {
-            pid: 1_000 + (number % 1_000_000) as u32,
+            pid: 1_000 + (number % 30_000) as u32,
             uid: 0,
             start_ns: boot_ns - 1_000,
             comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",

@@ -20,7 +20,7 @@ use crate::text::{Comm, Texts};
 /// Most processes in the table; the one used longest ago goes first.
 pub(crate) const PROCESSES_MAX: usize = 131_072;
 /// Most bytes of arguments and paths in the table.
-const IMAGE_BYTES_MAX: usize = 32 << 20;
+const IMAGE_BYTES_MAX: usize = 24 << 20;
 /// Most exited processes that are still known: a listener or connection is closed after the exit of its process.
 const EXITED_MAX: usize = 1024;
 /// Most ancestors of one process.
