@@ -12,6 +12,10 @@ use tracing::warn;
 use crate::sinks::{FINISH_LIMIT, LineFile, Out, Overflow, QUEUE_BYTES, Sink, SinkError, Stream};
 use crate::wire::{self, Kind, KindFilter};
 
+mod allowance;
+
+use self::allowance::Allowance;
+
 /// A chunk is handed over when it has grown to this size, or at the end of a turn.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -90,6 +94,7 @@ fn is_bulk(output: &Output) -> bool {
 #[derive(Default)]
 pub struct OutputQueue {
     destinations: Vec<Destination>,
+    allowance: Allowance,
     line: Vec<u8>,
     finishing: bool,
 }
@@ -131,9 +136,9 @@ impl OutputQueue {
     /// Encodes one output and gives it to everybody who wants it.
     ///
     /// Lines stay in their order. Of a queue that sheds, bulk lines get one half: whoever makes many of them does not
-    /// crowd out what happens on the management plane.
+    /// crowd out what happens on the management plane. The first ones of every container are none of these.
     pub fn push(&mut self, output: &Output) {
-        let (kind, bulk) = (Kind::of(output), is_bulk(output));
+        let (kind, bulk) = (Kind::of(output), is_bulk(output) && !self.is_allowed(output));
         self.line.clear();
         wire::encode(output, &mut self.line);
         for destination in &mut self.destinations {
@@ -141,6 +146,12 @@ impl OutputQueue {
                 destination.push(&self.line, bulk);
             }
         }
+    }
+
+    fn is_allowed(&mut self, output: &Output) -> bool {
+        let Output::Fact { fact, .. } = output else { return false };
+        let container = fact.container.as_ref();
+        container.is_some_and(|container| self.allowance.take(&container.id, fact.at.boot_ns))
     }
 
     /// Hands over what is encoded.

@@ -80,12 +80,25 @@ impl Netns {
     /// # Errors
     /// When the kernel does not tell.
     pub fn completed_connections(&self) -> Result<u64> {
+        self.tcp_counter("PassiveOpens")
+    }
+
+    /// Connections that are open in the namespace, whoever made them.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn open_connections(&self) -> Result<u64> {
+        self.tcp_counter("CurrEstab")
+    }
+
+    /// One of the kernel's counters of TCP (RFC 4022), by its name in /proc/net/snmp.
+    fn tcp_counter(&self, wanted: &'static str) -> Result<u64> {
         let text = self.within(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
         let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
         let mut columns = names.split(' ').zip(values.split(' '));
-        let value = columns.find_map(|(name, value)| (name == "PassiveOpens").then_some(value));
-        Ok(value.context("no PassiveOpens")?.parse()?)
+        let value = columns.find_map(|(name, value)| (name == wanted).then_some(value));
+        Ok(value.with_context(|| format!("no {wanted}"))?.parse()?)
     }
 
     fn ip(&self, arguments: &[&str]) -> Result<String> {

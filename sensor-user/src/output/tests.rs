@@ -143,6 +143,22 @@ fn a_flood_of_execs_in_a_container_does_not_crowd_out_an_accept() {
 }
 
 #[test]
+fn a_flood_of_execs_in_a_container_does_not_crowd_out_those_of_another() {
+    let (mut queue, reader) = held_queue();
+    let exec = || in_container(FactKind::Exec { role: ExecRole::Workload });
+    let mut flood = 0;
+    while queue.shed() < 100 {
+        queue.push(&output(flood, exec()));
+        flood += 1;
+    }
+    let other = Container { id: "other".into(), ..Container::clone(exec().container.as_ref().expect("one")) };
+    queue.push(&output(flood, Fact { container: Some(Arc::new(other)), ..exec() }));
+    reader.go.send(()).expect("it waits");
+    queue.finish().expect("the reader reads");
+    assert_eq!(reader.read().last(), Some(&("exec".to_owned(), flood)));
+}
+
+#[test]
 fn bulk_lines_have_room_again_when_the_reader_has_caught_up() {
     let (mut queue, reader) = held_queue();
     let exec = || in_container(FactKind::Exec { role: ExecRole::Workload });
