@@ -69,7 +69,7 @@ impl Destination {
 /// The role of a program is not asked for in a container, where everybody can give a program a runtime's name; nor does
 /// an exit tell it. A process of which it is not known where it is counts as one of a container.
 fn is_bulk(output: &Output) -> bool {
-    let Output::Fact { fact, .. } = output else { return false };
+    let Output::Fact { fact, .. } = output else { return matches!(output, Output::Signal { .. }) };
     let on_host = |fact: &Fact| fact.container.is_none() && fact.quality.enrichment != Enrichment::None;
     match &fact.kind {
         FactKind::Listener { .. }

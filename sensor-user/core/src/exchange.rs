@@ -10,6 +10,7 @@ use sensor_common::flood::PortKey;
 use sensor_common::record::TaskItem;
 
 use crate::allow_list::AllowList;
+use crate::chains::{Finding, Signal};
 use crate::fact::{ExeFlags, Fact, Node, Published, Runtime, Service, Verdict};
 use crate::health::Health;
 use crate::ids::{CgroupKey, ProcessKey, RecordId, RunId};
@@ -250,5 +251,31 @@ pub enum Output {
         node: Arc<Node>,
         /// What.
         health: Health,
+    },
+    /// What a fact is to an analytic.
+    Signal {
+        /// Position in this run's output.
+        seq: u64,
+        /// Identity, made from that of the fact.
+        id: RecordId,
+        /// When the fact was.
+        at: Timestamp,
+        /// Where.
+        node: Arc<Node>,
+        /// What.
+        signal: Box<Signal>,
+    },
+    /// A chain.
+    Finding {
+        /// Position in this run's output.
+        seq: u64,
+        /// Identity of this record, made from that of the chain's first evidence.
+        id: RecordId,
+        /// When it became so.
+        at: Timestamp,
+        /// Where.
+        node: Arc<Node>,
+        /// What.
+        finding: Box<Finding>,
     },
 }

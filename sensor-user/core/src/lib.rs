@@ -9,6 +9,7 @@ mod bounded;
 mod calls;
 pub mod canary;
 pub mod cgroup_path;
+pub mod chains;
 mod containers;
 pub mod coverage;
 pub mod credentials;

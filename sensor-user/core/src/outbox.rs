@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::chains::{Chains, Derived, What};
 use crate::engine::{Output, Request};
 use crate::fact::{Container, Fact, FactKind, K8s, Net, Node, Process, Quality, Verdict};
 use crate::health::Health;
@@ -40,6 +41,7 @@ pub(crate) struct Outbox {
     early_evicted: u64,
     outputs: VecDeque<Output>,
     requests: VecDeque<Request>,
+    chains: Chains,
     id: String,
 }
 
@@ -54,6 +56,7 @@ impl Outbox {
             early_evicted: 0,
             outputs: VecDeque::new(),
             requests: VecDeque::new(),
+            chains: Chains::default(),
             id: String::new(),
         }
     }
@@ -94,7 +97,7 @@ impl Outbox {
     /// Sends a fact that has its id already.
     pub(crate) fn send_recorded(&mut self, fact: Fact, verdict: Option<Verdict>) {
         let seq = self.next_seq();
-        self.outputs.push_back(Output::Fact { seq, fact, verdict });
+        self.push_fact(seq, fact, verdict);
     }
 
     /// Sends a health record of this run.
@@ -154,8 +157,20 @@ impl Outbox {
         let Draft { at, process, container, k8s, net, quality, kind, verdict } = draft;
         let fact =
             Fact { id: id.clone(), at, node: self.node.clone(), process, container, k8s, net, quality, kind };
-        self.outputs.push_back(Output::Fact { seq, fact, verdict });
+        self.push_fact(seq, fact, verdict);
         id
+    }
+
+    /// Every fact passes here once it has its id, live as well as in replay: what follows from it comes after it.
+    fn push_fact(&mut self, seq: u64, fact: Fact, verdict: Option<Verdict>) {
+        self.chains.handle(&fact, verdict.as_ref());
+        self.outputs.push_back(Output::Fact { seq, fact, verdict });
+        while let Some(Derived { id, at, node, what }) = self.chains.next_derived() {
+            let seq = self.next_seq();
+            self.outputs.push_back(match what {
+                What::Signal(signal) => Output::Signal { seq, id, at, node, signal },
+            });
+        }
     }
 
     fn id_with(&mut self, separator: &str, number: u64) -> Arc<str> {

@@ -44,11 +44,15 @@ pub enum Kind {
     Container,
     /// Coverage, loss, start and stop of the sensor itself.
     Health,
+    /// What a fact is to an analytic.
+    Signal,
+    /// A chain, partial or complete.
+    Finding,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Listener,
         Self::Accept,
         Self::AcceptTask,
@@ -64,6 +68,8 @@ impl Kind {
         Self::Escape,
         Self::Container,
         Self::Health,
+        Self::Signal,
+        Self::Finding,
     ];
 
     /// The name in configuration and output.
@@ -85,6 +91,8 @@ impl Kind {
             Self::Escape => "escape",
             Self::Container => "container",
             Self::Health => "health",
+            Self::Signal => "signal",
+            Self::Finding => "finding",
         }
     }
 
@@ -99,6 +107,8 @@ impl Kind {
     pub const fn of(output: &Output) -> Self {
         match output {
             Output::Health { .. } => Self::Health,
+            Output::Signal { .. } => Self::Signal,
+            Output::Finding { .. } => Self::Finding,
             Output::Fact { fact, .. } => Self::of_fact(fact),
         }
     }

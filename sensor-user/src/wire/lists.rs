@@ -4,7 +4,7 @@
 
 use schemars::JsonSchema;
 use sensor_common::record as abi;
-use sensor_core::{exposure, fact, health};
+use sensor_core::{chains, exposure, fact, health};
 use serde::{Deserialize, Serialize};
 
 /// Defines the wire form of an enum of the core and the conversions, which stop compiling when one side changes.
@@ -316,6 +316,60 @@ Enrichment from fact::Enrichment {
 }}
 
 closed_list! {
+/// What a signal can be joined by.
+SignalKey from chains::SignalKey {
+    /// A connection: `net.conn` of its records.
+    Conn = "conn",
+    /// A container: its full id.
+    Container = "container",
+    /// The id of a credential, or what stands for one.
+    Credential = "credential",
+    /// The fact: `id` of its record.
+    Event = "event",
+    /// An address.
+    Peer = "peer",
+    /// A management service.
+    Service = "service",
+    /// Where a connection went: address and port.
+    Target = "target",
+    /// A user of a cluster.
+    User = "user",
+}}
+
+closed_list! {
+/// How much a finding matters.
+Severity from chains::Severity {
+    /// Worth knowing.
+    Low = "low",
+    /// Worth a look today.
+    Medium = "medium",
+    /// Worth a look now.
+    High = "high",
+    /// Worth waking somebody.
+    Critical = "critical",
+}}
+
+closed_list! {
+/// How sure a link is.
+Confidence from chains::Confidence {
+    /// It was concluded from order and time, or from what was learned.
+    Inferred = "inferred",
+    /// It was read.
+    Proved = "proved",
+}}
+
+closed_list! {
+/// Where a finding is in its life.
+FindingState from chains::FindingState {
+    /// It is told for the first time.
+    Open = "open",
+    /// It has grown.
+    Update = "update",
+    /// Its window has ended.
+    Closed = "closed",
+}}
+
+closed_list! {
 /// Where the sensor is in its life.
 HealthState from health::HealthState {
     /// Hooks are attached and tables filled: from here on no event is missed silently.
@@ -440,6 +494,9 @@ mod tests {
         }
         for capability in health::Capability::ALL {
             assert_eq!(name(Capability::from(capability)), capability.name());
+        }
+        for key in chains::SignalKey::ALL {
+            assert_eq!(name(SignalKey::from(key)), key.name());
         }
     }
 }

@@ -23,6 +23,7 @@ use super::time::UtcTime;
 mod api;
 mod escape;
 mod exposure;
+mod finding;
 mod process;
 mod tls;
 
@@ -33,6 +34,16 @@ impl<'a> From<&'a Output> for Record<'a> {
             Output::Health { seq, id, at, node, health } => {
                 let mut record = envelope(Kind::Health, *seq, id, *at, node);
                 record.health = Some(health.into());
+                record
+            }
+            Output::Signal { seq, id, at, node, signal } => {
+                let mut record = envelope(Kind::Signal, *seq, id, *at, node);
+                record.signal = Some((&**signal).into());
+                record
+            }
+            Output::Finding { seq, id, at, node, finding } => {
+                let mut record = envelope(Kind::Finding, *seq, id, *at, node);
+                record.finding = Some((&**finding).into());
                 record
             }
         }
@@ -72,6 +83,8 @@ fn envelope<'a>(kind: Kind, seq: u64, id: &'a RecordId, at: Timestamp, node: &'a
         host: None,
         origin: None,
         health: None,
+        signal: None,
+        finding: None,
     }
 }
 
@@ -327,7 +340,9 @@ impl TryFrom<Record<'_>> for Fact {
             },
             Kind::TlsHello => FactKind::TlsHello(Arc::new(required(record.tls, of, "tls")?.into())),
             Kind::ApiRequest => FactKind::ApiRequest(Box::new(required(record.api, of, "api")?.into())),
-            Kind::Health => return Err(DecodeError::Missing { kind: "health", key: "a fact" }),
+            Kind::Health | Kind::Signal | Kind::Finding => {
+                return Err(DecodeError::Missing { kind: of.name(), key: "a fact" });
+            }
         };
         let net = record.net.map(fact::Net::from);
         let needs_net = matches!(

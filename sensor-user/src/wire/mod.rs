@@ -37,8 +37,10 @@ pub const LINE_MAX: usize = 1 << 20;
 pub fn encode(output: &Output, line: &mut Vec<u8>) {
     match output {
         Output::Fact { seq, fact, verdict } => encode::push_fact(line, *seq, fact, verdict.as_ref()),
-        Output::Health { .. } => serde_json::to_writer(&mut *line, &Record::from(output))
-            .expect("invariant: memory can be written and every key is a string"),
+        Output::Health { .. } | Output::Signal { .. } | Output::Finding { .. } => {
+            serde_json::to_writer(&mut *line, &Record::from(output))
+                .expect("invariant: memory can be written and every key is a string")
+        }
     }
     line.push(b'\n');
 }
@@ -124,6 +126,7 @@ pub fn decode(line: &[u8]) -> Result<Recorded, DecodeError> {
             Ok(Recorded::Health { node: Arc::new(record.node.into()), addresses })
         }
         None if record.kind == Kind::Health => Err(DecodeError::Missing { kind: "health", key: "health" }),
+        _ if matches!(record.kind, Kind::Signal | Kind::Finding) => Ok(Recorded::Derived),
         _ => Fact::try_from(record).map(|fact| Recorded::Fact(Box::new(fact))),
     }
 }

@@ -26,6 +26,7 @@ mod access;
 mod api;
 mod escape;
 mod exposure;
+mod finding;
 mod process;
 mod tls;
 
@@ -33,6 +34,7 @@ pub use access::{Accept, AcceptingTask, Conn, Connect, File, Socket};
 pub use api::{Api, Origin};
 pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
+pub use finding::{Completeness, Entities, Finding, Link, Signal, Stage};
 pub use process::{Ancestor, ExeFile, Process};
 pub use tls::Tls;
 
@@ -173,6 +175,12 @@ pub struct Record<'a> {
     /// Of kind `health`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health<'a>>,
+    /// Of kind `signal`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<Signal<'a>>,
+    /// Of kind `finding`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Finding<'a>>,
 }
 
 /// Where a record comes from.

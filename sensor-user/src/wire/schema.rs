@@ -28,6 +28,8 @@ const fn objects(kind: Kind) -> &'static [&'static str] {
         Kind::Escape => &["process", "container", "quality", "host"],
         Kind::Container => &["container", "quality", "origin"],
         Kind::Health => &["health"],
+        Kind::Signal => &["signal"],
+        Kind::Finding => &["finding"],
     }
 }
 

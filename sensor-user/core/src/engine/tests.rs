@@ -118,7 +118,7 @@ impl Sensor {
     fn read_facts(&mut self) -> Vec<Fact> {
         let facts = self.outputs().into_iter().filter_map(|output| match output {
             Output::Fact { fact, .. } => Some(fact),
-            Output::Health { .. } => None,
+            _ => None,
         });
         facts.collect()
     }
@@ -127,7 +127,7 @@ impl Sensor {
         self.pass(WINDOW_NS);
         let verdicts = self.outputs().into_iter().filter_map(|output| match output {
             Output::Fact { verdict, .. } => Some(verdict),
-            Output::Health { .. } => None,
+            _ => None,
         });
         verdicts.collect()
     }
@@ -219,7 +219,7 @@ fn runtime(fact: &Fact) -> Option<Runtime> {
 fn healths(outputs: Vec<Output>) -> Vec<Health> {
     let healths = outputs.into_iter().filter_map(|output| match output {
         Output::Health { health, .. } => Some(health),
-        Output::Fact { .. } => None,
+        _ => None,
     });
     healths.collect()
 }

@@ -152,7 +152,10 @@ proptest! {
 
         let outputs: Vec<_> = std::iter::from_fn(|| engine.next_output()).collect();
         for (index, output) in outputs.iter().enumerate() {
-            let (Output::Fact { seq, .. } | Output::Health { seq, .. }) = output;
+            let (Output::Fact { seq, .. }
+            | Output::Health { seq, .. }
+            | Output::Signal { seq, .. }
+            | Output::Finding { seq, .. }) = output;
             prop_assert_eq!(*seq, index as u64 + 1, "no gaps after the ready record");
         }
         let Some(Output::Health { health, .. }) = outputs.last() else { panic!("health is last") };

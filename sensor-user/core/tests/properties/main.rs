@@ -45,7 +45,7 @@ fn facts(engine: &mut Engine) -> Vec<Fact> {
     let outputs = std::iter::from_fn(|| engine.next_output());
     let facts = outputs.filter_map(|output| match output {
         Output::Fact { fact, .. } => Some(fact),
-        Output::Health { .. } => None,
+        _ => None,
     });
     facts.collect()
 }

@@ -129,10 +129,10 @@ fn last_record_balances_produced_with_received_lost_and_suppressed() {
     // Nothing was polled: what waits comes out now.
     sensor.engine.finish(at(sensor.now), &counters);
     let outputs = sensor.outputs();
-    assert_eq!(outputs.len(), 6);
+    assert_eq!(outputs.len(), 11, "five accepts, a signal each, health");
     let health = healths(outputs).pop().expect("the last record");
     assert_eq!(health.state, HealthState::Stopping);
-    assert_eq!(health.emitted, Some(7), "ready, five accepts, this one");
+    assert_eq!(health.emitted, Some(12), "ready, five accepts with a signal each, this one");
     assert_eq!(
         health.balance,
         [Balance {

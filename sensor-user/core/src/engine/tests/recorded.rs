@@ -34,12 +34,16 @@ fn replayed_fact_keeps_its_id_and_gets_a_fresh_verdict() {
     let verdicts: Vec<_> = outputs
         .iter()
         .enumerate()
-        .map(|(index, output)| match output {
+        .filter_map(|(index, output)| match output {
             Output::Fact { seq, fact, verdict } => {
                 assert_eq!((*seq, &*fact.id.0, &*fact.node.name), (index as u64, "dead-1f", "elsewhere"));
-                verdict.clone().expect("accepts are judged")
+                Some(verdict.clone().expect("accepts are judged"))
             }
-            Output::Health { .. } => panic!("no health yet"),
+            Output::Signal { seq, id, node, .. } => {
+                assert_eq!((*seq, &*id.0, &*node.name), (index as u64, "signal-dead-1f-1", "elsewhere"));
+                None
+            }
+            other => panic!("no {other:?} yet"),
         })
         .collect();
     assert_eq!(

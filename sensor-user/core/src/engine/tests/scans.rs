@@ -77,7 +77,7 @@ fn peers_out_of_sight_are_counted_and_do_not_degrade() {
     sensor.engine.handle_counters(at(9001), &KernelCounters::default());
     let health = sensor.outputs().into_iter().find_map(|output| match output {
         Output::Health { health, .. } => Some(health),
-        Output::Fact { .. } => None,
+        _ => None,
     });
     let health = health.expect("evictions are reported");
     assert_eq!(health.state, HealthState::Running);
