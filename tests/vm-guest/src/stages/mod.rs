@@ -68,6 +68,7 @@ const WATCHED: &[(&str, &[&[Row]])] = &[
     ("containerd", &[containerd::ROWS]),
     ("podman", &[podman::ROWS]),
     ("rootless", &[podman::ROOTLESS]),
+    ("requests", &[requests::ROWS]),
     ("flood", &[flood::ROWS]),
     ("half-open", &[flood::HALF_OPEN]),
     ("coverage", &[coverage::ROWS]),
@@ -78,7 +79,6 @@ const SENSOR: &str = "sensor";
 /// Stages with sensors of their own.
 const STAGES: &[(&str, Stage)] = &[
     ("loss", loss::run),
-    ("requests", requests::run),
     ("doctor", coverage::run_doctor),
     ("rights", degrade::rights),
     ("no-btf", degrade::no_type_information),

@@ -7,28 +7,23 @@ use anyhow::{Result, ensure};
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
 
-use super::CONFIGURATION;
+use super::kinds::Row;
 use super::sockets::{DOCKER, UNLISTED, UNLISTED_V6, address, connect_between};
 use crate::cgroups::Container;
-use crate::report::{Outcome, Report};
+use crate::report::Outcome;
+
+/// The rows of the stage. Needs version 2 cgroups, at whose root packets are looked at.
+pub const ROWS: &[Row] = &[
+    ("requests", |sensor| requests(sensor, UNLISTED)),
+    ("requests-ipv6", |sensor| requests(sensor, UNLISTED_V6)),
+    ("requests-cause", cause),
+    ("requests-foreign", foreign),
+];
 
 const BODY: &str = r#"{"Image":"alpine","Cmd":["id"],"Env":["KEY=secret"],"HostConfig":{"Privileged":true}}"#;
 
 /// The id of the container that is asked for, in short.
 const DIGITS: &str = "ca";
-
-/// Runs the stage. Needs version 2 cgroups, at whose root packets are looked at.
-pub fn run(report: &mut Report) -> Result<()> {
-    let sensor = Sensor::start(CONFIGURATION)?;
-    report.row("requests", || requests(&sensor, UNLISTED))?;
-    report.row("requests-ipv6", || requests(&sensor, UNLISTED_V6))?;
-    report.row("requests-cause", || cause(&sensor))?;
-    report.row("requests-foreign", || foreign(&sensor))?;
-    let recording = sensor.stop()?;
-    let leak = recording.records.iter().find(|record| record.line.contains("secret"));
-    ensure!(leak.is_none(), "an environment value: {leak:?}");
-    Ok(())
-}
 
 /// Both ends of a connection to a daemon that says what the test wants.
 struct Dialogue {
@@ -47,8 +42,9 @@ impl Dialogue {
     }
 
     /// Asks in pieces of this many bytes.
-    fn ask(&mut self, request: &str, piece: usize) -> Result<()> {
-        request.as_bytes().chunks(piece).try_for_each(|piece| self.client.write_all(piece))?;
+    fn ask(&mut self, request: impl AsRef<[u8]>, piece: usize) -> Result<()> {
+        let request = request.as_ref();
+        request.chunks(piece).try_for_each(|piece| self.client.write_all(piece))?;
         self.server.read_exact(&mut vec![0; request.len()])?;
         Ok(())
     }
@@ -59,13 +55,13 @@ impl Dialogue {
         Ok(())
     }
 
-    /// The record of a request on this connection.
-    fn request(&self, sensor: &Sensor, fields: &[(&str, &str)]) -> Result<Record> {
+    /// The record of what was said on this connection.
+    fn said(&self, sensor: &Sensor, kind: &str, fields: &[(&str, &str)]) -> Result<Record> {
         let local = self.client.local_addr()?;
         let (ip, port) = (local.ip().to_string(), local.port().to_string());
         let mut all = vec![("net.peer.ip", &*ip), ("net.peer.port", &*port), ("net.service", "docker")];
         all.extend(fields);
-        sensor.wait_is("api_request", &all)
+        sensor.wait_is(kind, &all)
     }
 }
 
@@ -83,12 +79,13 @@ fn created(id: &str) -> String {
 
 fn requests(sensor: &Sensor, between: [&str; 2]) -> Result<Outcome> {
     let mut dialogue = Dialogue::open(between)?;
-    dialogue.ask(&create("/v1.41/containers/create"), 1)?;
+    dialogue.ask(create("/v1.41/containers/create"), 1)?;
     dialogue.answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
     dialogue.ask("GET /info HTTP/1.1\r\nHost: h\r\n\r\n", usize::MAX)?;
     dialogue.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")?;
-    let create = dialogue.request(
+    let create = dialogue.said(
         sensor,
+        "api_request",
         &[
             ("api.method", "POST"),
             ("api.path", "/v1.41/containers/create"),
@@ -102,16 +99,19 @@ fn requests(sensor: &Sensor, between: [&str; 2]) -> Result<Outcome> {
         ],
     )?;
     ensure!(create.at("api.body_flags") == &serde_json::json!(["privileged"]), "{create}");
-    dialogue.request(sensor, &[("api.route", "/info"), ("api.class", "discovery"), ("api.status", "200")])?;
+    let info = [("api.route", "/info"), ("api.class", "discovery"), ("api.status", "200")];
+    dialogue.said(sensor, "api_request", &info)?;
+    let leak = sensor.records().into_iter().find(|record| record.line.contains("secret"));
+    ensure!(leak.is_none(), "an environment value: {leak:?}");
     Ok(Outcome::Seen)
 }
 
 fn cause(sensor: &Sensor) -> Result<Outcome> {
     let id = DIGITS.repeat(32);
     let mut dialogue = Dialogue::open(UNLISTED)?;
-    dialogue.ask(&create("/containers/create"), usize::MAX)?;
+    dialogue.ask(create("/containers/create"), usize::MAX)?;
     dialogue.answer(&created(&id))?;
-    let request = dialogue.request(sensor, &[("api.status", "201")])?;
+    let request = dialogue.said(sensor, "api_request", &[("api.status", "201")])?;
     let _container = Container::create(DIGITS)?;
     let step = sensor.wait("its creation", |record| record.is_container("created", &id))?;
     let expected = [
@@ -125,8 +125,20 @@ fn cause(sensor: &Sensor) -> Result<Outcome> {
 
 fn foreign(sensor: &Sensor) -> Result<Outcome> {
     let mut dialogue = Dialogue::open(UNLISTED)?;
-    dialogue.ask("\u{16}\u{3}\u{1}\0\u{5}hello", usize::MAX)?;
-    let said = dialogue.request(sensor, &[("api.protocol", "tls")])?;
-    ensure!(said.at("api.method").is_null(), "{said}");
+    dialogue.ask(hello("node.example"), usize::MAX)?;
+    let said = dialogue.said(sensor, "tls_hello", &[("tls.sni", "node.example")])?;
+    ensure!(!said.text("tls.ja4").is_empty(), "{said}");
     Ok(Outcome::Seen)
+}
+
+/// A ClientHello (RFC 8446, section 4.1.2) in one record that asks for a host name.
+fn hello(name: &str) -> Vec<u8> {
+    let vector = |len: usize, body: &[u8]| [&body.len().to_be_bytes()[8 - len..], body].concat();
+    // Of type `host_name`, in a list, in an extension of type `server_name`.
+    let name = vector(2, &[&[0], &*vector(2, name.as_bytes())].concat());
+    let extensions = vector(2, &[&[0, 0], &*vector(2, &name)].concat());
+    // Version, random, no session, one cipher suite, no compression.
+    let head = [&[3, 3][..], &[7; 32], &[0], &[0, 2, 0x13, 1], &[1, 0]].concat();
+    let handshake = [&[1], &*vector(3, &[head, extensions].concat())].concat();
+    [&[0x16, 3, 1], &*vector(2, &handshake)].concat()
 }
