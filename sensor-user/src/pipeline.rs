@@ -246,6 +246,10 @@ impl Pipeline {
                     warn!(%error, port, "a daemon's port is not watched: its connections and its end are not seen");
                 }
             }
+            Request::WatchPackets(wanted) => {
+                self.probes.watch_packets(wanted);
+                self.engine.handle_hooks(clock::now(), all_hooks(&self.probes, &self.files));
+            }
             Request::RunCanaries => run_canaries(&mut self.engine, &self.canaries),
             Request::Reattach(program) => self.reattach(program),
         }

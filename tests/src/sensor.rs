@@ -19,6 +19,8 @@ use crate::record::Record;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time between an action and its record.
 pub const RECORD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longer than the programs on packets outlast the last management listener.
+const PACKETS_TIMEOUT: Duration = Duration::from_secs(90);
 /// Pause between two looks at new records.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Longest time between a signal and the end.
@@ -85,6 +87,12 @@ pub fn command() -> Result<Command> {
     }
     command.stdin(Stdio::null());
     Ok(command)
+}
+
+/// What a record says of the program on packets that come in.
+fn packets(record: &Record) -> Option<&str> {
+    let hook = record.list("health.hooks").iter().find(|hook| hook["program"] == "packets_in")?;
+    hook["state"].as_str()
 }
 
 impl Sensor {
@@ -176,6 +184,24 @@ impl Sensor {
                 self.wait(&format!("the amendment of {step}"), |record| record.is_container("enriched", id))
             }
             _ => bail!("nothing is known of the container: {step}"),
+        }
+    }
+
+    /// Waits until the latest record that tells of the programs on packets says that they rest, as they do when there has been
+    /// no management listener for a while, or that they do not. Returns that record.
+    ///
+    /// # Errors
+    /// When they are not in time; with what was said last.
+    pub fn wait_for_packets(&self, resting: bool) -> Result<Record> {
+        let deadline = Instant::now() + PACKETS_TIMEOUT;
+        loop {
+            let told = self.records().into_iter().rfind(|record| packets(record).is_some());
+            let told = told.context("nothing is said of the programs on packets")?;
+            if (packets(&told) == Some("standby")) == resting {
+                return Ok(told);
+            }
+            ensure!(Instant::now() < deadline, "the programs on packets still are as they were: {told}");
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

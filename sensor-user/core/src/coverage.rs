@@ -20,6 +20,8 @@ const SILENT: &str = "the hook is in place and does not report the sensor's own 
 const ATTACHED_ANEW: &str = "the hook is attached again and has not reported a canary yet";
 /// Why a capability is not live while a hook that is in place has never reported a canary.
 const UNPROVED: &str = "not proved yet";
+/// Added where a hook rests.
+const RESTS: &str = "idle: no management listener is open; the hook is attached when one opens";
 /// Why it is not while the last proof is too old.
 const STALE: &str = "no longer proved: no canary has come back for three intervals";
 
@@ -264,6 +266,7 @@ impl CoverageLedger {
         for need in NEEDS.iter().filter(|need| need.capability == capability) {
             match need.what {
                 What::Hook(program) if self.is_attached(program) => {}
+                What::Hook(program) if self.rests(program) => findings.note(RESTS),
                 What::Hook(program) => {
                     findings.add(need.without, self.last_proof(program, canaries), need.cost);
                 }
@@ -311,6 +314,11 @@ impl CoverageLedger {
     /// An iterator is attached each time it runs; it counts as in place when its program is loaded.
     pub(crate) fn is_attached(&self, program: &str) -> bool {
         self.known(program).is_some_and(Known::is_attached)
+    }
+
+    /// Whether a program is not attached because there is nothing for it to see.
+    pub(crate) fn rests(&self, program: &str) -> bool {
+        self.known(program).is_some_and(|known| known.hook.state == HookState::Standby)
     }
 
     fn known(&self, program: &str) -> Option<&Known> {

@@ -21,6 +21,7 @@ mod escapes;
 mod hellos;
 mod lifecycle;
 mod listening;
+mod packets;
 mod programs;
 mod proving;
 mod publishing;
@@ -71,6 +72,7 @@ use daemons::DAEMONS_MAX;
 use entering::{LATE_MAX, LateEntrant};
 use hellos::Stacks;
 use listening::{LearnedPorts, Refresh};
+use packets::Packets;
 use publishing::{Lead, PUBLISHED_MAX};
 use replay::Replay;
 use report::Condition;
@@ -123,6 +125,7 @@ pub struct Engine {
     condition: Condition,
     coverage: CoverageLedger,
     canaries: Canaries,
+    packets: Packets,
     replay: Replay,
     outbox: Outbox,
 }
@@ -170,6 +173,7 @@ impl Engine {
             condition: Condition::default(),
             coverage: CoverageLedger::default(),
             canaries: Canaries::new(canary_interval_ns),
+            packets: Packets::default(),
             replay: Replay::new(node.clone()),
             outbox: Outbox::new(run, node),
         };
@@ -187,6 +191,7 @@ impl Engine {
             Ok((boot_ns, event)) if self.is_canary(boot_ns, &event) => self.loss.count_canary(ring, kind),
             Ok((_, event)) if self.is_unwatched(&event) => {}
             Ok((boot_ns, event)) => {
+                self.note_packets_wanted(boot_ns, &event);
                 if let Event::AcceptTask(event) = &event {
                     self.expect_taker(event);
                 }

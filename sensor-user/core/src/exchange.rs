@@ -220,6 +220,9 @@ pub enum Request {
         /// How soon.
         urgency: Urgency,
     },
+    /// Attach the programs on packets, or let them rest because there is nothing for them to see; answered by
+    /// [`crate::engine::Engine::handle_hooks`].
+    WatchPackets(bool),
     /// Do a round of canaries; answered by [`crate::engine::Engine::handle_canary`].
     RunCanaries,
     /// This program does not report what it should: attach it anew; answered by

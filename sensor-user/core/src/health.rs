@@ -134,7 +134,7 @@ pub struct Blind {
 pub enum HookState {
     /// Attached.
     Attached,
-    /// Loaded, and not attached because a better hook is.
+    /// Loaded, and not attached: a better hook is, or there is nothing to see, which the reason says then.
     Standby,
     /// The kernel lacks it or refused it.
     Unavailable,

@@ -149,6 +149,11 @@ impl Listeners {
         self.table.peek(&sock)
     }
 
+    /// Every socket, the one used longest ago first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Listener> {
+        self.table.iter().map(|(_, listener)| listener)
+    }
+
     /// Kernel addresses of all sockets, the one used longest ago first.
     pub(crate) fn socks(&self) -> Vec<u64> {
         self.table.iter().map(|(sock, _)| *sock).collect()

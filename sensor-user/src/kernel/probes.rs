@@ -152,6 +152,11 @@ impl Probes {
         wait_for_running_programs();
     }
 
+    /// Attaches the programs on packets that rest, or lets them rest; [`Self::hooks`] says what became of it.
+    pub fn watch_packets(&mut self, wanted: bool) {
+        self.programs.watch_packets(wanted);
+    }
+
     /// Sets the flags of all ports, see [`sensor_common::settings::port_flags`]; ports that are not named have none. Ends
     /// of connections that were accepted while their port was watched are reported whatever becomes of the port.
     ///

@@ -31,6 +31,9 @@ pub(super) struct Surroundings<'a> {
     pub(super) cgroups: Option<PathBuf>,
 }
 
+/// Why a program rests.
+const NOTHING_TO_SEE: &str = "no management listener is open";
+
 /// The programs and their links.
 pub(super) struct Programs {
     ebpf: Ebpf,
@@ -50,6 +53,8 @@ enum State {
     /// Loaded; an iterator needs no more.
     Loaded,
     Attached(Link),
+    /// It was attached and rests: there is nothing for it to see.
+    Resting,
     /// It was attached and is no more, and why it could not be attached anew; that is tried again.
     Lost(Arc<str>),
     /// Not in use, and why.
@@ -126,6 +131,24 @@ impl Programs {
         result.map(|()| true)
     }
 
+    /// Attaches the programs on packets that rest, or lets those rest that are attached. One that the kernel refuses now
+    /// counts as lost, and is tried again like any other.
+    pub(super) fn watch_packets(&mut self, wanted: bool) {
+        for index in 0..self.entries.len() {
+            let Entry { spec, state } = &self.entries[index];
+            if !matches!(spec.attach, Attach::CgroupSkb(_)) {
+                continue;
+            }
+            self.entries[index].state = match (state, wanted) {
+                (State::Attached(_) | State::Lost(_), false) => State::Resting,
+                (State::Resting, true) => {
+                    self.link(spec).map_or_else(|error| State::Lost(in_words(error)), State::Attached)
+                }
+                _ => continue,
+            };
+        }
+    }
+
     /// Whether a program with this feature is attached.
     pub(super) fn serves(&self, feature: Feature) -> bool {
         let of_feature = self.entries.iter().filter(|entry| entry.spec.need == Need::OneOf(feature));
@@ -137,7 +160,7 @@ impl Programs {
         let links = self.entries.iter().filter_map(|entry| match &entry.state {
             State::Attached(link) => Some((entry.spec.program, link.is_attached())),
             State::Lost(_) => Some((entry.spec.program, false)),
-            State::Loaded | State::Unusable(_) => None,
+            State::Loaded | State::Resting | State::Unusable(_) => None,
         });
         links.collect()
     }
@@ -158,6 +181,7 @@ impl Programs {
                 State::Attached(_) => (HookState::Attached, None),
                 State::Loaded if matches!(spec.attach, Attach::Iterator(_)) => (HookState::Attached, None),
                 State::Loaded => (HookState::Standby, None),
+                State::Resting => (HookState::Standby, Some(NOTHING_TO_SEE.into())),
                 State::Lost(reason) | State::Unusable(reason) => {
                     (HookState::Unavailable, Some(reason.clone()))
                 }

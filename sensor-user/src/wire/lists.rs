@@ -389,7 +389,7 @@ closed_list! {
 HookState from health::HookState {
     /// Attached.
     Attached = "attached",
-    /// Loaded, and not attached because a better hook is.
+    /// Loaded, and not attached: a better hook is, or there is nothing to see, which `reason` says then.
     Standby = "standby",
     /// The kernel lacks it or refused it.
     Unavailable = "unavailable",

@@ -270,6 +270,11 @@ pub const ROWS: &[Row] = &[
     ),
     row("requests", "requests-foreign", "TLS on a plaintext port is said"),
     row(
+        "requests",
+        "requests-idle",
+        "without a management listener the hooks on packets rest; one calls them, and what was missed is said",
+    ),
+    row(
         "coverage",
         "coverage",
         "every canary comes back; a hook that is silenced is found out; what is `live`",

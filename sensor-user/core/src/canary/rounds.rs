@@ -290,6 +290,21 @@ impl Canaries {
         }
     }
 
+    /// Takes that a program rests: it owes nothing meanwhile, and what it missed before is not held against it.
+    pub(crate) fn rest(&mut self, program: &str) {
+        for sign in Sign::ALL.into_iter().filter(|sign| sign.program() == program) {
+            let watch = &mut self.watches[sign as usize];
+            (watch.expected, watch.misses) = (false, 0);
+        }
+    }
+
+    /// Takes that a program is attached again that rested: the time in which it could not prove anything does not count.
+    pub(crate) fn wake(&mut self, program: &str) {
+        for sign in Sign::ALL.into_iter().filter(|sign| sign.program() == program) {
+            self.watches[sign as usize].seen_at_ns = self.watched_ns;
+        }
+    }
+
     /// Wants a round as soon as there is none under way.
     pub(crate) const fn hurry(&mut self) {
         self.hurried = true;

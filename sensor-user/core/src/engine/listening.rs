@@ -49,6 +49,11 @@ impl LearnedPorts {
         ports.into_iter()
     }
 
+    /// Whether accepts at a port are watched.
+    pub(super) fn has_accepts(&self, port: u16) -> bool {
+        self.ports.get(&port).is_some_and(|accepts| *accepts)
+    }
+
     /// Enters a port at which a listener is expected, unless it is known or there are as many as may be.
     pub(super) fn expect(&mut self, port: u16, most: usize) -> bool {
         if self.expected >= most || self.ports.contains_key(&port) {
@@ -251,6 +256,10 @@ impl Engine {
         };
         let reach = self.exposure.listen(at, endpoint, state, listening);
         self.learn_port(endpoint.local.port, traits.service);
+        let Some(listener) = self.listeners.peek(sock) else { return };
+        if self.is_served_by_packets(listener) {
+            self.want_packets(at);
+        }
         let Some(listener) = self.listeners.peek(sock) else { return };
         let (net, kind) = listener_fact(listener, state, reach);
         self.send(at, subject, Some(net), kind, None);

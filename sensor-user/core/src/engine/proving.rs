@@ -5,17 +5,19 @@ use crate::coverage::Gap;
 use crate::engine::{Engine, Request};
 use crate::event::{Ends, Event};
 use crate::fact::Direction;
-use crate::health::{Health, HealthState, Hook, KernelCounters};
+use crate::health::{Blind, Health, HealthState, Hook, KernelCounters};
 use crate::time::Timestamp;
 
 impl Engine {
     /// Takes the state of all hooks. After the ready record, which bears that of its moment, every call is reported with
     /// the coverage that follows.
     pub fn handle_hooks(&mut self, now: Timestamp, hooks: Vec<Hook>) {
+        let rested = self.do_packets_rest();
         self.coverage.set_hooks(now, hooks);
+        let missed = self.follow_packets(now, rested);
         // What is attached anew is proved or disproved soon.
         self.canaries.hurry();
-        self.report_coverage(now, true);
+        self.report_coverage_and(now, true, missed);
     }
 
     /// Hooks and coverage as they are now, and the state that follows: not a record, but what one would say.
@@ -109,6 +111,11 @@ impl Engine {
 
     /// Tells of coverage that has changed, and of the times of blindness that end with that.
     fn report_coverage(&mut self, now: Timestamp, with_hooks: bool) {
+        self.report_coverage_and(now, with_hooks, None);
+    }
+
+    /// The same, with a time of blindness that no state of the coverage tells of.
+    fn report_coverage_and(&mut self, now: Timestamp, with_hooks: bool, missed: Option<Blind>) {
         if self.outbox.is_early() {
             return;
         }
@@ -116,7 +123,7 @@ impl Engine {
         if changed.is_none() && !with_hooks {
             return;
         }
-        let mut ended = changed.unwrap_or_default().into_iter();
+        let mut ended = changed.unwrap_or_default().into_iter().chain(missed);
         let hooks = if with_hooks { self.coverage.hooks() } else { Vec::new() };
         let coverage = self.coverage.entries();
         let state = self.covered_state();
@@ -137,7 +144,7 @@ impl Engine {
     }
 }
 
-fn inbound_ends(event: &Event) -> Option<&Ends> {
+pub(super) fn inbound_ends(event: &Event) -> Option<&Ends> {
     match event {
         Event::Listener(event) => Some(&event.ends),
         Event::Accept(event) => Some(&event.ends),

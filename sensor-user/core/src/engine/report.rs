@@ -49,6 +49,7 @@ impl Engine {
     pub fn handle_ready(&mut self, now: Timestamp) {
         self.settle_seeds();
         self.scans.begin(now);
+        self.want_packets(now);
         // Nothing was reported before, so nothing can have ended.
         let _ = self.coverage.update(now, &self.canaries);
         let (hooks, coverage) = (self.coverage.hooks(), self.coverage.entries());
@@ -68,6 +69,7 @@ impl Engine {
             return;
         }
         self.judge_canaries(now, counters);
+        self.judge_packets(now, counters);
         let (_, told_ns) = self.condition.unread;
         if now.boot_ns >= told_ns.saturating_add(UNREAD_NS) {
             self.condition.unread = (self.programs.unread(), now.boot_ns);

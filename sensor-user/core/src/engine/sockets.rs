@@ -64,6 +64,11 @@ impl Connection {
         Self { subject, process, net: net.clone(), opened_ns: at.boot_ns }
     }
 
+    /// Whether somebody came to a listener.
+    pub(super) fn is_inbound(&self) -> bool {
+        self.net.direction == Some(Direction::Inbound)
+    }
+
     /// The subject and the ends of the first record.
     fn recall(&self, processes: &mut Processes) -> (Subject, Net) {
         let process = self.process.as_ref().map(|process| process.recall(processes));

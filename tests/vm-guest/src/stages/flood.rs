@@ -35,6 +35,7 @@ const FIRST_SOURCE: u16 = 20_000;
 
 fn flood(sensor: &Sensor) -> Result<Outcome> {
     let listener = TcpListener::bind(address(UNLISTED[0], FLOODED)?)?;
+    sensor.wait_for_packets(false)?;
     let before = sensor.mark();
     let mut author = None;
     for number in 0..CONNECTIONS {
@@ -58,6 +59,7 @@ fn flood(sensor: &Sensor) -> Result<Outcome> {
 
 fn half_open(sensor: &Sensor) -> Result<Outcome> {
     let _listener = TcpListener::bind(address(UNLISTED[0], SCANNED)?)?;
+    sensor.wait_for_packets(false)?;
     let before = sensor.mark();
     let sender = SynSender::new(SocketAddrV4::new(UNLISTED[0].parse()?, SCANNED))?;
     for number in 0..ATTEMPTS {

@@ -18,6 +18,7 @@ pub const ROWS: &[Row] = &[
     ("requests-ipv6", |sensor| requests(sensor, UNLISTED_V6)),
     ("requests-cause", cause),
     ("requests-foreign", foreign),
+    ("requests-idle", idle),
 ];
 
 const BODY: &str = r#"{"Image":"alpine","Cmd":["id"],"Env":["KEY=secret"],"HostConfig":{"Privileged":true}}"#;
@@ -32,8 +33,9 @@ struct Dialogue {
 }
 
 impl Dialogue {
-    fn open(between: [&str; 2]) -> Result<Self> {
+    fn open(sensor: &Sensor, between: [&str; 2]) -> Result<Self> {
         let listener = TcpListener::bind(address(between[0], DOCKER)?)?;
+        sensor.wait_for_packets(false)?;
         let client = connect_between(between, DOCKER)?;
         let (server, _) = listener.accept()?;
         // Each write is a segment of its own.
@@ -78,7 +80,7 @@ fn created(id: &str) -> String {
 }
 
 fn requests(sensor: &Sensor, between: [&str; 2]) -> Result<Outcome> {
-    let mut dialogue = Dialogue::open(between)?;
+    let mut dialogue = Dialogue::open(sensor, between)?;
     dialogue.ask(create("/v1.41/containers/create"), 1)?;
     dialogue.answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
     dialogue.ask("GET /info HTTP/1.1\r\nHost: h\r\n\r\n", usize::MAX)?;
@@ -108,7 +110,7 @@ fn requests(sensor: &Sensor, between: [&str; 2]) -> Result<Outcome> {
 
 fn cause(sensor: &Sensor) -> Result<Outcome> {
     let id = DIGITS.repeat(32);
-    let mut dialogue = Dialogue::open(UNLISTED)?;
+    let mut dialogue = Dialogue::open(sensor, UNLISTED)?;
     dialogue.ask(create("/containers/create"), usize::MAX)?;
     dialogue.answer(&created(&id))?;
     let request = dialogue.said(sensor, "api_request", &[("api.status", "201")])?;
@@ -124,7 +126,7 @@ fn cause(sensor: &Sensor) -> Result<Outcome> {
 }
 
 fn foreign(sensor: &Sensor) -> Result<Outcome> {
-    let mut dialogue = Dialogue::open(UNLISTED)?;
+    let mut dialogue = Dialogue::open(sensor, UNLISTED)?;
     dialogue.ask(hello("node.example"), usize::MAX)?;
     let said = dialogue.said(sensor, "tls_hello", &[("tls.sni", "node.example")])?;
     ensure!(!said.text("tls.ja4").is_empty(), "{said}");
@@ -141,4 +143,22 @@ fn hello(name: &str) -> Vec<u8> {
     let head = [&[3, 3][..], &[7; 32], &[0], &[0, 2, 0x13, 1], &[1, 0]].concat();
     let handshake = [&[1], &*vector(3, &[head, extensions].concat())].concat();
     [&[0x16, 3, 1], &*vector(2, &handshake)].concat()
+}
+
+/// Without a management listener the programs on packets rest; one calls them, and what it could have missed is said.
+fn idle(sensor: &Sensor) -> Result<Outcome> {
+    let resting = sensor.wait_for_packets(true)?;
+    ensure!(resting.text("health.coverage.requests.state") == "live", "{resting}");
+    ensure!(resting.text("health.coverage.requests.reason").starts_with("idle"), "{resting}");
+
+    let before = sensor.mark();
+    let mut dialogue = Dialogue::open(sensor, UNLISTED)?;
+    let back = sensor.wait_after(before, "hooks that are back", |record| {
+        record.is("health", &[("health.blind.capability", "requests")])
+    })?;
+    ensure!(back.text("health.blind.from") < back.text("health.blind.to"), "{back}");
+    dialogue.ask("GET /version HTTP/1.1\r\nHost: h\r\n\r\n", usize::MAX)?;
+    dialogue.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")?;
+    dialogue.said(sensor, "api_request", &[("api.route", "/version"), ("api.status", "200")])?;
+    Ok(Outcome::Seen)
 }

@@ -15,6 +15,7 @@ use crate::records::{
 };
 
 mod detached;
+mod resting;
 mod stale;
 
 /// The sensor itself.
