@@ -157,6 +157,63 @@ fn facts_go_through_unchanged_and_nothing_else_does() {
     }
 }
 
+/// State, severity and confidence of each finding of a case, with the number of its candidates and the stages seen.
+fn findings(case: &str) -> Vec<String> {
+    let case = cases().join(case);
+    let all = records(&replay(&case, &[&case.join("input.ndjson")]));
+    let findings = all.iter().filter(|record| record["kind"] == "finding").map(|record| {
+        let finding = &record["finding"];
+        let text = |key: &str| finding[key].as_str().expect("a text").to_owned();
+        let peers = finding["entities"]["peers"].as_array().map_or(1, Vec::len);
+        let seen = finding["stages"].as_array().expect("stages").iter().filter(|stage| stage["seen"] == true);
+        let (state, severity, confidence) = (text("state"), text("severity"), text("confidence"));
+        format!("{state} {severity} {confidence} {peers} {}", seen.count())
+    });
+    findings.collect()
+}
+
+/// The truth table in docs/detections/an1007.md and what must be silent.
+#[test]
+fn chains_are_found_where_there_are_any_and_nowhere_else() {
+    let open_and_update = |open, update| vec![open, update];
+    for (case, expected) in [
+        (
+            "an1007-proved",
+            vec!["open high proved 1 2", "update critical proved 1 3", "closed critical proved 1 3"],
+        ),
+        ("an1007-proved-plain", open_and_update("open medium proved 1 2", "update high proved 1 3")),
+        ("an1007-one-candidate", open_and_update("open medium inferred 1 2", "update high inferred 1 3")),
+        (
+            "an1007-several-candidates",
+            open_and_update("open medium inferred 2 2", "update high inferred 2 3"),
+        ),
+        ("an1007-risks-known-late", open_and_update("open medium inferred 1 2", "update high inferred 1 3")),
+        ("an1007-unreadable-plain", Vec::new()),
+        ("an1007-readable-none-made-it", Vec::new()),
+        ("an1007-silence", Vec::new()),
+        ("an1007-window-over", Vec::new()),
+    ] {
+        assert_eq!(findings(case), expected, "{case}");
+    }
+}
+
+/// What was derived when it was recorded is derived again, not read.
+#[test]
+fn a_replay_of_a_replay_gives_the_same_signals_and_findings() {
+    let case = cases().join("an1007-proved");
+    let derived = |file: &Path| {
+        let mut all = records(&replay(&case, &[file]));
+        // The last record of a replay bears the time of its last fact: what ends after that ends in the recording only.
+        all.retain(|record| record["kind"] == "signal" || record["kind"] == "finding");
+        all.retain(|record| record["finding"]["state"] != "closed");
+        all.iter_mut().for_each(|record| record["seq"] = 0.into());
+        all
+    };
+    let first = derived(&case.join("input.ndjson"));
+    assert!(first.len() > 3, "{first:?}");
+    assert_eq!(derived(&case.join("expected.ndjson")), first);
+}
+
 /// `health.emitted` and `seq` count what the engine numbered, also what `output.kinds` leaves out.
 #[test]
 fn records_that_are_left_out_keep_their_number() {

@@ -73,7 +73,7 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
     }
 
     /// Entries, the one used longest ago first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
         self.entries.iter()
     }
 

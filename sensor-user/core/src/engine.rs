@@ -253,6 +253,7 @@ impl Engine {
         }
         self.expire_holds(now);
         self.expire_bursts(now);
+        self.outbox.pass(horizon);
     }
 
     /// Boot-clock time at which [`Self::poll`] has something to do next.
@@ -273,7 +274,8 @@ impl Engine {
     }
 
     fn set_policy(&mut self, policy: Policy) {
-        let Policy { mut ports, tools, networks, mut allow } = policy;
+        let Policy { mut ports, tools, networks, mut allow, limits } = policy;
+        self.outbox.set_limits(limits);
         self.inside.networks = networks;
         ports.sort_unstable_by_key(|(port, _)| *port);
         self.ports = ports;

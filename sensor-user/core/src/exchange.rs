@@ -10,7 +10,7 @@ use sensor_common::flood::PortKey;
 use sensor_common::record::TaskItem;
 
 use crate::allow_list::AllowList;
-use crate::chains::{Finding, Signal};
+use crate::chains::{Finding, Limits, Signal};
 use crate::fact::{ExeFlags, Fact, Node, Published, Runtime, Service, Verdict};
 use crate::health::Health;
 use crate::ids::{CgroupKey, ProcessKey, RecordId, RunId};
@@ -47,6 +47,8 @@ pub struct Policy {
     pub networks: Vec<IpNetwork>,
     /// Expected access.
     pub allow: AllowList,
+    /// What tunes the analytics.
+    pub limits: Limits,
 }
 
 /// A process that was there before the sensor.

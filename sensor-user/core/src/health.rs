@@ -281,4 +281,11 @@ impl Health {
             undecodable: 0,
         }
     }
+
+    /// Management records that it says were lost.
+    #[must_use]
+    pub fn lost_management(&self) -> u64 {
+        let management = self.loss.iter().filter(|loss| loss.ring == Some(Ring::Management));
+        management.map(|loss| loss.lost).sum()
+    }
 }

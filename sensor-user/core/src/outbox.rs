@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::chains::{Chains, Derived, What};
+use crate::chains::{Chains, Derived, Limits, What};
 use crate::engine::{Output, Request};
 use crate::fact::{Container, Fact, FactKind, K8s, Net, Node, Process, Quality, Verdict};
 use crate::health::Health;
@@ -119,8 +119,34 @@ impl Outbox {
         let seq = self.next_seq();
         if let Some(emitted) = &mut health.emitted {
             *emitted = seq + 1;
+        } else {
+            // What is lost in the balance of a run has been told before.
+            self.chains.note_loss(&node, at.boot_ns, health.lost_management());
         }
         self.outputs.push_back(Output::Health { seq, id, at, node, health });
+    }
+
+    /// Takes note that it is this late, boot clock, and that what was before has been sent.
+    pub(crate) fn pass(&mut self, boot_ns: u64) {
+        self.chains.pass(&self.node, boot_ns);
+        self.push_derived();
+    }
+
+    /// Takes a health record of a recording: the time on its node, and management records that it says were lost.
+    pub(crate) fn pass_recorded(&mut self, node: &Node, boot_ns: u64, lost: u64) {
+        self.chains.note_loss(node, boot_ns, lost);
+        self.chains.pass(node, boot_ns);
+        self.push_derived();
+    }
+
+    /// Takes what tunes the analytics.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.chains.set_limits(limits);
+    }
+
+    /// What correlation remembers.
+    pub(crate) fn chains(&self) -> &Chains {
+        &self.chains
     }
 
     /// The id printed for a connection.
@@ -165,10 +191,15 @@ impl Outbox {
     fn push_fact(&mut self, seq: u64, fact: Fact, verdict: Option<Verdict>) {
         self.chains.handle(&fact, verdict.as_ref());
         self.outputs.push_back(Output::Fact { seq, fact, verdict });
+        self.push_derived();
+    }
+
+    fn push_derived(&mut self) {
         while let Some(Derived { id, at, node, what }) = self.chains.next_derived() {
             let seq = self.next_seq();
             self.outputs.push_back(match what {
                 What::Signal(signal) => Output::Signal { seq, id, at, node, signal },
+                What::Finding(finding) => Output::Finding { seq, id, at, node, finding },
             });
         }
     }

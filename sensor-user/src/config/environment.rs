@@ -15,7 +15,7 @@ pub struct Variable {
 }
 
 /// Every variable. Lists and mappings can be set in the file only.
-pub const VARIABLES: [Variable; 11] = [
+pub const VARIABLES: [Variable; 13] = [
     Variable {
         name: "QUAYWATCH_NODE_NAME",
         key: "node.name",
@@ -76,6 +76,16 @@ pub const VARIABLES: [Variable; 11] = [
         name: "QUAYWATCH_COVERAGE_INTERVAL",
         key: "coverage.interval",
         set: |file, text| value(&mut file.coverage.interval, text),
+    },
+    Variable {
+        name: "QUAYWATCH_DETECT_AN1007_ACCESS_WINDOW",
+        key: "detect.an1007.access_window",
+        set: |file, text| value(&mut file.detect.an1007.access_window, text),
+    },
+    Variable {
+        name: "QUAYWATCH_DETECT_AN1007_LATERAL_WINDOW",
+        key: "detect.an1007.lateral_window",
+        set: |file, text| value(&mut file.detect.an1007.lateral_window, text),
     },
 ];
 

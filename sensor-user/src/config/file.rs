@@ -433,14 +433,28 @@ pub struct DetectSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct An1007Section {
+    /// How long after an unexpected access a container may come of it: 1s to 168h.
+    #[garde(skip)]
+    pub access_window: At<Period>,
+    /// How long after the last stage lateral activity counts: 1s to 168h.
+    #[garde(skip)]
+    pub lateral_window: At<Period>,
     /// Ports that lateral activity aims at: connects towards them are reported when attempted, not only by result.
     #[garde(length(max = 1024))]
     pub lateral_ports: Vec<Port>,
+    /// Whether connects to the metadata services of clouds (169.254.169.254, fd00:ec2::254) are lateral activity.
+    #[garde(skip)]
+    pub metadata: bool,
 }
 
 impl Default for An1007Section {
     fn default() -> Self {
-        Self { lateral_ports: [22, 2375, 2376, 2379, 2380, 6443, 10250, 10255].map(Port).into() }
+        Self {
+            access_window: Period::from_millis(600_000).into(),
+            lateral_window: Period::from_millis(3_600_000).into(),
+            lateral_ports: [22, 2375, 2376, 2379, 2380, 6443, 10250, 10255].map(Port).into(),
+            metadata: true,
+        }
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use sensor_core::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
+use sensor_core::chains::{An1007Limits, Limits};
 use sensor_core::engine::Policy;
 use sensor_core::fact::Runtime;
 
-use super::file::{AllowSection, ConfigFile, OutputSection, OutputType};
+use super::file::{AllowSection, An1007Section, ConfigFile, DetectSection, OutputSection, OutputType};
 use super::values::{AnyOr, At, Network};
 use super::when;
 use crate::kernel::FloodLimits;
@@ -86,6 +87,7 @@ impl Settings {
                         .chain(file.networks.named.values().flat_map(|networks| &networks.value)),
                 ),
                 allow: allow_list(file),
+                limits: limits(&file.detect),
             },
             sockets: file
                 .watch
@@ -120,6 +122,19 @@ fn ring_bytes(bytes: u64) -> u32 {
 
 fn networks<'a>(written: impl IntoIterator<Item = &'a At<Network>>) -> Vec<IpNetwork> {
     written.into_iter().map(|network| network.value.network()).collect()
+}
+
+/// What tunes the analytics.
+fn limits(detect: &DetectSection) -> Limits {
+    let An1007Section { access_window, lateral_window, lateral_ports, metadata } = &detect.an1007;
+    Limits {
+        an1007: An1007Limits {
+            access_window_ns: access_window.value.as_ns(),
+            lateral_window_ns: lateral_window.value.as_ns(),
+            lateral_ports: lateral_ports.iter().map(|port| port.0).collect(),
+            metadata: *metadata,
+        },
+    }
 }
 
 /// The allow-list that a file without errors stands for.

@@ -7,6 +7,7 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use sensor_core::allow_list::{AllowEntry, Days, Hours, IMPLIED_LOCAL, Schedule, Source, Target};
+use sensor_core::chains::An1007Limits;
 use sensor_core::fact::{Runtime, Service};
 
 use super::values::{Network, Period, Size};
@@ -218,7 +219,7 @@ allow:
 rings: {management: 64KiB, bulk: 5MiB, poll: 10ms, merge_window: 0s}
 flood: {burst: 8, per_second: 2}
 enrich: {hold: 1s}
-detect: {an1007: {lateral_ports: [22]}}
+detect: {an1007: {access_window: 2m, lateral_window: 24h, lateral_ports: [22], metadata: false}}
 output: [{type: stdout, kinds: [accept, health]}]
 ",
     )
@@ -284,6 +285,13 @@ output: [{type: stdout, kinds: [accept, health]}]
     assert_eq!(settings.flood, FloodLimits { burst: 8, per_second: 2 });
     assert_eq!(settings.hold.as_secs(), 1);
     assert_eq!(settings.lateral_ports, [22]);
+    let an1007 = An1007Limits {
+        access_window_ns: 120_000_000_000,
+        lateral_window_ns: 86_400_000_000_000,
+        lateral_ports: vec![22],
+        metadata: false,
+    };
+    assert_eq!(settings.policy.limits.an1007, an1007);
     let kinds = settings.outputs[0].kinds;
     assert!(kinds.admits(Kind::Accept) && kinds.admits(Kind::Health) && !kinds.admits(Kind::Exec));
 }
@@ -451,11 +459,15 @@ fn the_environment_overrides_the_file() {
         ("QUAYWATCH_FLOOD_PER_SECOND", "11"),
         ("QUAYWATCH_ENRICH_HOLD", "9ms"),
         ("QUAYWATCH_COVERAGE_INTERVAL", "10s"),
+        ("QUAYWATCH_DETECT_AN1007_ACCESS_WINDOW", "12s"),
+        ("QUAYWATCH_DETECT_AN1007_LATERAL_WINDOW", "13s"),
     ];
     assert_eq!(environment.map(|(name, _)| name), VARIABLES.each_ref().map(|variable| variable.name));
     let loaded = load_env("node: {name: from-file}\nrings: {poll: 1ms}", &environment).expect("valid");
     assert_eq!(loaded.warnings, []);
     let settings = loaded.settings;
+    let an1007 = &settings.policy.limits.an1007;
+    assert_eq!((an1007.access_window_ns, an1007.lateral_window_ns), (12_000_000_000, 13_000_000_000));
     assert_eq!(settings.node_name.as_deref(), Some("from-env"));
     assert_eq!(settings.cluster.as_deref(), Some("c2"));
     assert!(settings.policy.allow.entries.is_empty());

@@ -70,7 +70,10 @@ impl Checker {
         self.flood_limit("flood.per_second", &file.flood.per_second);
         self.period("enrich.hold", &file.enrich.hold, Duration::ZERO..=Duration::from_secs(10));
         let hour = Duration::from_secs(3600);
-        self.period("coverage.interval", &file.coverage.interval, Duration::from_secs(1)..=hour);
+        self.period("coverage.interval", &file.coverage.interval, second..=hour);
+        let an1007 = &file.detect.an1007;
+        self.period("detect.an1007.access_window", &an1007.access_window, second..=hour * 168);
+        self.period("detect.an1007.lateral_window", &an1007.lateral_window, second..=hour * 168);
     }
 
     fn ring_size(&mut self, key: &'static str, size: &At<Size>) {

@@ -120,9 +120,10 @@ impl<A: Audience> Replay<A> {
                 self.counts.facts += 1;
                 self.engine_of(&fact.node).handle_fact(*fact);
             }
-            Recorded::Health { node, addresses } => {
+            Recorded::Health { node, addresses, boot_ns, lost } => {
                 self.counts.passed_over += 1;
                 let engine = self.engine_of(&node);
+                engine.handle_replayed_health(&node, boot_ns, lost);
                 if !addresses.is_empty() {
                     engine.handle_replayed_addresses(addresses.clone());
                     self.audience.addresses(&node, &addresses);

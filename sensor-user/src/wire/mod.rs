@@ -56,6 +56,10 @@ pub enum Recorded {
         node: Arc<Node>,
         /// The node's own addresses; empty when the record says nothing of them.
         addresses: Vec<IpAddr>,
+        /// When it was written, boot clock.
+        boot_ns: u64,
+        /// Management records lost since the one before.
+        lost: u64,
     },
     /// A record that replay derives again.
     Derived,
@@ -123,7 +127,13 @@ pub fn decode(line: &[u8]) -> Result<Recorded, DecodeError> {
     match record.health {
         Some(health) if record.kind == Kind::Health => {
             let addresses = health.addresses.iter().map(IpAddr::to_canonical).collect();
-            Ok(Recorded::Health { node: Arc::new(record.node.into()), addresses })
+            let lost = health.lost_management();
+            Ok(Recorded::Health {
+                node: Arc::new(record.node.into()),
+                addresses,
+                boot_ns: record.boot_ns,
+                lost,
+            })
         }
         None if record.kind == Kind::Health => Err(DecodeError::Missing { kind: "health", key: "health" }),
         _ if matches!(record.kind, Kind::Signal | Kind::Finding) => Ok(Recorded::Derived),

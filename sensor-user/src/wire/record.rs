@@ -379,6 +379,15 @@ pub struct Health<'a> {
     pub undecodable: u64,
 }
 
+impl Health<'_> {
+    /// Management records that it says were lost since the record before. The totals of a run are none.
+    pub(super) fn lost_management(&self) -> u64 {
+        let is_total = self.state == HealthState::Stopping;
+        let loss = self.loss.iter().filter(|loss| !is_total && loss.ring == Some(Ring::Management));
+        loss.map(|loss| loss.lost).sum()
+    }
+}
+
 /// One hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hook<'a> {

@@ -353,7 +353,10 @@ fn health_says_what_is_missing() {
     let line = line(&health());
     assert_eq!(own(&line, "health"), expected);
     let addresses = vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("fe80::1")];
-    assert_eq!(decode(line.as_bytes()), Ok(Recorded::Health { node: node(), addresses }));
+    assert_eq!(
+        decode(line.as_bytes()),
+        Ok(Recorded::Health { node: node(), addresses, boot_ns: 5_000, lost: 0 })
+    );
 }
 
 #[test]

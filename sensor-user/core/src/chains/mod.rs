@@ -5,20 +5,44 @@
 //! told in the same types.
 
 mod an1007;
+mod analytic;
+mod evidence;
 mod finding;
+mod loss_log;
 mod signal;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use an1007::An1007;
+pub use an1007::An1007Limits;
+use an1007::{An1007, Context};
+pub use analytic::{AN1007, Analytic, BUILT_IN, Stage};
+use evidence::Evidence;
 
 pub use finding::{Completeness, Confidence, Entities, Finding, FindingState, Link, Severity, StageSeen};
 pub use signal::{Signal, SignalKey};
 
+use loss_log::LossLog;
+
+use crate::bounded::Bounded;
 use crate::fact::{Fact, Node, Verdict};
 use crate::ids::RecordId;
 use crate::time::Timestamp;
+
+/// How much later than its time a fact may come and still be put where it belongs, nanoseconds: requests are told of when
+/// they are answered, and containers when their files were read.
+pub(crate) const REORDER_NS: u64 = 10_000_000_000;
+/// Most nodes of one recording; the one heard of longest ago is forgotten first.
+const NODES_MAX: usize = 256;
+/// Most chains whose records are numbered.
+const NUMBERED_MAX: usize = 65_536;
+
+/// What tunes the analytics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of AN1007.
+    pub an1007: An1007Limits,
+}
 
 /// What came of a fact, without its place in the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,34 +57,106 @@ pub(crate) struct Derived {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Signal(Box<Signal>),
+    Finding(Box<Finding>),
 }
 
-/// All analytics.
-#[derive(Debug, Default)]
+/// All analytics, on each node by itself: boot clocks of different nodes have nothing in common.
+#[derive(Debug)]
 pub(crate) struct Chains {
-    an1007: An1007,
+    limits: Limits,
+    /// By boot id.
+    nodes: Bounded<Arc<str>, NodeChains>,
     sender: Sender,
 }
 
+/// What is remembered of one node.
+#[derive(Debug, Default)]
+struct NodeChains {
+    an1007: An1007,
+    losses: LossLog,
+}
+
+impl Default for Chains {
+    fn default() -> Self {
+        Self { limits: Limits::default(), nodes: Bounded::new(NODES_MAX), sender: Sender::default() }
+    }
+}
+
 impl Chains {
+    /// Takes other limits, for what is judged from now on. What is remembered stays.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Takes a fact that has its id, with what the allow-list says of it.
     pub(crate) fn handle(&mut self, fact: &Fact, verdict: Option<&Verdict>) {
         self.sender.signals = 0;
-        self.an1007.handle(fact, verdict, &mut self.sender);
+        self.on_node(&fact.node, |node, context| node.handle(fact, verdict, context));
+    }
+
+    /// Takes note that it is this late on a node, boot clock, and that everything before has been told.
+    pub(crate) fn pass(&mut self, node: &Node, boot_ns: u64) {
+        self.on_node(node, |node, context| node.pass(boot_ns, context));
+    }
+
+    /// Takes note that management records of a node were lost, as was told at this time.
+    pub(crate) fn note_loss(&mut self, node: &Node, boot_ns: u64, lost: u64) {
+        if lost > 0 {
+            self.enter(node).losses.note(boot_ns, lost);
+        }
     }
 
     /// Takes the next result.
     pub(crate) fn next_derived(&mut self) -> Option<Derived> {
         self.sender.outputs.pop_front()
     }
+
+    /// Chains of which something was seen.
+    pub(crate) fn open(&self) -> usize {
+        self.nodes.iter().map(|(_, node)| node.an1007.open()).sum()
+    }
+
+    /// What was dropped from each table since the start.
+    pub(crate) fn evicted(&self) -> [(&'static str, u64); 3] {
+        let mut all = An1007::default().evicted();
+        for (_, node) in self.nodes.iter() {
+            for (sum, (_, evicted)) in all.iter_mut().zip(node.an1007.evicted()) {
+                sum.1 += evicted;
+            }
+        }
+        all
+    }
+
+    fn on_node(&mut self, node: &Node, act: impl FnOnce(&mut An1007, &mut Context<'_>)) {
+        self.enter(node);
+        let Self { limits, nodes, sender } = self;
+        if let Some(NodeChains { an1007, losses }) = nodes.get_mut(&*node.boot_id) {
+            act(an1007, &mut Context { limits: &limits.an1007, losses, sender });
+        }
+    }
+
+    fn enter(&mut self, node: &Node) -> &mut NodeChains {
+        if !self.nodes.contains(&*node.boot_id) {
+            self.nodes.insert(node.boot_id.clone(), NodeChains::default());
+        }
+        self.nodes.get_mut(&*node.boot_id).expect("invariant: entered above")
+    }
 }
 
 /// Results on their way out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sender {
     /// Signals of the present fact.
     signals: u32,
+    /// Records of chains so far, by analytic and first evidence.
+    findings: Bounded<String, u32>,
     outputs: VecDeque<Derived>,
+}
+
+impl Default for Sender {
+    fn default() -> Self {
+        Self { signals: 0, findings: Bounded::new(NUMBERED_MAX), outputs: VecDeque::new() }
+    }
 }
 
 impl Sender {
@@ -70,5 +166,26 @@ impl Sender {
         let id = RecordId(format!("signal-{}-{}", fact.id.0, self.signals).into());
         let what = What::Signal(Box::new(signal));
         self.outputs.push_back(Derived { id, at: fact.at, node: fact.node.clone(), what });
+    }
+
+    /// The id of the next record of a chain that begins with this evidence.
+    fn finding_id(&mut self, analytic: &str, evidence: &str) -> RecordId {
+        let key = format!("{analytic}-{evidence}");
+        let number = match self.findings.get_mut(&key) {
+            Some(number) => {
+                *number += 1;
+                *number
+            }
+            None => {
+                self.findings.insert(key.clone(), 1);
+                1
+            }
+        };
+        RecordId(format!("{key}-{number}").into())
+    }
+
+    /// Tells of a chain.
+    fn finding(&mut self, id: RecordId, at: Timestamp, node: Arc<Node>, finding: Finding) {
+        self.outputs.push_back(Derived { id, at, node, what: What::Finding(Box::new(finding)) });
     }
 }

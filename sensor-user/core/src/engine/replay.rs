@@ -47,6 +47,12 @@ impl Engine {
         self.set_addresses(addresses);
     }
 
+    /// Takes the rest of a recorded health record that correlation knew at that time: how late it was, and how many
+    /// management records had been lost since the one before.
+    pub fn handle_replayed_health(&mut self, node: &Node, boot_ns: u64, lost: u64) {
+        self.outbox.pass_recorded(node, boot_ns, lost);
+    }
+
     /// Sends the last record of a replay, at the time of the latest fact.
     pub fn finish_replay(&mut self) {
         let evidence = self.replay.last.as_ref().map_or("replay", |id| &*id.0);

@@ -42,6 +42,8 @@ pub struct Statistics {
     pub listeners: usize,
     /// Connections whose end is still to come.
     pub connections: usize,
+    /// Chains of which something was seen.
+    pub chains: usize,
 }
 
 impl Engine {
@@ -129,12 +131,13 @@ impl Engine {
             containers: self.containers.len(),
             listeners: self.listeners.len(),
             connections: self.connections.len(),
+            chains: self.outbox.chains().open(),
         }
     }
 
     /// What was dropped from each bounded table since the start, and how many programs could not be read.
     fn tallies(&self, unread: u64) -> Vec<Tally> {
-        vec![
+        [
             (PROGRAM_FILES, unread),
             (RELEASED_EARLY, self.released_early),
             ("processes", self.processes.evicted()),
@@ -157,5 +160,8 @@ impl Engine {
             (FLOOD_PEERS, self.scans.evicted()),
             (FLOOD_PORTS, self.scans.shared()),
         ]
+        .into_iter()
+        .chain(self.outbox.chains().evicted())
+        .collect()
     }
 }

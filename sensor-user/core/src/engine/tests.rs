@@ -21,6 +21,7 @@ use std::sync::Arc;
 use sensor_common::record::Ring;
 
 use crate::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
+use crate::chains::Limits;
 use crate::engine::{
     ContainerMetadata, Engine, Output, Policy, ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings,
 };
@@ -187,6 +188,7 @@ fn settings() -> Settings {
             tools: Vec::new(),
             networks: vec!["198.18.0.0/23".parse().expect("network")],
             allow: AllowList { entries, ..AllowList::default() },
+            limits: Limits::default(),
         },
         merge_window_ns: WINDOW_NS,
         hold_ns: HOLD_NS,

@@ -1,0 +1,154 @@
+//! Who has come to management services unexpectedly: the first stage.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::bounded::Bounded;
+use crate::fact::Service;
+use crate::ids::RecordId;
+use crate::time::Timestamp;
+
+/// Most connections of unlisted peers that are remembered; the one used longest ago goes first.
+pub(crate) const CONNECTIONS_MAX: usize = 131_072;
+/// Most pairs of peer and service whose requests cannot be read; likewise.
+const VEILED_MAX: usize = 16_384;
+/// Most of these that are looked at for one container, the latest first.
+const LOOKED_AT_MAX: usize = 256;
+/// Most candidates that are named for one container.
+pub(super) const CANDIDATES_MAX: usize = 8;
+/// Times that are kept of one connection.
+const TIMES: usize = 4;
+
+/// A record of an access, and when it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    pub(super) peer: IpAddr,
+    pub(super) service: Service,
+    /// The record that told of it first.
+    pub(super) event: RecordId,
+    pub(super) at: Timestamp,
+    times: Times,
+}
+
+/// The latest times at which something was heard of somebody, in order, boot clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Times([u64; TIMES]);
+
+impl Times {
+    fn note(&mut self, boot_ns: u64) {
+        // The smallest makes room, and is the first in order.
+        if boot_ns > self.0[0] {
+            self.0[0] = boot_ns;
+            self.0.sort_unstable();
+        }
+    }
+
+    /// The last one up to a time; `None` when there is none, as far as times are kept.
+    fn last_until(&self, boot_ns: u64) -> Option<u64> {
+        self.0.into_iter().rev().find(|time| *time != 0 && *time <= boot_ns)
+    }
+}
+
+impl Access {
+    /// Whether something was heard of it up to this time and no longer before it than the window.
+    fn is_in_window(&self, boot_ns: u64, window_ns: u64) -> bool {
+        self.times.last_until(boot_ns).is_some_and(|last| boot_ns - last <= window_ns)
+    }
+}
+
+/// The tables of the first stage.
+#[derive(Debug)]
+pub(super) struct Accesses {
+    by_conn: Bounded<Arc<str>, Access>,
+    /// Where requests cannot be read, blame is a matter of time, and of the peer alone.
+    veiled: Bounded<(IpAddr, Service), Access>,
+}
+
+impl Default for Accesses {
+    fn default() -> Self {
+        Self { by_conn: Bounded::new(CONNECTIONS_MAX), veiled: Bounded::new(VEILED_MAX) }
+    }
+}
+
+impl Accesses {
+    /// An unlisted peer did something on a connection. `veiled`: what it asks for cannot be read, and after this long what
+    /// it did before is another matter.
+    pub(super) fn note(
+        &mut self,
+        conn: &Arc<str>,
+        peer: (IpAddr, Service),
+        event: &RecordId,
+        at: Timestamp,
+        veiled: Option<u64>,
+    ) {
+        let (ip, service) = peer;
+        let mut new = Access { peer: ip, service, event: event.clone(), at, times: Times::default() };
+        new.times.note(at.boot_ns);
+        match self.by_conn.get_mut(conn) {
+            Some(known) => known.hear(&new),
+            None => {
+                self.by_conn.insert(conn.clone(), new.clone());
+            }
+        }
+        if let Some(window_ns) = veiled {
+            match self.veiled.get_mut(&peer) {
+                Some(known) if at.boot_ns <= known.last().saturating_add(window_ns) => known.hear(&new),
+                _ => {
+                    self.veiled.insert(peer, new);
+                }
+            }
+        }
+    }
+
+    /// An entry of the allow-list expects the peer of this connection after all.
+    pub(super) fn forget(&mut self, conn: &str) {
+        self.by_conn.remove(conn);
+    }
+
+    /// The unlisted peer behind a connection, if it did something on it within the window before this time.
+    pub(super) fn behind(&self, conn: &str, boot_ns: u64, window_ns: u64) -> Option<&Access> {
+        self.by_conn.peek(conn).filter(|access| access.is_in_window(boot_ns, window_ns))
+    }
+
+    /// The unlisted peers that may have asked for something at this time where nobody could read it, in order of their
+    /// addresses, and whether there were more.
+    pub(super) fn candidates(
+        &self,
+        boot_ns: u64,
+        window_ns: u64,
+        serves: impl Fn(Service) -> bool,
+    ) -> (Vec<&Access>, bool) {
+        let recent = self.veiled.iter().rev().take(LOOKED_AT_MAX).map(|(_, access)| access);
+        let mut found: Vec<&Access> = recent
+            .filter(|access| serves(access.service) && access.is_in_window(boot_ns, window_ns))
+            .collect();
+        found.sort_unstable_by_key(|access| (access.peer, access.at.boot_ns));
+        found.dedup_by_key(|access| access.peer);
+        let more = found.len() > CANDIDATES_MAX;
+        found.truncate(CANDIDATES_MAX);
+        (found, more)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_conn.len()
+    }
+
+    pub(super) fn evicted(&self) -> u64 {
+        self.by_conn.evicted() + self.veiled.evicted()
+    }
+}
+
+impl Access {
+    fn last(&self) -> u64 {
+        self.times.0[TIMES - 1]
+    }
+
+    /// Something more, in whatever order it is told. What is told last of an earlier time is the beginning.
+    fn hear(&mut self, other: &Self) {
+        self.times.note(other.at.boot_ns);
+        if (other.at.boot_ns, &*other.event.0) < (self.at.boot_ns, &*self.event.0) {
+            self.event = other.event.clone();
+            self.at = other.at;
+        }
+    }
+}

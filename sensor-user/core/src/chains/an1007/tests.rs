@@ -1,0 +1,538 @@
+//! The analytic from facts to findings.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::An1007Limits;
+use crate::chains::{Chains, Confidence, Finding, FindingState, Limits, Severity, What};
+use crate::fact::{
+    ApiRequest, ConnectResult, Container, ContainerAction, Direction, End, Fact, FactKind, K8s, Net, Node,
+    Origin, OriginClass, Protocol, Quality, Runtime, ScanShape, Service, TlsHello, Verdict,
+};
+use crate::http::route::ApiClass;
+use crate::ids::{ConnId, RecordId};
+use crate::namespaces::HostSide;
+use crate::risks::Risk;
+use crate::time::Timestamp;
+
+const SECOND: u64 = 1_000_000_000;
+const ATTACKER: &str = "198.18.0.9";
+const OTHER: &str = "198.18.0.10";
+const LATERAL: (&str, u16) = ("10.0.0.12", 22);
+
+fn node() -> Arc<Node> {
+    Arc::new(Node { name: "node-a".into(), boot_id: "boot".into(), cluster: None })
+}
+
+/// Facts as the engine would tell them, and what comes of them.
+struct Bench {
+    chains: Chains,
+    facts: u64,
+    signals: Vec<(String, String)>,
+    findings: Vec<(String, u64, Finding)>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { chains: Chains::default(), facts: 0, signals: Vec::new(), findings: Vec::new() }
+    }
+
+    fn read(&mut self) {
+        while let Some(derived) = self.chains.next_derived() {
+            match derived.what {
+                What::Signal(signal) => {
+                    self.signals.push((derived.id.0.to_string(), signal.name.into_owned()))
+                }
+                What::Finding(finding) => {
+                    self.findings.push((derived.id.0.to_string(), derived.at.boot_ns, *finding));
+                }
+            }
+        }
+    }
+
+    fn hand_in(&mut self, fact: &Fact, verdict: Option<&Verdict>) {
+        self.chains.handle(fact, verdict);
+        self.read();
+    }
+
+    fn pass(&mut self, boot_ns: u64) {
+        self.chains.pass(&node(), boot_ns);
+        self.read();
+    }
+
+    fn fact(&mut self, at: u64, kind: FactKind) -> Fact {
+        self.facts += 1;
+        Fact {
+            id: RecordId(format!("r-{:x}", self.facts).into()),
+            at: Timestamp { boot_ns: at, unix_ns: at },
+            node: node(),
+            process: None,
+            container: None,
+            k8s: None,
+            net: None,
+            quality: Quality::default(),
+            kind,
+        }
+    }
+
+    fn on_conn(
+        &mut self,
+        at: u64,
+        conn: &str,
+        peer: &str,
+        service: Service,
+        kind: FactKind,
+        verdict: Verdict,
+    ) -> Fact {
+        let net = Net {
+            direction: Some(Direction::Inbound),
+            peer: Some(end(peer, 40_000)),
+            local: Some(end("10.0.0.11", 2375)),
+            service,
+            conn: Some(ConnId(conn.into())),
+        };
+        let fact = Fact { net: Some(net), ..self.fact(at, kind) };
+        self.hand_in(&fact, Some(&verdict));
+        fact
+    }
+
+    fn accept(&mut self, at: u64, conn: &str, peer: &str, service: Service) -> Fact {
+        self.on_conn(at, conn, peer, service, FactKind::Accept { task: None }, Verdict::Unlisted)
+    }
+
+    fn request(&mut self, at: u64, conn: &str, peer: &str, class: ApiClass) -> Fact {
+        let kind = FactKind::ApiRequest(Box::new(request(class)));
+        self.on_conn(at, conn, peer, Service::Docker, kind, Verdict::Unlisted)
+    }
+
+    fn container(
+        &mut self,
+        at: u64,
+        id: &str,
+        action: ContainerAction,
+        risks: &[Risk],
+        origin: Origin,
+    ) -> Fact {
+        let container = container(id, risks);
+        let kind = FactKind::Container { action, origin };
+        let fact = Fact { container: Some(container), ..self.fact(at, kind) };
+        self.hand_in(&fact, None);
+        fact
+    }
+
+    fn created(&mut self, at: u64, id: &str, risks: &[Risk], origin: Origin) -> Fact {
+        self.container(at, id, ContainerAction::Created, risks, origin)
+    }
+
+    fn connect(&mut self, at: u64, id: &str, target: (&str, u16)) -> Fact {
+        let fact = self.connect_of(at, id, target);
+        self.hand_in(&fact, None);
+        fact
+    }
+
+    fn connect_of(&mut self, at: u64, id: &str, target: (&str, u16)) -> Fact {
+        let net = Net {
+            direction: Some(Direction::Outbound),
+            peer: Some(end(target.0, target.1)),
+            local: None,
+            service: Service::Other,
+            conn: Some(ConnId("c99".into())),
+        };
+        let kind = FactKind::Connect { result: ConnectResult::Attempted };
+        Fact { net: Some(net), container: Some(container(id, &[])), ..self.fact(at, kind) }
+    }
+
+    fn states(&self) -> Vec<(FindingState, Severity, Confidence)> {
+        self.findings
+            .iter()
+            .map(|(.., finding)| (finding.state, finding.severity, finding.confidence))
+            .collect()
+    }
+
+    fn last(&self) -> &Finding {
+        &self.findings.last().expect("a finding").2
+    }
+
+    fn signals_named(&self, name: &str) -> usize {
+        self.signals.iter().filter(|(_, known)| known == name).count()
+    }
+}
+
+fn end(ip: &str, port: u16) -> End {
+    End { ip: ip.parse().expect("an address"), port }
+}
+
+fn container(id: &str, risks: &[Risk]) -> Arc<Container> {
+    Arc::new(Container {
+        id: id.into(),
+        runtime: Runtime::Docker,
+        name: Some("web".into()),
+        image: None,
+        created: None,
+        risks: Some(risks.into()),
+        cgroup: None,
+    })
+}
+
+fn request(class: ApiClass) -> ApiRequest {
+    ApiRequest {
+        method: None,
+        path: None,
+        route: None,
+        class,
+        version: None,
+        status: None,
+        user_agent: None,
+        body_flags: Arc::from([]),
+        image: None,
+        command: Arc::from([]),
+        protocol: None,
+    }
+}
+
+fn proved_by(conn: &str, request: Option<&Fact>) -> Origin {
+    let request = request.map(|fact| fact.id.clone());
+    Origin { class: OriginClass::Proved, conn: Some(ConnId(conn.into())), request }
+}
+
+fn peers(finding: &Finding) -> Vec<String> {
+    finding.entities.peers.iter().map(IpAddr::to_string).collect()
+}
+
+const RISKY: &[Risk] = &[Risk::Privileged];
+
+use Confidence::{Inferred, Proved};
+use FindingState::{Closed, Open, Update};
+use Severity::{Critical, High, Medium};
+
+#[test]
+fn the_whole_chain_is_told_stage_by_stage_under_one_id() {
+    let mut bench = Bench::new();
+    let accept = bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    assert_eq!(bench.findings, [], "a bare connection is a signal");
+    let create = bench.request(11 * SECOND, "c1", ATTACKER, ApiClass::Create);
+    let created = bench.created(12 * SECOND, "x", RISKY, proved_by("c1", Some(&create)));
+    bench.container(13 * SECOND, "x", ContainerAction::Started, RISKY, proved_by("c1", None));
+    let connect = bench.connect(14 * SECOND, "x", LATERAL);
+    assert_eq!(bench.states(), [(Open, High, Proved), (Update, Critical, Proved)]);
+    bench.pass(14 * SECOND + 3600 * SECOND + super::REORDER_NS);
+    assert_eq!(bench.findings.len(), 2, "its window is open");
+    bench.pass(14 * SECOND + 3600 * SECOND + super::REORDER_NS + 1);
+    assert_eq!(bench.states()[2..], [(Closed, Critical, Proved)]);
+
+    let ids: Vec<_> = bench.findings.iter().map(|(id, ..)| id.as_str()).collect();
+    assert_eq!(ids, ["an1007-r-1-1", "an1007-r-1-2", "an1007-r-1-3"]);
+    assert!(bench.findings.iter().all(|(.., finding)| &*finding.id == "an1007-r-1-1"));
+    let (_, closed_at, finding) = bench.findings.last().expect("it is closed");
+    assert_eq!(*closed_at, 3614 * SECOND, "at the end of its window, whenever that is noticed");
+    let events: Vec<Vec<&str>> =
+        finding.stages.iter().map(|stage| stage.events.iter().map(|id| &*id.0).collect()).collect();
+    assert_eq!(events, [vec!["r-1", "r-2"], vec!["r-3", "r-4"], vec!["r-5"]]);
+    let links: Vec<_> = finding.links.iter().map(|link| (&link.from, &link.to, link.class)).collect();
+    assert_eq!(
+        links[..2],
+        [(&accept.id, &create.id, Proved), (&create.id, &created.id, Proved)],
+        "from connection to request to container"
+    );
+    assert!(links.contains(&(&created.id, &connect.id, Proved)));
+    assert_eq!(peers(finding), [ATTACKER]);
+    assert_eq!(finding.entities.containers, ["x".into()]);
+    assert_eq!(finding.entities.targets, ["10.0.0.12:22".into()]);
+    assert_eq!((finding.first, finding.last), (accept.at, connect.at));
+    assert!(finding.completeness.complete && finding.explanation.contains(ATTACKER), "{finding:?}");
+    assert!(finding.explanation.contains("privileged") && finding.explanation.contains("10.0.0.12:22"));
+}
+
+/// Peers with what they use, the container's risks and its origin, and what the table in docs/detections/an1007.md says.
+#[test]
+fn the_second_stage_is_seen_as_the_truth_table_says() {
+    type Row<'a> =
+        (&'a str, &'a [(&'a str, Service)], &'a [Risk], Origin, Option<(Severity, Confidence, usize)>);
+    let readable = [(ATTACKER, Service::Docker)];
+    let veiled = [(ATTACKER, Service::DockerTls)];
+    let two = [(ATTACKER, Service::DockerTls), (OTHER, Service::DockerTls)];
+    let rows: [Row<'_>; 8] = [
+        ("proved, risks", &readable, RISKY, proved_by("c0", None), Some((High, Proved, 1))),
+        ("proved, none", &readable, &[], proved_by("c0", None), Some((Medium, Proved, 1))),
+        ("unreadable, only one, risks", &veiled, RISKY, Origin::NONE, Some((Medium, Inferred, 1))),
+        ("unreadable, several, risks", &two, RISKY, Origin::NONE, Some((Medium, Inferred, 2))),
+        ("readable and none made it, risks", &readable, RISKY, Origin::NONE, None),
+        ("readable and none made it", &readable, &[], Origin::NONE, None),
+        ("unreadable, none", &veiled, &[], Origin::NONE, None),
+        ("proved to be somebody else's", &veiled, RISKY, proved_by("of-a-listed-peer", None), None),
+    ];
+    for (name, peers, risks, origin, expected) in rows {
+        let mut bench = Bench::new();
+        for (number, (peer, service)) in peers.iter().enumerate() {
+            bench.accept(10 * SECOND, &format!("c{number}"), peer, *service);
+        }
+        bench.created(20 * SECOND, "x", risks, origin);
+        bench.connect(21 * SECOND, "x", LATERAL);
+        let found = bench
+            .findings
+            .first()
+            .map(|(.., finding)| (finding.severity, finding.confidence, finding.entities.peers.len()));
+        assert_eq!(found, expected, "{name}");
+        let after = bench.findings.last().map(|(.., finding)| finding.severity);
+        let all = expected.map(|(severity, ..)| if severity == High { Critical } else { High });
+        assert_eq!(after, all, "{name}: with lateral activity");
+    }
+}
+
+#[test]
+fn what_is_no_stage_is_a_signal() {
+    let mut bench = Bench::new();
+    bench.created(SECOND, "local", RISKY, Origin::NONE);
+    assert_eq!(bench.signals_named("abnormal-container"), 1);
+    bench.accept(2 * SECOND, "c1", ATTACKER, Service::DockerTls);
+    bench.created(3 * SECOND, "plain", &[], Origin::NONE);
+    assert_eq!(bench.signals_named("container-after-unlisted"), 1);
+    bench.request(4 * SECOND, "c2", ATTACKER, ApiClass::Discovery);
+    assert_eq!(bench.signals_named("unlisted-request"), 0, "looking around is another analytic's business");
+    bench.request(4 * SECOND, "c2", ATTACKER, ApiClass::Exec);
+    assert_eq!(bench.signals_named("unlisted-request"), 1);
+    assert_eq!(bench.findings, []);
+    let mut ids: Vec<_> = bench.signals.iter().map(|(id, _)| id).collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all);
+}
+
+#[test]
+fn windows_are_of_event_time_and_end() {
+    for (step_at, lateral_at, expected) in
+        [(610, 611, 2), (611, 612, 0), (20, 3620, 2), (20, 3621, 1), (20, 19, 1)]
+    {
+        let mut bench = Bench::new();
+        bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+        bench.created(step_at * SECOND, "x", RISKY, proved_by("c1", None));
+        bench.connect(lateral_at * SECOND, "x", LATERAL);
+        assert_eq!(bench.findings.len(), expected, "{step_at} {lateral_at}: {:?}", bench.states());
+    }
+}
+
+#[test]
+fn a_request_on_an_old_connection_is_an_access_of_its_own_time() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    bench.created(5000 * SECOND, "early", RISKY, proved_by("c1", None));
+    assert_eq!(bench.findings, []);
+    bench.request(6000 * SECOND, "c1", ATTACKER, ApiClass::Create);
+    bench.created(6001 * SECOND, "x", RISKY, proved_by("c1", None));
+    assert_eq!(bench.states(), [(Open, High, Proved)]);
+}
+
+#[test]
+fn a_request_that_is_told_of_when_it_is_answered_counts_from_when_it_was_made() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    bench.created(5002 * SECOND, "x", RISKY, proved_by("c1", None));
+    assert_eq!(bench.findings, []);
+    bench.request(5001 * SECOND, "c1", ATTACKER, ApiClass::Start);
+    assert_eq!(bench.states(), [(Open, High, Proved)]);
+}
+
+#[test]
+fn what_a_container_does_before_its_own_record_is_told_counts() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    bench.connect(13 * SECOND, "x", LATERAL);
+    bench.created(12 * SECOND, "x", RISKY, proved_by("c1", None));
+    assert_eq!(bench.states(), [(Open, Critical, Proved)]);
+}
+
+#[test]
+fn risks_that_become_known_later_raise_it() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    bench.created(12 * SECOND, "x", &[], proved_by("c1", None));
+    bench.container(13 * SECOND, "x", ContainerAction::Enriched, RISKY, Origin::NONE);
+    assert_eq!(bench.states(), [(Open, Medium, Proved), (Update, High, Proved)]);
+    // Where requests cannot be read it is no stage before that.
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::DockerTls);
+    bench.created(12 * SECOND, "x", &[], Origin::NONE);
+    assert_eq!(bench.findings, []);
+    bench.container(13 * SECOND, "x", ContainerAction::Enriched, RISKY, Origin::NONE);
+    assert_eq!(bench.states(), [(Open, Medium, Inferred)]);
+}
+
+#[test]
+fn a_second_candidate_that_is_told_of_late_is_named_too() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::DockerTls);
+    bench.created(12 * SECOND, "x", RISKY, Origin::NONE);
+    bench.accept(11 * SECOND, "c2", OTHER, Service::DockerTls);
+    assert_eq!(peers(bench.last()), [ATTACKER, OTHER]);
+    let ids: Vec<_> = bench.findings.iter().map(|(.., finding)| &finding.id).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+#[test]
+fn protocols_that_cannot_be_read_make_candidates_and_so_does_tls_on_a_plaintext_port() {
+    for kind in [
+        FactKind::ApiRequest(Box::new(ApiRequest {
+            protocol: Some(Protocol::Http2),
+            ..request(ApiClass::Other)
+        })),
+        FactKind::TlsHello(Arc::new(TlsHello::default())),
+    ] {
+        let mut bench = Bench::new();
+        bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+        bench.on_conn(11 * SECOND, "c1", ATTACKER, Service::Docker, kind, Verdict::Unlisted);
+        bench.created(12 * SECOND, "x", RISKY, Origin::NONE);
+        assert_eq!(bench.states(), [(Open, Medium, Inferred)]);
+    }
+}
+
+#[test]
+fn services_are_blamed_for_the_containers_that_come_of_them() {
+    let check = |service, is_of_pod: bool, expected: bool| {
+        let mut bench = Bench::new();
+        bench.accept(10 * SECOND, "c1", ATTACKER, service);
+        let kind = FactKind::Container { action: ContainerAction::Created, origin: Origin::NONE };
+        let k8s = is_of_pod.then(|| Arc::new(K8s::default()));
+        let fact = Fact { container: Some(container("x", RISKY)), k8s, ..bench.fact(12 * SECOND, kind) };
+        bench.hand_in(&fact, None);
+        assert_eq!(!bench.findings.is_empty(), expected, "{service:?} {is_of_pod}");
+    };
+    check(Service::DockerTls, false, true);
+    check(Service::DockerTls, true, false);
+    check(Service::KubeApiserver, true, true);
+    check(Service::KubeApiserver, false, false);
+    check(Service::Kubelet, true, false);
+}
+
+#[test]
+fn a_peer_that_an_entry_expects_after_all_is_not_blamed() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    let kind = FactKind::ApiRequest(Box::new(request(ApiClass::Create)));
+    bench.on_conn(11 * SECOND, "c1", ATTACKER, Service::Docker, kind, Verdict::Listed("ops".into()));
+    bench.created(12 * SECOND, "x", RISKY, proved_by("c1", None));
+    assert_eq!(bench.findings, []);
+}
+
+#[test]
+fn containers_of_one_peer_are_one_finding_and_those_of_another_are_not() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    bench.accept(10 * SECOND, "c2", ATTACKER, Service::Docker);
+    bench.accept(10 * SECOND, "c3", OTHER, Service::Docker);
+    bench.created(11 * SECOND, "x", RISKY, proved_by("c1", None));
+    bench.created(12 * SECOND, "y", &[], proved_by("c2", None));
+    bench.created(13 * SECOND, "z", RISKY, proved_by("c3", None));
+    assert_eq!(bench.states(), [(Open, High, Proved), (Update, High, Proved), (Open, High, Proved)]);
+    assert_eq!(bench.findings[1].2.entities.containers, ["x".into(), "y".into()]);
+    // The plain one of the two moves: the worst of a chain counts for each container by itself.
+    bench.connect(14 * SECOND, "y", LATERAL);
+    assert_eq!(bench.last().severity, High);
+    bench.connect(15 * SECOND, "x", LATERAL);
+    assert_eq!(bench.last().severity, Critical);
+}
+
+#[test]
+fn lateral_activity_is_of_several_kinds_and_of_the_container_alone() {
+    let lateral = |act: fn(&mut Bench) -> Fact| {
+        let mut bench = Bench::new();
+        bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+        bench.created(11 * SECOND, "x", RISKY, proved_by("c1", None));
+        let fact = act(&mut bench);
+        bench.hand_in(&fact, None);
+        bench.last().severity == Critical
+    };
+    let in_x = |fact: Fact| Fact { container: Some(container("x", &[])), ..fact };
+    assert!(lateral(|bench| bench.connect_of(12 * SECOND, "x", ("169.254.169.254", 80))));
+    assert!(lateral(|bench| bench.connect_of(12 * SECOND, "x", ("fd00:ec2::254", 80))));
+    assert!(lateral(|bench| bench.connect_of(12 * SECOND, "x", ("fd00::12", 10250))));
+    assert!(!lateral(|bench| bench.connect_of(12 * SECOND, "x", ("10.0.0.12", 443))), "no lateral port");
+    assert!(!lateral(|bench| bench.connect_of(12 * SECOND, "x", ("127.0.0.1", 22))), "itself");
+    assert!(!lateral(|bench| bench.connect_of(12 * SECOND, "y", LATERAL)), "another container");
+    let sweep = |shape| FactKind::Scan {
+        shape,
+        targets: 9,
+        peers: 1,
+        count: 9,
+        suppressed: 0,
+        resumed: 0,
+        window_ns: 1,
+    };
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    bench.created(11 * SECOND, "x", RISKY, proved_by("c1", None));
+    let flood = in_x(bench.fact(12 * SECOND, sweep(ScanShape::Flood)));
+    bench.hand_in(&flood, None);
+    assert_eq!(bench.findings.len(), 1, "what comes to a container is not its own doing");
+    let fact = in_x(bench.fact(12 * SECOND, sweep(ScanShape::Sweep)));
+    bench.hand_in(&fact, None);
+    let socket = FactKind::SocketConnect { path: Some("/run/docker.sock".into()), inode: 7, service: None };
+    let fact = in_x(bench.fact(13 * SECOND, socket));
+    bench.hand_in(&fact, None);
+    let escape = FactKind::Escape(HostSide { mnt: true, pid: true, ..HostSide::default() });
+    let fact = in_x(bench.fact(13 * SECOND, escape));
+    bench.hand_in(&fact, None);
+    bench.pass(8000 * SECOND);
+    assert_eq!(bench.last().entities.targets, ["9 management endpoints".into(), "/run/docker.sock".into()]);
+    assert!(bench.last().explanation.contains("on the host's side"), "{}", bench.last().explanation);
+}
+
+#[test]
+fn what_is_lost_meanwhile_makes_a_finding_incomplete() {
+    let mut bench = Bench::new();
+    bench.chains.note_loss(&node(), 5 * SECOND, 100);
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    bench.created(12 * SECOND, "x", RISKY, proved_by("c1", None));
+    assert!(bench.last().completeness.complete, "what was lost before has nothing to do with it");
+    bench.chains.note_loss(&node(), 13 * SECOND, 7);
+    bench.connect(14 * SECOND, "x", LATERAL);
+    assert_eq!((bench.last().completeness.complete, bench.last().completeness.lost), (false, 7));
+    assert!(bench.last().explanation.contains("7 management records"));
+}
+
+#[test]
+fn nodes_do_not_mix() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::DockerTls);
+    let kind = FactKind::Container { action: ContainerAction::Created, origin: Origin::NONE };
+    let elsewhere = Arc::new(Node { name: "node-b".into(), boot_id: "other".into(), cluster: None });
+    let fact =
+        Fact { container: Some(container("x", RISKY)), node: elsewhere, ..bench.fact(12 * SECOND, kind) };
+    bench.hand_in(&fact, None);
+    assert_eq!(bench.findings, []);
+}
+
+#[test]
+fn other_limits_hold_from_then_on_and_what_is_open_stays() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    let an1007 =
+        An1007Limits { access_window_ns: 5 * SECOND, lateral_ports: vec![8080], ..An1007Limits::default() };
+    bench.chains.set_limits(Limits { an1007 });
+    bench.created(14 * SECOND, "x", RISKY, proved_by("c1", None));
+    bench.created(16 * SECOND, "y", RISKY, proved_by("c1", None));
+    bench.connect(17 * SECOND, "x", LATERAL);
+    assert_eq!(bench.states(), [(Open, High, Proved)]);
+    bench.connect(18 * SECOND, "x", ("10.0.0.12", 8080));
+    assert_eq!(bench.last().severity, Critical);
+    assert_eq!(bench.last().entities.containers, ["x".into()]);
+}
+
+#[test]
+fn tables_are_bounded_and_what_had_to_go_is_told_of() {
+    let mut bench = Bench::new();
+    let many = super::CASES_MAX as u32 + 3;
+    for number in 0..many {
+        let peer = std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string();
+        let conn = format!("c{number}");
+        let at = SECOND + 2 * u64::from(number);
+        bench.accept(at, &conn, &peer, Service::Docker);
+        bench.created(at + 1, &format!("x{number}"), RISKY, proved_by(&conn, None));
+    }
+    let closed: Vec<_> = bench.findings.iter().filter(|(.., finding)| finding.state == Closed).collect();
+    assert_eq!(closed.len(), 3);
+    assert!(closed.iter().all(|(.., finding)| !finding.completeness.complete));
+    let evicted = bench.chains.evicted();
+    assert_eq!(evicted[2], ("chains", 3));
+    assert!(evicted[1].1 > 0, "{evicted:?}");
+}

@@ -1,0 +1,104 @@
+//! An analytic as data: what it is called, what its stages are, and what each of them is made of.
+
+/// A detection analytic of MITRE ATT&CK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Analytic {
+    /// Its id.
+    pub id: &'static str,
+    /// Id of the detection strategy that it belongs to.
+    pub strategy: &'static str,
+    /// Ids of the techniques that it detects.
+    pub techniques: &'static [&'static str],
+    /// What it is about.
+    pub title: &'static str,
+    /// Its stages, in order.
+    pub stages: &'static [Stage],
+    /// How severe a chain is.
+    pub severities: &'static [(&'static str, &'static str)],
+}
+
+/// A step of an analytic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name.
+    pub name: &'static str,
+    /// What joins it to the stage before.
+    pub joined_by: &'static str,
+    /// Key of the configuration that says how long after the stage before it may come.
+    pub within: Option<&'static str>,
+    /// The signals that it is made of: name and meaning.
+    pub signals: &'static [(&'static str, &'static str)],
+}
+
+/// An exposed container service is used, an abnormal container comes of it, and that reaches for other nodes.
+pub const AN1007: Analytic = Analytic {
+    id: "AN1007",
+    strategy: "DET0354",
+    techniques: &["T1133"],
+    title: "Container started through an exposed management service",
+    stages: &[
+        Stage {
+            name: "exposed-service-access",
+            joined_by: "",
+            within: None,
+            signals: &[
+                (UNLISTED_ACCEPT, "a peer that no entry of the allow-list expects has connected"),
+                (UNLISTED_REQUEST, "such a peer asks for more than what is there"),
+            ],
+        },
+        Stage {
+            name: "abnormal-container",
+            joined_by: "the connection of the request that had the container made or started; where requests cannot be \
+                        read, time",
+            within: Some("detect.an1007.access_window"),
+            signals: &[
+                (
+                    CONTAINER_BY_UNLISTED,
+                    "a container was made, started or entered, and that is joined to such a peer",
+                ),
+                (
+                    CONTAINER_AFTER_UNLISTED,
+                    "an ordinary container was made while a connection of such a peer could not be read; no stage is \
+                     seen by that",
+                ),
+                (
+                    ABNORMAL_CONTAINER,
+                    "a container with risks that nothing joins to such a peer; no stage is seen by that",
+                ),
+            ],
+        },
+        Stage {
+            name: "lateral-activity",
+            joined_by: "the container",
+            within: Some("detect.an1007.lateral_window"),
+            signals: &[
+                (
+                    LATERAL_CONNECT,
+                    "that container connects to a lateral port or to a metadata service, or tries to",
+                ),
+                (LATERAL_SWEEP, "it goes through the management endpoints of others"),
+                (LATERAL_SOCKET, "it connects to the unix socket of a runtime"),
+            ],
+        },
+    ],
+    severities: &[
+        ("critical", "all stages, proved"),
+        (
+            "high",
+            "the first two, proved, or all with an inferred link, or all and the container has no risks",
+        ),
+        ("medium", "the first two, inferred, or proved and the container has no risks"),
+    ],
+};
+
+/// Every analytic that is built in.
+pub const BUILT_IN: [&Analytic; 1] = [&AN1007];
+
+pub(super) const UNLISTED_ACCEPT: &str = "unlisted-accept";
+pub(super) const UNLISTED_REQUEST: &str = "unlisted-request";
+pub(super) const CONTAINER_BY_UNLISTED: &str = "container-by-unlisted";
+pub(super) const CONTAINER_AFTER_UNLISTED: &str = "container-after-unlisted";
+pub(super) const ABNORMAL_CONTAINER: &str = "abnormal-container";
+pub(super) const LATERAL_CONNECT: &str = "lateral-connect";
+pub(super) const LATERAL_SWEEP: &str = "lateral-sweep";
+pub(super) const LATERAL_SOCKET: &str = "lateral-socket";

@@ -1,0 +1,43 @@
+//! The records behind a stage.
+
+use std::borrow::Cow;
+
+use super::StageSeen;
+use crate::ids::RecordId;
+use crate::time::Timestamp;
+
+/// Most records that are named for one stage.
+const EVENTS_MAX: usize = 16;
+
+/// The records that say that a stage was seen: the first ones by name, the rest by number.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Evidence {
+    pub(super) seen: Option<Timestamp>,
+    pub(super) last: Timestamp,
+    pub(super) events: Vec<RecordId>,
+    further: u64,
+}
+
+impl Evidence {
+    pub(super) fn add(&mut self, event: &RecordId, at: Timestamp) {
+        if self.events.contains(event) {
+            return;
+        }
+        self.seen = Some(self.seen.map_or(at, |seen| seen.min(at)));
+        self.last = self.last.max(at);
+        if self.events.len() < EVENTS_MAX {
+            self.events.push(event.clone());
+        } else {
+            self.further += 1;
+        }
+    }
+
+    pub(super) fn of_stage(&self, name: &'static str) -> StageSeen {
+        StageSeen {
+            name: Cow::Borrowed(name),
+            seen: self.seen,
+            events: self.events.clone(),
+            further: self.further,
+        }
+    }
+}
