@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use sensor_tests::dockerd::{Certificate, Dockerd, PORT};
+use sensor_tests::dockerd::{Certificate, Dockerd, IMAGE, PORT};
 use sensor_tests::lab::{CONFIGURATION, Lab};
 use sensor_tests::netns::{CLIENT_OUTSIDE, NODE_OUTSIDE};
 use sensor_tests::process::{Process, run, run_unchecked, wait_until};
@@ -19,6 +19,7 @@ use crate::Test;
 pub const TESTS: &[Test] = &[
     ("tls_clients_are_told_by_name_protocols_versions_and_fingerprint", clients),
     ("plaintext_on_a_tls_port_and_tls_on_a_plaintext_port_are_said", wrong_ports),
+    ("what_is_asked_for_over_tls_is_inferred_and_all_candidates_are_named", inferred),
 ];
 
 const DOCKER_TLS: u16 = 2376;
@@ -49,6 +50,15 @@ fn client(lab: &Lab, command: &[&str]) -> Result<()> {
     run_unchecked(lab.network.client.command(program).args(arguments).stdin(Stdio::null())).map(drop)
 }
 
+/// `docker` in the client's network namespace.
+fn docker_over_tls(lab: &Lab, endpoint: &str, certificate: &Certificate) -> Command {
+    let mut docker = lab.network.client.command("docker");
+    docker.args(["--host", endpoint, "--tls", "--tlscacert"]).arg(&certificate.certificate);
+    docker.arg("--tlscert").arg(&certificate.certificate).arg("--tlskey").arg(&certificate.key);
+    docker.stdin(Stdio::null());
+    docker
+}
+
 /// The hello of the next client of a service.
 fn hello_after(sensor: &Sensor, mark: usize, service: &str) -> Result<Record> {
     let hello = sensor.wait_after(mark, "a hello", |record| {
@@ -70,23 +80,8 @@ fn clients(lab: &Lab) -> Result<()> {
     let servers: Vec<Process> =
         KUBERNETES.iter().map(|(port, _)| serve(lab, &certificate, *port)).collect::<Result<_>>()?;
     let sensor = Sensor::start(CONFIGURATION)?;
-    let ca = certificate.certificate.to_str().context("path is not text")?;
-    let key = certificate.key.to_str().context("path is not text")?;
-    let docker = [
-        "docker",
-        "--host",
-        &endpoint,
-        "--tls",
-        "--tlscacert",
-        ca,
-        "--tlscert",
-        ca,
-        "--tlskey",
-        key,
-        "version",
-    ];
     let mark = sensor.mark();
-    client(lab, &docker)?;
+    run(docker_over_tls(lab, &endpoint, &certificate).arg("version"))?;
     let first = hello_after(&sensor, mark, "docker-tls")?;
     ensure!(first.text("process.comm") == "dockerd" && first.text("tls.stack") == "first", "{first}");
     let mut of_tools = vec![first.text("tls.ja4").to_owned()];
@@ -163,5 +158,48 @@ fn wrong_ports(lab: &Lab) -> Result<()> {
     client(lab, &["openssl", "s_client", "-connect", &format!("{NODE_OUTSIDE}:{PORT}"), "-noservername"])?;
     let hello = hello_after(&sensor, mark, "docker")?;
     ensure!(hello.at("tls.sni").is_null() && hello.text("tls.ja4").starts_with("t13i"), "{hello}");
+    sensor.stop().map(drop)
+}
+
+fn inferred(lab: &Lab) -> Result<()> {
+    let certificate = Certificate::make(lab.directory())?;
+    let endpoint = format!("tcp://{NODE_OUTSIDE}:{DOCKER_TLS}");
+    let directory = lab.directory().join("docker-tls");
+    let dockerd =
+        Dockerd::start_tls(&lab.network.node, directory, std::slice::from_ref(&endpoint), &certificate)?;
+    let image = lab.directory().join("image.tar");
+    lab.dockerd.save_image(&image)?;
+    dockerd.docker(&["load", "--input", image.to_str().context("path is not text")?])?;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let start = || {
+        let mut docker = docker_over_tls(lab, &endpoint, &certificate);
+        run(docker.args(["run", "--detach", "--network", "none", IMAGE, "/bin/sleep", "600"]))
+    };
+    let step = |id: &str, action| sensor.wait(action, |record| record.is_container(action, id.trim()));
+
+    // A connection that says nothing did not ask for it.
+    let _silent = lab.network.client.within(|| TcpStream::connect((NODE_OUTSIDE, PORT)))?;
+    let first = start()?;
+    for action in ["created", "started"] {
+        // The client has one connection to make the container, another to wait for its end.
+        let step = step(&first, action)?;
+        ensure!(step.text("origin.class") == "inferred" && step.at("origin.request").is_null(), "{step}");
+        ensure!(step.list("origin.candidates").len() == 2, "{step}");
+        for conn in step.list("origin.candidates") {
+            sensor.wait("its hello", |record| {
+                let of_client = [("net.service", "docker-tls"), ("net.peer.ip", CLIENT_OUTSIDE)];
+                record.is("tls_hello", &of_client) && record.text("net.conn") == conn
+            })?;
+        }
+    }
+
+    let mut other = docker_over_tls(lab, &endpoint, &certificate);
+    let mark = sensor.mark();
+    let _other = Process::start(other.arg("events").stdout(Stdio::null()))?;
+    let watcher = hello_after(&sensor, mark, "docker-tls")?;
+    let step = step(&start()?, "started")?;
+    let candidates = step.list("origin.candidates");
+    ensure!(step.text("origin.class") == "inferred" && step.at("origin.conn").is_null(), "{step}");
+    ensure!(candidates.iter().any(|conn| *conn == watcher.text("net.conn")), "{step}");
     sensor.stop().map(drop)
 }

@@ -41,6 +41,8 @@ pub(crate) struct Entry {
     pub(crate) k8s: Option<Arc<K8s>>,
     pub(crate) query: ContainerQuery,
     pub(crate) life: Life,
+    /// This is not its first life that was seen.
+    pub(crate) ran_before: bool,
     /// Its first process.
     pub(crate) init: Option<ProcessKey>,
     /// Where its first process was at its first exec, or at the start of the sensor.
@@ -87,6 +89,7 @@ impl Entry {
                 made_unix_ns: None,
             },
             life: Life::Known,
+            ran_before: false,
             init: None,
             namespaces: None,
             creator_mnt_ns: 0,

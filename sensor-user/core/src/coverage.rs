@@ -207,6 +207,12 @@ impl CoverageLedger {
         self.entries.iter().map(|entry| entry.coverage.clone()).collect()
     }
 
+    /// How well a capability is served; `None` while nothing is known of hooks.
+    pub(crate) fn state_of(&self, capability: Capability) -> Option<CoverageState> {
+        let entry = self.entries.iter().find(|entry| entry.coverage.capability == capability)?;
+        Some(entry.coverage.state)
+    }
+
     /// Whether every capability is as good as it has to be here.
     pub(crate) fn is_as_promised(&self) -> bool {
         self.entries.iter().all(|entry| entry.coverage.state <= entry.owed())

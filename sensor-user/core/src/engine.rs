@@ -13,6 +13,7 @@
 //! ```
 
 mod bursts;
+mod callers;
 mod cgroups;
 mod credentials;
 mod daemons;
@@ -67,6 +68,7 @@ use crate::programs::{PROGRAMS_MAX, Programs};
 use crate::scans::Scans;
 use crate::time::{ClockMap, Timestamp};
 use bursts::Bursts;
+use callers::Callers;
 use credentials::Files;
 use daemons::DAEMONS_MAX;
 use entering::{LATE_MAX, LateEntrant};
@@ -113,6 +115,7 @@ pub struct Engine {
     takers: Bounded<u64, AcceptTaskEvent>,
     requests: Requests,
     origins: Origins,
+    callers: Callers,
     files: Files,
     holds: Holds,
     late_entrants: Bounded<u64, LateEntrant>,
@@ -162,6 +165,7 @@ impl Engine {
             takers: Bounded::new(TAKERS_MAX),
             requests: Requests::default(),
             origins: Origins::default(),
+            callers: Callers::default(),
             files: Files::default(),
             holds: Holds::default(),
             late_entrants: Bounded::new(LATE_MAX),

@@ -110,7 +110,7 @@ mod tests {
             at: Timestamp::default(),
             action: ContainerAction::Created,
             process: None,
-            origin: Origin::NONE,
+            origin: Origin::none(),
             container: Arc::new(container),
             k8s: None,
             entrant: Entrant::None,

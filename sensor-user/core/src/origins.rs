@@ -46,13 +46,13 @@ impl Origins {
     /// An answer gave this id; `exact` when it is certain whose answer it was.
     pub(crate) fn made(&mut self, id: Arc<str>, conn: ConnId, request: Option<RecordId>, exact: bool) {
         if !self.made.contains(&id) {
-            self.made.insert(id, Origin { class: class_of(exact), conn: Some(conn), request });
+            self.made.insert(id, Origin::of_conn(class_of(exact), conn, request));
         }
     }
 
     /// A connection asks for the start of a container.
     pub(crate) fn starts(&mut self, reference: Arc<str>, conn: ConnId, exact: bool) {
-        let origin = Origin { class: class_of(exact), conn: Some(conn), request: None };
+        let origin = Origin::of_conn(class_of(exact), conn, None);
         let starter = Starter { origin, succeeded: false };
         match self.starting.get_mut(&reference) {
             Some(rivals) => {
@@ -95,7 +95,7 @@ impl Origins {
 
     /// Who had a container, or an exec, made.
     pub(crate) fn of_made(&self, id: &str) -> Origin {
-        self.made.peek(id).cloned().unwrap_or(Origin::NONE)
+        self.made.peek(id).cloned().unwrap_or_else(Origin::none)
     }
 
     /// Who had a container made, as far as is known, else who has it started: some runtimes make nothing before that.
@@ -107,7 +107,7 @@ impl Origins {
     }
 
     /// Who had a container started, which has happened: whoever asks for it, else who had it made. When several ask, it is
-    /// none of them for certain.
+    /// one of them.
     pub(crate) fn take_start(&mut self, id: &str, name: Option<&str>) -> Origin {
         let origin = self.of_start(id, name);
         for reference in references(id, name) {
@@ -124,7 +124,7 @@ impl Origins {
             [] => made,
             [only] if made.conn == only.origin.conn => made,
             [only] => only.origin.clone(),
-            _ => Origin::NONE,
+            _ => Origin::one_of(conns_of(&rivals)),
         }
     }
 
@@ -139,6 +139,17 @@ impl Origins {
     pub(crate) fn evicted(&self) -> u64 {
         self.made.evicted() + self.starting.evicted()
     }
+}
+
+/// Each connection once, in order.
+fn conns_of(rivals: &[&Starter]) -> Vec<ConnId> {
+    let mut conns: Vec<ConnId> = Vec::new();
+    for conn in rivals.iter().filter_map(|rival| rival.origin.conn.as_ref()) {
+        if !conns.contains(conn) {
+            conns.push(conn.clone());
+        }
+    }
+    conns
 }
 
 /// How requests name a container: by its id, by the short form that everybody is shown, by its name. Shorter beginnings of
@@ -167,7 +178,7 @@ mod tests {
         origins.made("x".into(), conn("b"), None, true);
         assert_eq!(origins.of_made("x").conn, Some(conn("a")));
         origins.forget("x", None);
-        assert_eq!(origins.of_made("x"), Origin::NONE);
+        assert_eq!(origins.of_made("x"), Origin::none());
     }
 
     #[test]
@@ -178,7 +189,7 @@ mod tests {
         origins.starts("x".into(), conn("b"), true);
         assert_eq!(origins.of_start("x", None).conn, Some(conn("b")));
         origins.starts("x".into(), conn("c"), true);
-        assert_eq!(origins.of_start("x", None), Origin::NONE);
+        assert_eq!(origins.of_start("x", None), Origin::one_of(vec![conn("b"), conn("c")]));
         origins.start_ended("x", &conn("c"), None, false);
         assert_eq!(origins.of_start("x", None).conn, Some(conn("b")));
         origins.start_ended("x", &conn("b"), None, false);
@@ -196,7 +207,7 @@ mod tests {
         assert_eq!((origin.conn, origin.request), (Some(conn("b")), request));
         // The next start is another matter, whenever the second one is answered.
         origins.start_ended("x", &conn("c"), None, true);
-        assert_eq!(origins.take_start("x", None), Origin::NONE);
+        assert_eq!(origins.take_start("x", None), Origin::none());
     }
 
     #[test]
@@ -206,7 +217,7 @@ mod tests {
             let mut origins = Origins::default();
             origins.starts(reference.into(), conn("b"), true);
             assert_eq!(origins.take_start(&id, Some("web")).conn, Some(conn("b")), "{reference}");
-            assert_eq!(origins.take_start(&id, Some("web")), Origin::NONE, "{reference}");
+            assert_eq!(origins.take_start(&id, Some("web")), Origin::none(), "{reference}");
         }
     }
 

@@ -227,7 +227,7 @@ fn what_a_container_can_make_many_of_is_bulk() {
     let exit = FactKind::Exit { code: Some(0), signal: None };
     let nowhere =
         |kind| Fact { quality: Quality { enrichment: Enrichment::None, ..Quality::default() }, ..fact(kind) };
-    let step = FactKind::Container { action: ContainerAction::Created, origin: Origin::NONE };
+    let step = FactKind::Container { action: ContainerAction::Created, origin: Origin::none() };
     for management in [
         fact(exec(ExecRole::Runtime)),
         fact(exit.clone()),

@@ -355,6 +355,9 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             let start = out.len();
             push_known(out, br#","conn":"#, &origin.conn.as_ref().map(|conn| conn.0.clone()));
             push_known(out, br#","request":"#, &origin.request.as_ref().map(|id| id.0.clone()));
+            if !origin.candidates.is_empty() {
+                push_list(out, br#","candidates":["#, origin.candidates.iter().map(|conn| &*conn.0));
+            }
             push_name(out, br#","class":""#, OriginClass::from(origin.class).name());
             drop_first_comma(out, start);
         }

@@ -10,6 +10,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use sensor_core::ids::ConnId;
 use sensor_core::risks::Risk;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,12 @@ impl JsonSchema for Text<'_> {
 impl<'a> From<&'a Arc<str>> for Text<'a> {
     fn from(shared: &'a Arc<str>) -> Self {
         Self(Cow::Borrowed(shared))
+    }
+}
+
+impl<'a> From<&'a ConnId> for Text<'a> {
+    fn from(conn: &'a ConnId) -> Self {
+        Self(Cow::Borrowed(&conn.0))
     }
 }
 

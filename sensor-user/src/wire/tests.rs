@@ -274,7 +274,7 @@ fn each_kind_has_its_own_object() {
         (
             Fact {
                 container: Some(container()),
-                ..fact(FactKind::Container { action: ContainerAction::Created, origin: Origin::NONE })
+                ..fact(FactKind::Container { action: ContainerAction::Created, origin: Origin::none() })
             },
             "container",
             format!(
@@ -827,14 +827,17 @@ fn any_kind() -> impl Strategy<Value = FactKind> {
         any_scan(),
         Just(FactKind::Exec { role: ExecRole::Workload }),
         any::<(Option<u8>, Option<u8>)>().prop_map(|(code, signal)| FactKind::Exit { code, signal }),
-        (maybe_text(), maybe_text()).prop_map(|(conn, request)| {
-            let origin = Origin {
-                class: OriginClass::Inferred,
-                conn: conn.map(ConnId),
-                request: request.map(RecordId),
-            };
-            FactKind::Container { action: ContainerAction::Enriched, origin }
-        }),
+        (maybe_text(), maybe_text(), prop::collection::vec(text(), 0..3)).prop_map(
+            |(conn, request, others)| {
+                let origin = Origin {
+                    class: OriginClass::Inferred,
+                    conn: conn.map(ConnId),
+                    request: request.map(RecordId),
+                    candidates: others.into_iter().map(ConnId).collect(),
+                };
+                FactKind::Container { action: ContainerAction::Enriched, origin }
+            }
+        ),
         any_request().prop_map(|request| FactKind::ApiRequest(Box::new(request))),
         any_hello().prop_map(|hello| FactKind::TlsHello(Arc::new(hello))),
         any_listener(),

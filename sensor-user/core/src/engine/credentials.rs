@@ -57,6 +57,9 @@ impl Engine {
     pub(super) fn on_socket_connect(&mut self, at: Timestamp, event: &SocketConnectEvent) {
         let Some(subject) = self.acting_subject(&event.task, event.cgroup) else { return };
         let socket = self.files.socket(event.socket);
+        if let Some(socket) = socket {
+            self.callers.note_local(at, socket.service);
+        }
         let kind = FactKind::SocketConnect {
             path: socket.map(|socket| socket.path.clone()),
             inode: event.socket.inode,

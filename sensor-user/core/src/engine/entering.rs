@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::callers::Spontaneity;
 use super::subject::{View, Whereabouts};
 use crate::engine::{Engine, ProcessQuery, Request};
 use crate::fact::{ContainerAction, Origin, Process};
@@ -29,7 +30,7 @@ impl Engine {
                 return;
             }
             let action = ContainerAction::Enriched;
-            return self.send_container(now, &late.id, action, late.process, entrant, Origin::NONE);
+            return self.send_container(now, &late.id, action, late.process, entrant, Origin::none());
         }
         if let Some(id) = self.holds.answer(number, entrant)
             && self.containers.peek(&id).is_some_and(|entry| entry.enriched)
@@ -63,7 +64,8 @@ impl Engine {
             Some(ExecSpec::File(_)) => Entrant::Unknown,
             None => Entrant::None,
         };
-        let origin = call.exec_id.as_ref().map_or(Origin::NONE, |exec| self.origins.of_made(exec));
+        let origin = call.exec_id.as_ref().map_or(Origin::none(), |exec| self.origins.of_made(exec));
+        let origin = self.origin_or_inferred(at, id, process.as_deref(), Spontaneity::Possible, origin);
         self.tell_of_entrant(at, id, ContainerAction::Exec, process, entrant, origin);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::callers::Spontaneity;
 use super::entering::LateEntrant;
 use super::subject::{Subject, View, Whereabouts};
 use crate::cgroup_path::is_long_id;
@@ -46,7 +47,7 @@ impl Engine {
         }
         self.release_ready(&id);
         if owed && news {
-            self.send_container(now, &id, ContainerAction::Enriched, None, Entrant::None, Origin::NONE);
+            self.send_container(now, &id, ContainerAction::Enriched, None, Entrant::None, Origin::none());
         }
         if is_over {
             self.containers.remove(&id);
@@ -86,6 +87,7 @@ impl Engine {
             entry.cgroups.push(key);
             return self.enter_cgroup(key, path, Place::Container(id));
         }
+        entry.ran_before = entry.life == Life::Stopped;
         entry.life = Life::Created;
         entry.init = None;
         entry.namespaces = None;
@@ -113,7 +115,15 @@ impl Engine {
         self.enter_cgroup(key, path, Place::Container(id.clone()));
         let name = self.containers.peek(&id).and_then(|entry| entry.shared.name.clone());
         let origin = self.origins.of_container(&id, name.as_deref());
+        let spontaneity = self.spontaneity_of_start(&id);
+        let origin = self.origin_or_inferred(at, &id, Some(&creator), spontaneity, origin);
         self.tell_container(at, &id, ContainerAction::Created, Some(creator), origin);
+    }
+
+    /// What has ended may be started again by its daemon, without anybody asking.
+    fn spontaneity_of_start(&self, id: &str) -> Spontaneity {
+        let ran_before = self.containers.peek(id).is_some_and(|entry| entry.ran_before);
+        if ran_before { Spontaneity::Possible } else { Spontaneity::Asked }
     }
 
     /// A program runs in a container; the first one starts it.
@@ -128,6 +138,8 @@ impl Engine {
         let name = entry.shared.name.clone();
         let process = self.processes.snapshot(event.task.key);
         let origin = self.origins.take_start(id, name.as_deref());
+        let spontaneity = self.spontaneity_of_start(id);
+        let origin = self.origin_or_inferred(at, id, process.as_deref(), spontaneity, origin);
         self.tell_container(at, id, ContainerAction::Started, process, origin);
         self.follow_published(at, id);
     }
@@ -143,7 +155,7 @@ impl Engine {
         let (query, name) = (entry.query.clone(), entry.shared.name.clone());
         let process = init.and_then(|key| self.processes.snapshot(key));
         self.origins.forget(id, name.as_deref());
-        self.tell_container(at, id, ContainerAction::Stopped, process, Origin::NONE);
+        self.tell_container(at, id, ContainerAction::Stopped, process, Origin::none());
         self.forget_published(at, id);
         self.outbox.request(Request::WatchRemoval(query));
     }
@@ -171,7 +183,14 @@ impl Engine {
         for held in self.holds.take_of(id) {
             self.release(held);
         }
-        self.send_container(at, &Arc::from(id), ContainerAction::Removed, None, Entrant::None, Origin::NONE);
+        self.send_container(
+            at,
+            &Arc::from(id),
+            ContainerAction::Removed,
+            None,
+            Entrant::None,
+            Origin::none(),
+        );
         self.calls.remove(id);
         let Some(entry) = self.containers.get_mut(id) else { return };
         if std::mem::take(&mut entry.watched) {

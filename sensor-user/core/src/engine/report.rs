@@ -78,6 +78,7 @@ impl Engine {
         }
         let tallies = self.tallies(self.condition.unread.0);
         let (loss, undecodable) = self.loss.compare(now, counters, tallies);
+        self.callers.note_losses(now, &loss);
         let is_harmless = |kind| [RELEASED_EARLY, FLOOD_PEERS, SCAN_BURSTS, PROGRAM_FILES].contains(&kind);
         let is_dropped = |entry: &Loss| (entry.lost > 0 || entry.evicted > 0) && !is_harmless(entry.kind);
         let degraded = undecodable > 0 || loss.iter().any(is_dropped);
@@ -155,6 +156,7 @@ impl Engine {
             (SCAN_BURSTS, self.bursts.evicted()),
             ("requests", self.requests.evicted()),
             ("origins", self.origins.evicted()),
+            ("callers", self.callers.evicted()),
             ("peer-stacks", self.stacks.evicted()),
             ("before-ready", self.outbox.evicted()),
             (FLOOD_PEERS, self.scans.evicted()),

@@ -116,6 +116,7 @@ impl Engine {
         let piece = Piece { offset: *offset, settled: *settled, bytes, len: u64::from(*len) };
         let mut steps = Vec::new();
         open.conversation.push(at, way, piece, event.turn, &mut steps);
+        self.callers.note_heard(conn, open.conversation.is_read());
         self.requests.bytes += open.conversation.heap_bytes();
         self.requests.bytes -= before;
         self.take_steps(conn, cgroup, &ends, steps);

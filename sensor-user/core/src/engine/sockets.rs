@@ -110,6 +110,8 @@ impl Engine {
         let task = self.takers.remove(&event.conn).map(|taker| self.accepting_task(&taker));
         self.connections.insert(event.conn, Connection::new(at, &subject, &net));
         let verdict = self.verdict_on(at, &net);
+        let daemon = self.daemon_pid(subject.process.as_deref());
+        self.note_caller(at, event.conn, event.cgroup, &net, daemon);
         self.send(at, subject, Some(net), FactKind::Accept { task }, verdict);
         self.note_accept(at, &event.ends);
         self.begin_conversation(at, event);
@@ -163,6 +165,7 @@ impl Engine {
 
     pub(super) fn on_close(&mut self, at: Timestamp, event: &CloseEvent) {
         self.end_conversation(at, event.conn);
+        self.callers.note_end(at, event.conn);
         let first = self.connections.remove(&event.conn);
         // The probes do not remember accepted connections where they need not.
         let opened_ns = event.opened_ns.or(first.as_ref().map(|first| first.opened_ns));

@@ -57,9 +57,30 @@ pub struct Origin {
     pub conn: Option<ConnId>,
     /// The record of the request.
     pub request: Option<RecordId>,
+    /// Every connection on which it may have been asked for, when that is more than one: `conn` is `None` then.
+    pub candidates: Arc<[ConnId]>,
 }
 
 impl Origin {
     /// No cause is known.
-    pub const NONE: Self = Self { class: OriginClass::None, conn: None, request: None };
+    #[must_use]
+    pub fn none() -> Self {
+        Self { class: OriginClass::None, conn: None, request: None, candidates: Arc::from([]) }
+    }
+
+    /// One connection on which it was asked for.
+    #[must_use]
+    pub fn of_conn(class: OriginClass, conn: ConnId, request: Option<RecordId>) -> Self {
+        Self { class, conn: Some(conn), request, candidates: Arc::from([]) }
+    }
+
+    /// One of these connections, and nobody can tell which.
+    #[must_use]
+    pub fn one_of(mut candidates: Vec<ConnId>) -> Self {
+        match candidates.len() {
+            0 => Self::none(),
+            1 => Self::of_conn(OriginClass::Inferred, candidates.remove(0), None),
+            _ => Self { class: OriginClass::Inferred, candidates: candidates.into(), ..Self::none() },
+        }
+    }
 }

@@ -210,6 +210,12 @@ impl Conversation {
         self.flush(steps);
     }
 
+    /// Whether all of it so far was captured and is HTTP/1.
+    #[must_use]
+    pub const fn is_read(&self) -> bool {
+        self.exact && !self.foreign
+    }
+
     /// Bytes kept, about.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

@@ -54,6 +54,7 @@ impl From<Origin<'_>> for fact::Origin {
             class: origin.class.into(),
             conn: origin.conn.map(|conn| ConnId(conn.into())),
             request: origin.request.map(|id| RecordId(id.into())),
+            candidates: origin.candidates.into_read().into_iter().map(|conn| ConnId(conn.into())).collect(),
         }
     }
 }
@@ -63,6 +64,7 @@ impl<'a> From<&'a fact::Origin> for Origin<'a> {
         Self {
             conn: origin.conn.as_ref().map(|conn| (&conn.0).into()),
             request: origin.request.as_ref().map(|id| (&id.0).into()),
+            candidates: List::Core(&origin.candidates),
             class: origin.class.into(),
         }
     }

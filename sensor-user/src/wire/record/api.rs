@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use schemars::JsonSchema;
+use sensor_core::ids::ConnId;
 use sensor_core::risks::Risk;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,9 @@ pub struct Origin<'a> {
     /// The record of the request.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Text<'a>>,
+    /// The connections on one of which it was asked for, at most 16, when nobody can tell which: `conn` is absent then.
+    #[serde(borrow, default, skip_serializing_if = "List::is_empty")]
+    pub candidates: List<'a, ConnId, Text<'a>>,
     /// How sure the sensor is of it.
     pub class: OriginClass,
 }

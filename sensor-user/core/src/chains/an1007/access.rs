@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::bounded::Bounded;
 use crate::fact::Service;
-use crate::ids::RecordId;
+use crate::ids::{ConnId, RecordId};
 use crate::time::Timestamp;
 
 /// Most connections of unlisted peers that are remembered; the one used longest ago goes first.
@@ -119,14 +119,12 @@ impl Accesses {
         serves: impl Fn(Service) -> bool,
     ) -> (Vec<&Access>, bool) {
         let recent = self.veiled.iter().rev().take(LOOKED_AT_MAX).map(|(_, access)| access);
-        let mut found: Vec<&Access> = recent
-            .filter(|access| serves(access.service) && access.is_in_window(boot_ns, window_ns))
-            .collect();
-        found.sort_unstable_by_key(|access| (access.peer, access.at.boot_ns));
-        found.dedup_by_key(|access| access.peer);
-        let more = found.len() > CANDIDATES_MAX;
-        found.truncate(CANDIDATES_MAX);
-        (found, more)
+        by_peer(recent.filter(|access| serves(access.service) && access.is_in_window(boot_ns, window_ns)))
+    }
+
+    /// Likewise, the unlisted ones of peers that have these connections.
+    pub(super) fn among(&self, conns: &[ConnId], boot_ns: u64, window_ns: u64) -> (Vec<&Access>, bool) {
+        by_peer(conns.iter().filter_map(|conn| self.behind(&conn.0, boot_ns, window_ns)))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -136,6 +134,16 @@ impl Accesses {
     pub(super) fn evicted(&self) -> u64 {
         self.by_conn.evicted() + self.veiled.evicted()
     }
+}
+
+/// One access of each peer, in order of their addresses, and whether there were more than are named.
+fn by_peer<'a>(accesses: impl Iterator<Item = &'a Access>) -> (Vec<&'a Access>, bool) {
+    let mut found: Vec<&Access> = accesses.collect();
+    found.sort_unstable_by_key(|access| (access.peer, access.at.boot_ns));
+    found.dedup_by_key(|access| access.peer);
+    let more = found.len() > CANDIDATES_MAX;
+    found.truncate(CANDIDATES_MAX);
+    (found, more)
 }
 
 impl Access {

@@ -107,7 +107,7 @@ impl Step {
         let how = match (self.action, class) {
             (ContainerAction::Started, Confidence::Proved) => "asked for by a request on this connection",
             (_, Confidence::Proved) => "its id was in the answer to a request on this connection",
-            (_, Confidence::Inferred) => "asked for on this connection, as far as its turns tell",
+            (_, Confidence::Inferred) => "asked for on this connection, as far as turns and times tell",
         };
         let link = |from: &RecordId, to: &RecordId, class, how: &'static str| Link {
             from: from.clone(),
@@ -138,8 +138,10 @@ impl Step {
         if self.action == ContainerAction::Exec {
             return Judgement::Unexplained;
         }
-        let (found, more) =
-            accesses.candidates(self.at.boot_ns, window_ns, |service| self.may_come_of(service));
+        let (found, more) = match &*self.origin.candidates {
+            [] => accesses.candidates(self.at.boot_ns, window_ns, |service| self.may_come_of(service)),
+            conns => accesses.among(conns, self.at.boot_ns, window_ns),
+        };
         let peers: Vec<IpAddr> = found.iter().map(|access| access.peer).collect();
         let Some(service) = found.first().map(|access| access.service) else { return Judgement::Unexplained };
         if self.risks.is_empty() {

@@ -192,7 +192,7 @@ fn request(class: ApiClass) -> ApiRequest {
 
 fn proved_by(conn: &str, request: Option<&Fact>) -> Origin {
     let request = request.map(|fact| fact.id.clone());
-    Origin { class: OriginClass::Proved, conn: Some(ConnId(conn.into())), request }
+    Origin::of_conn(OriginClass::Proved, ConnId(conn.into()), request)
 }
 
 fn peers(finding: &Finding) -> Vec<String> {
@@ -251,14 +251,16 @@ fn the_second_stage_is_seen_as_the_truth_table_says() {
     let readable = [(ATTACKER, Service::Docker)];
     let veiled = [(ATTACKER, Service::DockerTls)];
     let two = [(ATTACKER, Service::DockerTls), (OTHER, Service::DockerTls)];
-    let rows: [Row<'_>; 8] = [
+    let either = Origin::one_of(vec![ConnId("c1".into()), ConnId("of-a-listed-peer".into())]);
+    let rows: [Row<'_>; 9] = [
         ("proved, risks", &readable, RISKY, proved_by("c0", None), Some((High, Proved, 1))),
         ("proved, none", &readable, &[], proved_by("c0", None), Some((Medium, Proved, 1))),
-        ("unreadable, only one, risks", &veiled, RISKY, Origin::NONE, Some((Medium, Inferred, 1))),
-        ("unreadable, several, risks", &two, RISKY, Origin::NONE, Some((Medium, Inferred, 2))),
-        ("readable and none made it, risks", &readable, RISKY, Origin::NONE, None),
-        ("readable and none made it", &readable, &[], Origin::NONE, None),
-        ("unreadable, none", &veiled, &[], Origin::NONE, None),
+        ("unreadable, only one, risks", &veiled, RISKY, Origin::none(), Some((Medium, Inferred, 1))),
+        ("unreadable, several, risks", &two, RISKY, Origin::none(), Some((Medium, Inferred, 2))),
+        ("unreadable, one of two candidates listed, risks", &two, RISKY, either, Some((Medium, Inferred, 1))),
+        ("readable and none made it, risks", &readable, RISKY, Origin::none(), None),
+        ("readable and none made it", &readable, &[], Origin::none(), None),
+        ("unreadable, none", &veiled, &[], Origin::none(), None),
         ("proved to be somebody else's", &veiled, RISKY, proved_by("of-a-listed-peer", None), None),
     ];
     for (name, peers, risks, origin, expected) in rows {
@@ -282,10 +284,10 @@ fn the_second_stage_is_seen_as_the_truth_table_says() {
 #[test]
 fn what_is_no_stage_is_a_signal() {
     let mut bench = Bench::new();
-    bench.created(SECOND, "local", RISKY, Origin::NONE);
+    bench.created(SECOND, "local", RISKY, Origin::none());
     assert_eq!(bench.signals_named("abnormal-container"), 1);
     bench.accept(2 * SECOND, "c1", ATTACKER, Service::DockerTls);
-    bench.created(3 * SECOND, "plain", &[], Origin::NONE);
+    bench.created(3 * SECOND, "plain", &[], Origin::none());
     assert_eq!(bench.signals_named("container-after-unlisted"), 1);
     bench.request(4 * SECOND, "c2", ATTACKER, ApiClass::Discovery);
     assert_eq!(bench.signals_named("unlisted-request"), 0, "looking around is another analytic's business");
@@ -347,14 +349,14 @@ fn risks_that_become_known_later_raise_it() {
     let mut bench = Bench::new();
     bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
     bench.created(12 * SECOND, "x", &[], proved_by("c1", None));
-    bench.container(13 * SECOND, "x", ContainerAction::Enriched, RISKY, Origin::NONE);
+    bench.container(13 * SECOND, "x", ContainerAction::Enriched, RISKY, Origin::none());
     assert_eq!(bench.states(), [(Open, Medium, Proved), (Update, High, Proved)]);
     // Where requests cannot be read it is no stage before that.
     let mut bench = Bench::new();
     bench.accept(10 * SECOND, "c1", ATTACKER, Service::DockerTls);
-    bench.created(12 * SECOND, "x", &[], Origin::NONE);
+    bench.created(12 * SECOND, "x", &[], Origin::none());
     assert_eq!(bench.findings, []);
-    bench.container(13 * SECOND, "x", ContainerAction::Enriched, RISKY, Origin::NONE);
+    bench.container(13 * SECOND, "x", ContainerAction::Enriched, RISKY, Origin::none());
     assert_eq!(bench.states(), [(Open, Medium, Inferred)]);
 }
 
@@ -362,7 +364,7 @@ fn risks_that_become_known_later_raise_it() {
 fn a_second_candidate_that_is_told_of_late_is_named_too() {
     let mut bench = Bench::new();
     bench.accept(10 * SECOND, "c1", ATTACKER, Service::DockerTls);
-    bench.created(12 * SECOND, "x", RISKY, Origin::NONE);
+    bench.created(12 * SECOND, "x", RISKY, Origin::none());
     bench.accept(11 * SECOND, "c2", OTHER, Service::DockerTls);
     assert_eq!(peers(bench.last()), [ATTACKER, OTHER]);
     let ids: Vec<_> = bench.findings.iter().map(|(.., finding)| &finding.id).collect();
@@ -381,7 +383,7 @@ fn protocols_that_cannot_be_read_make_candidates_and_so_does_tls_on_a_plaintext_
         let mut bench = Bench::new();
         bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
         bench.on_conn(11 * SECOND, "c1", ATTACKER, Service::Docker, kind, Verdict::Unlisted);
-        bench.created(12 * SECOND, "x", RISKY, Origin::NONE);
+        bench.created(12 * SECOND, "x", RISKY, Origin::none());
         assert_eq!(bench.states(), [(Open, Medium, Inferred)]);
     }
 }
@@ -391,7 +393,7 @@ fn services_are_blamed_for_the_containers_that_come_of_them() {
     let check = |service, is_of_pod: bool, expected: bool| {
         let mut bench = Bench::new();
         bench.accept(10 * SECOND, "c1", ATTACKER, service);
-        let kind = FactKind::Container { action: ContainerAction::Created, origin: Origin::NONE };
+        let kind = FactKind::Container { action: ContainerAction::Created, origin: Origin::none() };
         let k8s = is_of_pod.then(|| Arc::new(K8s::default()));
         let fact = Fact { container: Some(container("x", RISKY)), k8s, ..bench.fact(12 * SECOND, kind) };
         bench.hand_in(&fact, None);
@@ -494,7 +496,7 @@ fn what_is_lost_meanwhile_makes_a_finding_incomplete() {
 fn nodes_do_not_mix() {
     let mut bench = Bench::new();
     bench.accept(10 * SECOND, "c1", ATTACKER, Service::DockerTls);
-    let kind = FactKind::Container { action: ContainerAction::Created, origin: Origin::NONE };
+    let kind = FactKind::Container { action: ContainerAction::Created, origin: Origin::none() };
     let elsewhere = Arc::new(Node { name: "node-b".into(), boot_id: "other".into(), cluster: None });
     let fact =
         Fact { container: Some(container("x", RISKY)), node: elsewhere, ..bench.fact(12 * SECOND, kind) };

@@ -167,7 +167,7 @@ fn a_start_is_of_whoever_asks_for_it() {
     // Made by another request, of which nothing was read.
     let other = long_id("cd");
     run_container(&mut sensor, &other, 101);
-    assert_eq!(origins(&later(&mut sensor)), [(other, Origin::NONE)]);
+    assert_eq!(origins(&later(&mut sensor)), [(other, Origin::none())]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_daemon_in_a_container_is_not_believed() {
     run_container(&mut sensor, &victim, 101);
     let facts = later(&mut sensor);
     assert!(facts.iter().any(|fact| matches!(fact.kind, FactKind::ApiRequest(_))), "told all the same");
-    assert_eq!(origins(&facts), [(victim, Origin::NONE)]);
+    assert_eq!(origins(&facts), [(victim, Origin::none())]);
 }
 
 #[test]
@@ -273,4 +273,136 @@ fn memory_is_bounded_and_what_goes_is_told() {
     let facts = sensor.facts();
     let told = facts.iter().filter(|fact| matches!(fact.kind, FactKind::ApiRequest(_))).count();
     assert!(told > 0 && told as u64 == sensor.engine.requests.evicted(), "{told}");
+}
+
+/// What a client says that speaks TLS, as far as it tells that.
+const HELLO: &str = "\u{16}\u{3}\u{1}\0\u{4}\u{1}\0\0\0";
+
+/// Clients whose requests cannot be read.
+fn with_tls_clients(sensor: &mut Sensor, count: u64) -> Vec<Client> {
+    let clients = (1..=count).map(|conn| {
+        let mut client = Client::new(sensor, conn);
+        client.say(sensor, false, HELLO);
+        client
+    });
+    clients.collect()
+}
+
+/// The cause of what happens next: of the container's making and of its start.
+fn origins_of(sensor: &mut Sensor, id: &str, cgroup: u64) -> Origin {
+    run_container(sensor, id, cgroup);
+    let (_, origin) = origins(&later(sensor)).remove(0);
+    origin
+}
+
+fn conn_of(sensor: &mut Sensor, number: u64) -> crate::ids::ConnId {
+    sensor.engine.outbox.conn_id(number)
+}
+
+#[test]
+fn the_only_client_whose_requests_cannot_be_read_is_inferred() {
+    let mut sensor = with_dockerd();
+    with_tls_clients(&mut sensor, 1);
+    // Whoever said nothing, or what was read, did not ask for it.
+    let _silent = Client::new(&mut sensor, 2);
+    let mut read = Client::new(&mut sensor, 3);
+    read.ask(&mut sensor, "GET", "/info", "");
+    read.answer(&mut sensor, "200 OK", "{}");
+    let origin = origins_of(&mut sensor, &long_id("ab"), 100);
+    let expected = Origin::of_conn(OriginClass::Inferred, conn_of(&mut sensor, 1), None);
+    assert_eq!(origin, expected);
+}
+
+#[test]
+fn of_several_that_cannot_be_read_all_are_named_and_none_is_blamed() {
+    let mut sensor = with_dockerd();
+    with_tls_clients(&mut sensor, 3);
+    let origin = origins_of(&mut sensor, &long_id("ab"), 100);
+    let candidates = [1, 2, 3].map(|number| conn_of(&mut sensor, number));
+    assert_eq!((origin.class, origin.conn), (OriginClass::Inferred, None));
+    assert_eq!(*origin.candidates, candidates);
+}
+
+#[test]
+fn what_is_proved_goes_before_what_is_inferred() {
+    let mut sensor = with_dockerd();
+    with_tls_clients(&mut sensor, 2);
+    let mut client = Client::new(&mut sensor, 3);
+    let id = long_id("ab");
+    client.ask(&mut sensor, "POST", "/containers/create", "{}");
+    client.answer(&mut sensor, "201 Created", &format!(r#"{{"Id":"{id}"}}"#));
+    let origin = origins_of(&mut sensor, &id, 100);
+    assert_eq!((origin.class, origin.conn), (OriginClass::Proved, Some(conn_of(&mut sensor, 3))));
+}
+
+#[test]
+fn a_client_that_has_gone_counts_for_a_while() {
+    let mut sensor = with_dockerd();
+    let clients = with_tls_clients(&mut sensor, 1);
+    clients[0].close(&mut sensor);
+    assert_eq!(origins_of(&mut sensor, &long_id("ab"), 100).class, OriginClass::Inferred);
+    sensor.pass(11_000_000_000);
+    assert_eq!(origins_of(&mut sensor, &long_id("cd"), 101), Origin::none());
+}
+
+#[test]
+fn a_thread_that_was_lost_makes_a_candidate() {
+    let mut sensor = with_dockerd();
+    let mut client = Client::new(&mut sensor, 1);
+    client.ask(&mut sensor, "GET", "/info", "");
+    client.sent[0] += 100_000;
+    client.say(&mut sensor, false, "POST /x HTTP/1.1\r\n");
+    let origin = origins_of(&mut sensor, &long_id("ab"), 100);
+    let expected = Origin::of_conn(OriginClass::Inferred, conn_of(&mut sensor, 1), None);
+    assert_eq!(origin, expected);
+}
+
+#[test]
+fn a_daemon_in_a_container_has_no_candidates_for_the_hosts_containers() {
+    let mut sensor = with_dockerd();
+    run_container(&mut sensor, &long_id("ab"), 100);
+    later(&mut sensor);
+    let mut client = Client::of(&mut sensor, 8, v2(100));
+    client.say(&mut sensor, false, HELLO);
+    assert_eq!(origins_of(&mut sensor, &long_id("cd"), 101), Origin::none());
+}
+
+#[test]
+fn what_a_daemon_does_by_itself_is_nobodys_old_connections() {
+    let mut sensor = with_dockerd();
+    let id = long_id("ab");
+    run_container(&mut sensor, &id, 100);
+    later(&mut sensor);
+    with_tls_clients(&mut sensor, 1);
+    let health_check = |sensor: &mut Sensor, runc: super::P| {
+        sensor.see(|now| {
+            let args = ["runc", "exec", "--process", "/tmp/p", "--detach", "--pid-file", "/p", &id];
+            Exec { ancestors: &[SHIM], ..Exec::new(now, runc, v2(10), "/usr/bin/runc", &args) }.bytes()
+        });
+        origins(&later(sensor)).remove(0).1
+    };
+    assert_eq!(health_check(&mut sensor, RUNC).class, OriginClass::Inferred);
+    sensor.pass(11_000_000_000);
+    assert_eq!(health_check(&mut sensor, super::P(201, "runc")), Origin::none());
+    // Nor is it theirs that what has ended is started again.
+    sensor.see(|now| records::cgroup(now, false, v2(100), RUNC, &format!("/system.slice/docker-{id}.scope")));
+    later(&mut sensor);
+    assert_eq!(origins_of(&mut sensor, &id, 102), Origin::none());
+}
+
+#[test]
+fn whoever_uses_the_socket_on_the_node_is_the_better_explanation() {
+    use crate::credentials::RuntimeSocket;
+    use crate::fact::Runtime;
+    use crate::ids::FileKey;
+
+    let mut sensor = with_dockerd();
+    let key = FileKey { device: 7, inode: 77 };
+    let socket = RuntimeSocket { key, path: "/run/docker.sock".into(), service: Runtime::Docker };
+    sensor.engine.handle_runtime_sockets(vec![socket]);
+    with_tls_clients(&mut sensor, 1);
+    sensor.see(|now| records::socket_connect(now, super::CURL, v2(HOST), 77));
+    assert_eq!(origins_of(&mut sensor, &long_id("ab"), 100), Origin::none());
+    sensor.pass(11_000_000_000);
+    assert_eq!(origins_of(&mut sensor, &long_id("cd"), 101).class, OriginClass::Inferred);
 }
