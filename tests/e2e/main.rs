@@ -11,6 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use sensor_tests::lab::Lab;
 
 mod abuse;
+mod chains;
 mod container;
 mod coverage;
 mod credentials;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         replay::TESTS,
         risks::TESTS,
         requests::TESTS,
+        chains::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {
         let lab = Arc::clone(&lab);
