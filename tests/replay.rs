@@ -189,6 +189,7 @@ fn chains_are_found_where_there_are_any_and_nowhere_else() {
         ),
         ("an1007-risks-known-late", open_and_update("open medium inferred 1 2", "update high inferred 1 3")),
         ("an1007-unreadable-plain", Vec::new()),
+        ("an1007-better-explanation", Vec::new()),
         ("an1007-readable-none-made-it", Vec::new()),
         ("an1007-silence", Vec::new()),
         ("an1007-window-over", Vec::new()),

@@ -32,6 +32,17 @@ impl Evidence {
         }
     }
 
+    /// Takes what another stage of the same name is made of.
+    pub(super) fn take_from(&mut self, other: &Self) {
+        let (seen, last) = (other.seen, other.last);
+        let known = self.events.len();
+        other.events.iter().for_each(|event| self.add(event, seen.unwrap_or(last)));
+        if self.events.len() > known || other.further > 0 {
+            self.last = self.last.max(last);
+        }
+        self.further += other.further;
+    }
+
     pub(super) fn of_stage(&self, name: &'static str) -> StageSeen {
         StageSeen {
             name: Cow::Borrowed(name),

@@ -4,6 +4,7 @@
 mod records;
 
 mod allow_list;
+mod chains;
 mod hostile_bytes;
 mod lifecycle;
 mod order;

@@ -72,6 +72,8 @@ pub(super) struct Case {
     told: Option<Told>,
     /// The id that it is told under, once it is.
     pub(super) id: Option<Arc<str>>,
+    /// The chain that it goes on in.
+    continued: Option<Arc<str>>,
     /// When it ends if nothing more happens, boot clock.
     pub(super) deadline_ns: Option<u64>,
 }
@@ -92,6 +94,7 @@ impl Case {
             lost: 0,
             told: None,
             id: None,
+            continued: None,
             deadline_ns: None,
         }
     }
@@ -137,13 +140,7 @@ impl Case {
         if let Some(suspect) = self.suspects.iter_mut().find(|suspect| suspect.id == *container) {
             suspect.has_moved = true;
         }
-        if !self.targets.contains(&lateral.target) {
-            if self.targets.len() < TARGETS_MAX {
-                self.targets.push(lateral.target.clone());
-            } else {
-                self.cut = true;
-            }
-        }
+        self.aim_at(&lateral.target);
         if let Some(from) = self.abnormal.events.first().cloned() {
             let how = "the same container".into();
             self.link(Link { from, to: lateral.event.clone(), class: Confidence::Proved, how });
@@ -177,6 +174,25 @@ impl Case {
         self.key = key;
     }
 
+    /// Goes on in another chain, with its containers and what they did.
+    pub(super) fn move_into(&mut self, other: &mut Self) {
+        self.continued.clone_from(&other.id);
+        for suspect in self.suspects.iter().cloned() {
+            if other.suspects.len() < CONTAINERS_MAX {
+                other.suspects.push(suspect);
+            } else {
+                other.cut = true;
+            }
+        }
+        other.abnormal.take_from(&self.abnormal);
+        other.lateral.take_from(&self.lateral);
+        for link in self.links.iter().filter(|link| link.class == Confidence::Proved) {
+            other.link(link.clone());
+        }
+        self.targets.iter().for_each(|target| other.aim_at(target));
+        other.lost = other.lost.max(self.lost);
+    }
+
     /// Something of it is forgotten.
     pub(super) fn forget(&mut self) {
         self.cut = true;
@@ -186,6 +202,17 @@ impl Case {
     pub(super) fn since(&self, container: &str) -> u64 {
         let suspect = self.suspects.iter().find(|suspect| *suspect.id == *container);
         suspect.map_or(u64::MAX, |suspect| suspect.since_ns)
+    }
+
+    fn aim_at(&mut self, target: &Arc<str>) {
+        if self.targets.contains(target) {
+            return;
+        }
+        if self.targets.len() < TARGETS_MAX {
+            self.targets.push(target.clone());
+        } else {
+            self.cut = true;
+        }
     }
 
     fn link(&mut self, link: Link) {
@@ -304,6 +331,9 @@ impl Case {
         }
         if lost > 0 {
             let _ = write!(text, "{lost} management records were lost meanwhile, so there may be more. ");
+        }
+        if let Some(other) = &self.continued {
+            let _ = write!(text, "More is known now of who is behind it: it goes on in {other}. ");
         }
         text.push_str(
             "If nobody of yours did this, cut the peer off, keep the containers for evidence, and look at the targets \

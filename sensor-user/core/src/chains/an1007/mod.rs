@@ -305,13 +305,19 @@ impl An1007 {
         if let Some((number, case)) =
             of_container.and_then(|number| Some((number, self.cases.get_mut(&number)?)))
         {
-            // More is known of whom it is held against than before.
-            if case.may_become(key) && !self.by_key.contains_key(key) {
-                self.by_key.remove(&case.key);
-                self.by_key.insert(key.clone(), number);
-                case.become_of(key.clone());
+            if !case.may_become(key) {
+                return Some(number);
             }
-            return Some(number);
+            // More is known of whom it is held against than before.
+            match self.by_key.get(key).copied() {
+                None => {
+                    self.by_key.remove(&case.key);
+                    self.by_key.insert(key.clone(), number);
+                    case.become_of(key.clone());
+                    return Some(number);
+                }
+                Some(other) => self.absorb(number, other, context),
+            }
         }
         let number = *self.by_key.get(key)?;
         let last_ns = self.cases.peek(&number)?.last().boot_ns;
@@ -320,6 +326,15 @@ impl An1007 {
             return None;
         }
         Some(number)
+    }
+
+    /// Puts a chain into another one, where the same is held against the same peers.
+    fn absorb(&mut self, number: u64, into: u64, context: &mut Context<'_>) {
+        let Some(mut case) = self.cases.remove(&number) else { return };
+        if let Some(other) = self.cases.get_mut(&into) {
+            case.move_into(other);
+        }
+        self.end(number, case, context);
     }
 
     fn open_case(&mut self, case: Case, context: &mut Context<'_>) -> u64 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::access::{Access, Accesses};
 use crate::chains::{Confidence, Link};
-use crate::fact::{Container, ContainerAction, Fact, Origin, OriginClass, Runtime, Service};
+use crate::fact::{Container, ContainerAction, Fact, Origin, OriginClass, Service};
 use crate::ids::RecordId;
 use crate::time::Timestamp;
 
@@ -23,7 +23,6 @@ pub(super) struct Step {
     pub(super) risks: Vec<Arc<str>>,
     pub(super) lost: u64,
     action: ContainerAction,
-    runtime: Runtime,
     is_of_pod: bool,
     origin: Origin,
 }
@@ -72,7 +71,6 @@ impl Step {
             risks: risk_names(container),
             lost: fact.quality.lost,
             action,
-            runtime: container.runtime,
             is_of_pod: fact.k8s.is_some(),
             origin: origin.clone(),
         })
@@ -162,17 +160,10 @@ impl Step {
         Judgement::Seen(Cause { class: Confidence::Inferred, service, peers, accesses, request: None, more })
     }
 
-    /// Whether containers like this one come of a service.
+    /// Whether containers like this one come of requests to a service of which their origin tells nothing. That of Docker's
+    /// containers tells of time, too, and of better explanations.
     fn may_come_of(&self, service: Service) -> bool {
-        match service {
-            Service::Docker | Service::DockerTls => {
-                matches!(self.runtime, Runtime::Docker | Runtime::Unknown) && !self.is_of_pod
-            }
-            Service::KubeApiserver => self.is_of_pod,
-            // Pods do not come of requests to a kubelet.
-            Service::Kubelet | Service::KubeletReadonly => false,
-            Service::Other => true,
-        }
+        service == Service::KubeApiserver && self.is_of_pod
     }
 }
 

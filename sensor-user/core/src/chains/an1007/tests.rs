@@ -7,7 +7,7 @@ use super::An1007Limits;
 use crate::chains::{Chains, Confidence, Finding, FindingState, Limits, Severity, What};
 use crate::fact::{
     ApiRequest, ConnectResult, Container, ContainerAction, Direction, End, Fact, FactKind, K8s, Net, Node,
-    Origin, OriginClass, Protocol, Quality, Runtime, ScanShape, Service, TlsHello, Verdict,
+    Origin, OriginClass, Quality, Runtime, ScanShape, Service, Verdict,
 };
 use crate::http::route::ApiClass;
 use crate::ids::{ConnId, RecordId};
@@ -116,6 +116,15 @@ impl Bench {
         let container = container(id, risks);
         let kind = FactKind::Container { action, origin };
         let fact = Fact { container: Some(container), ..self.fact(at, kind) };
+        self.hand_in(&fact, None);
+        fact
+    }
+
+    /// A step of a pod's container, of which nobody knows who asked for it.
+    fn pod(&mut self, at: u64, id: &str, action: ContainerAction, risks: &[Risk]) -> Fact {
+        let kind = FactKind::Container { action, origin: Origin::none() };
+        let k8s = Some(Arc::new(K8s::default()));
+        let fact = Fact { container: Some(container(id, risks)), k8s, ..self.fact(at, kind) };
         self.hand_in(&fact, None);
         fact
     }
@@ -251,16 +260,19 @@ fn the_second_stage_is_seen_as_the_truth_table_says() {
     let readable = [(ATTACKER, Service::Docker)];
     let veiled = [(ATTACKER, Service::DockerTls)];
     let two = [(ATTACKER, Service::DockerTls), (OTHER, Service::DockerTls)];
+    let only = || Origin::of_conn(OriginClass::Inferred, ConnId("c0".into()), None);
+    let both = Origin::one_of(vec![ConnId("c0".into()), ConnId("c1".into())]);
     let either = Origin::one_of(vec![ConnId("c1".into()), ConnId("of-a-listed-peer".into())]);
-    let rows: [Row<'_>; 9] = [
+    let rows: [Row<'_>; 10] = [
         ("proved, risks", &readable, RISKY, proved_by("c0", None), Some((High, Proved, 1))),
         ("proved, none", &readable, &[], proved_by("c0", None), Some((Medium, Proved, 1))),
-        ("unreadable, only one, risks", &veiled, RISKY, Origin::none(), Some((Medium, Inferred, 1))),
-        ("unreadable, several, risks", &two, RISKY, Origin::none(), Some((Medium, Inferred, 2))),
+        ("unreadable, only one, risks", &veiled, RISKY, only(), Some((Medium, Inferred, 1))),
+        ("unreadable, several, risks", &two, RISKY, both, Some((Medium, Inferred, 2))),
         ("unreadable, one of two candidates listed, risks", &two, RISKY, either, Some((Medium, Inferred, 1))),
         ("readable and none made it, risks", &readable, RISKY, Origin::none(), None),
         ("readable and none made it", &readable, &[], Origin::none(), None),
-        ("unreadable, none", &veiled, &[], Origin::none(), None),
+        ("unreadable, none", &veiled, &[], only(), None),
+        ("unreadable, and a better explanation", &veiled, RISKY, Origin::none(), None),
         ("proved to be somebody else's", &veiled, RISKY, proved_by("of-a-listed-peer", None), None),
     ];
     for (name, peers, risks, origin, expected) in rows {
@@ -286,8 +298,8 @@ fn what_is_no_stage_is_a_signal() {
     let mut bench = Bench::new();
     bench.created(SECOND, "local", RISKY, Origin::none());
     assert_eq!(bench.signals_named("abnormal-container"), 1);
-    bench.accept(2 * SECOND, "c1", ATTACKER, Service::DockerTls);
-    bench.created(3 * SECOND, "plain", &[], Origin::none());
+    bench.accept(2 * SECOND, "c1", ATTACKER, Service::KubeApiserver);
+    bench.pod(3 * SECOND, "plain", ContainerAction::Created, &[]);
     assert_eq!(bench.signals_named("container-after-unlisted"), 1);
     bench.request(4 * SECOND, "c2", ATTACKER, ApiClass::Discovery);
     assert_eq!(bench.signals_named("unlisted-request"), 0, "looking around is another analytic's business");
@@ -353,8 +365,8 @@ fn risks_that_become_known_later_raise_it() {
     assert_eq!(bench.states(), [(Open, Medium, Proved), (Update, High, Proved)]);
     // Where requests cannot be read it is no stage before that.
     let mut bench = Bench::new();
-    bench.accept(10 * SECOND, "c1", ATTACKER, Service::DockerTls);
-    bench.created(12 * SECOND, "x", &[], Origin::none());
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::KubeApiserver);
+    bench.pod(12 * SECOND, "x", ContainerAction::Created, &[]);
     assert_eq!(bench.findings, []);
     bench.container(13 * SECOND, "x", ContainerAction::Enriched, RISKY, Origin::none());
     assert_eq!(bench.states(), [(Open, Medium, Inferred)]);
@@ -363,29 +375,12 @@ fn risks_that_become_known_later_raise_it() {
 #[test]
 fn a_second_candidate_that_is_told_of_late_is_named_too() {
     let mut bench = Bench::new();
-    bench.accept(10 * SECOND, "c1", ATTACKER, Service::DockerTls);
-    bench.created(12 * SECOND, "x", RISKY, Origin::none());
-    bench.accept(11 * SECOND, "c2", OTHER, Service::DockerTls);
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::KubeApiserver);
+    bench.pod(12 * SECOND, "x", ContainerAction::Created, RISKY);
+    bench.accept(11 * SECOND, "c2", OTHER, Service::KubeApiserver);
     assert_eq!(peers(bench.last()), [ATTACKER, OTHER]);
     let ids: Vec<_> = bench.findings.iter().map(|(.., finding)| &finding.id).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-}
-
-#[test]
-fn protocols_that_cannot_be_read_make_candidates_and_so_does_tls_on_a_plaintext_port() {
-    for kind in [
-        FactKind::ApiRequest(Box::new(ApiRequest {
-            protocol: Some(Protocol::Http2),
-            ..request(ApiClass::Other)
-        })),
-        FactKind::TlsHello(Arc::new(TlsHello::default())),
-    ] {
-        let mut bench = Bench::new();
-        bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
-        bench.on_conn(11 * SECOND, "c1", ATTACKER, Service::Docker, kind, Verdict::Unlisted);
-        bench.created(12 * SECOND, "x", RISKY, Origin::none());
-        assert_eq!(bench.states(), [(Open, Medium, Inferred)]);
-    }
 }
 
 #[test]
@@ -393,17 +388,24 @@ fn services_are_blamed_for_the_containers_that_come_of_them() {
     let check = |service, is_of_pod: bool, expected: bool| {
         let mut bench = Bench::new();
         bench.accept(10 * SECOND, "c1", ATTACKER, service);
-        let kind = FactKind::Container { action: ContainerAction::Created, origin: Origin::none() };
-        let k8s = is_of_pod.then(|| Arc::new(K8s::default()));
-        let fact = Fact { container: Some(container("x", RISKY)), k8s, ..bench.fact(12 * SECOND, kind) };
-        bench.hand_in(&fact, None);
+        if is_of_pod {
+            bench.pod(12 * SECOND, "x", ContainerAction::Created, RISKY);
+            bench.pod(12 * SECOND, "x", ContainerAction::Exec, RISKY);
+        } else {
+            bench.created(12 * SECOND, "x", RISKY, Origin::none());
+        }
         assert_eq!(!bench.findings.is_empty(), expected, "{service:?} {is_of_pod}");
     };
-    check(Service::DockerTls, false, true);
-    check(Service::DockerTls, true, false);
     check(Service::KubeApiserver, true, true);
     check(Service::KubeApiserver, false, false);
     check(Service::Kubelet, true, false);
+    check(Service::DockerTls, true, false);
+    check(Service::DockerTls, false, false);
+    // Health checks enter the containers of pods all day.
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::KubeApiserver);
+    bench.pod(12 * SECOND, "x", ContainerAction::Exec, RISKY);
+    assert_eq!(bench.findings, []);
 }
 
 #[test]
@@ -495,7 +497,7 @@ fn what_is_lost_meanwhile_makes_a_finding_incomplete() {
 #[test]
 fn nodes_do_not_mix() {
     let mut bench = Bench::new();
-    bench.accept(10 * SECOND, "c1", ATTACKER, Service::DockerTls);
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::KubeApiserver);
     let kind = FactKind::Container { action: ContainerAction::Created, origin: Origin::none() };
     let elsewhere = Arc::new(Node { name: "node-b".into(), boot_id: "other".into(), cluster: None });
     let fact =
