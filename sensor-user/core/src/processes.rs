@@ -35,6 +35,9 @@ pub(crate) struct Entry {
     pub(crate) cgroup: CgroupKey,
     /// Where it was at its last exec.
     pub(crate) namespaces: Namespaces,
+    /// It has run a program of a container's, or was forked by one that had: whatever it is called from now on, it is no
+    /// runtime.
+    pub(crate) contained: bool,
     /// It has left its container, or was forked by one that had.
     pub(crate) escaped: bool,
     /// Its exec is in the output, so its exit will be.
@@ -57,6 +60,7 @@ impl Entry {
             image,
             cgroup: CgroupKey { hierarchy: 0, id: 0 },
             namespaces: Namespaces::default(),
+            contained: false,
             escaped: false,
             reported: false,
             comm: task.comm,
@@ -205,6 +209,7 @@ impl Processes {
                 let mut entry = Entry::new(child, comm, parent.image.clone());
                 entry.cgroup = parent.cgroup;
                 entry.namespaces = parent.namespaces;
+                entry.contained = parent.contained;
                 entry.escaped = parent.escaped;
                 entry.lineage = Some(offspring(parent, event.parent.pid));
                 entry

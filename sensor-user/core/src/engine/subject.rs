@@ -9,6 +9,7 @@ use crate::ids::{CgroupKey, ProcessKey, RecordId};
 use crate::image::Image;
 use crate::inventory::{Naming, Place};
 use crate::outbox::Draft;
+use crate::processes::Entry;
 use crate::time::Timestamp;
 
 /// Where a process or socket is.
@@ -58,7 +59,7 @@ impl Engine {
         match self.place(cgroup) {
             Whereabouts::Unknown => self.whereabouts_by_lineage(process),
             Whereabouts::Host => match self.processes.peek(process) {
-                Some(entry) => self.place_on_host(entry.cgroup, &entry.image, entry.namespaces.mnt),
+                Some(entry) => self.place_on_host(entry.cgroup, entry),
                 None => Whereabouts::Host,
             },
             container @ Whereabouts::Container(_) => container,
@@ -69,14 +70,21 @@ impl Engine {
     /// by a writable cgroup file system is the container's still.
     ///
     /// Runtimes go the other way, from the host into a container. What a runtime does in the container's cgroup before
-    /// the container's first program takes place in the mount namespace of the runtime.
-    pub(super) fn place_on_host(&self, before: CgroupKey, image: &Image, mnt_ns: u32) -> Whereabouts {
+    /// the container's first program takes place in the mount namespace of the runtime. Whoever was in the container can
+    /// get there, too, and go by a runtime's name: that he was is remembered.
+    pub(super) fn place_on_host(&self, before: CgroupKey, process: &Entry) -> Whereabouts {
         let Whereabouts::Container(id) = self.place(before) else { return Whereabouts::Host };
-        let creator_mnt_ns = self.containers.peek(&id).map_or(0, |entry| entry.creator_mnt_ns);
-        let is_runtimes = matches!(image.role, Some(ExecRole::Runtime | ExecRole::Shim))
-            && creator_mnt_ns != 0
-            && creator_mnt_ns == mnt_ns;
+        let is_runtimes =
+            !process.contained && self.is_on_runtimes_side(&id, &process.image, process.namespaces.mnt);
         if is_runtimes { Whereabouts::Host } else { Whereabouts::Container(id) }
+    }
+
+    /// Whether this may be the runtime of a container: by its name, and in the mount namespace it made the container from.
+    pub(super) fn is_on_runtimes_side(&self, id: &str, image: &Image, mnt_ns: u32) -> bool {
+        let creator_mnt_ns = self.containers.peek(id).map_or(0, |entry| entry.creator_mnt_ns);
+        matches!(image.role, Some(ExecRole::Runtime | ExecRole::Shim))
+            && creator_mnt_ns != 0
+            && creator_mnt_ns == mnt_ns
     }
 
     /// Where the closest ancestor is whose cgroup is known. A child of a runtime may be the first process of a

@@ -25,6 +25,12 @@ impl Engine {
         let (entry, before) = self.processes.exec(event, client.as_ref());
         let image = entry.image.clone();
         let place = self.place_exec(event, &image, before.cgroup);
+        if let Whereabouts::Container(id) = &place
+            && !self.is_on_runtimes_side(id, &image, event.namespaces.mnt)
+            && let Some(entry) = self.processes.get_mut(key)
+        {
+            entry.contained = true;
+        }
         if matches!(place, Whereabouts::Container(_)) && self.place(event.cgroup) == Whereabouts::Host {
             // It left the container's cgroup and is the container's still, and so is what it forks.
             if let Some(entry) = self.processes.get_mut(key) {
@@ -91,7 +97,7 @@ impl Engine {
     fn place_exec(&mut self, event: &ExecEvent, image: &Image, before: CgroupKey) -> Whereabouts {
         self.inventory.touch(event.cgroup);
         match self.inventory.place(event.cgroup) {
-            Some(Place::Host) => return self.place_on_host(before, image, event.namespaces.mnt),
+            Some(Place::Host) => return self.place_in_host_cgroup(event, before),
             Some(Place::Container(id)) => return Whereabouts::Container(id.clone()),
             // The runtime's own helpers pass through the cgroup before the container's program does.
             Some(Place::Candidate(_)) if image.role == Some(ExecRole::Runtime) => return Whereabouts::Host,
@@ -102,7 +108,7 @@ impl Engine {
             None => {}
         }
         if !event.not_host_cgroup {
-            return self.place_on_host(before, image, event.namespaces.mnt);
+            return self.place_in_host_cgroup(event, before);
         }
         let by_lineage = self.whereabouts_by_lineage(event.task.key);
         if by_lineage != Whereabouts::Unknown {
@@ -124,6 +130,12 @@ impl Engine {
         let runtime = self.calls.get(&id).map_or(Runtime::Unknown, |call| call.runtime);
         let naming = Naming { id, runtime, namespace: None, pod_uid: None, path };
         self.adopt_cgroup(event.cgroup, naming, true)
+    }
+
+    /// Where a program was executed in a cgroup of the host.
+    fn place_in_host_cgroup(&self, event: &ExecEvent, before: CgroupKey) -> Whereabouts {
+        let process = self.processes.peek(event.task.key);
+        process.map_or(Whereabouts::Host, |process| self.place_on_host(before, process))
     }
 
     /// Whether an exec in a container's cgroup is still the runtime on its way into it: `runc init` executes itself

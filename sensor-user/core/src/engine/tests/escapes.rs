@@ -136,6 +136,24 @@ fn leaving_the_cgroup_first_hides_nothing() {
 }
 
 #[test]
+fn a_runtimes_name_does_not_hide_who_left_the_cgroup_first() {
+    for args in [&["runc", "-c", "id"][..], &["containerd-shim-runc-v2"]] {
+        let mut sensor = sensor();
+        let id = container(&mut sensor, OWN);
+        let (nsenter, child) = (P(510, "nsenter"), P(511, "date"));
+        sensor.see(|now| fork(now, SHELL, nsenter));
+        run(&mut sensor, nsenter, HOST, &["nsenter", "-t", "1", "-m", "runc"], OWN);
+        run(&mut sensor, nsenter, HOST, args, HOSTS);
+        sensor.see(|now| fork(now, nsenter, child));
+        run(&mut sensor, child, HOST, &["date"], HOSTS);
+        let facts = sensor.facts();
+        assert_eq!(escapes(&facts), [(side(true, true, true), 510, &*id)], "{args:?}");
+        let last = facts.last().expect("an exec");
+        assert_eq!((last.process.as_ref().map(|it| it.pid), container_id(last)), (Some(511), Some(&*id)));
+    }
+}
+
+#[test]
 fn without_knowing_the_host_nothing_is_claimed() {
     let mut sensor = Sensor::ready();
     container(&mut sensor, OWN);
