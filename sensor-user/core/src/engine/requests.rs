@@ -230,7 +230,8 @@ impl Engine {
     fn api_of(&self, port: u16) -> Api {
         match self.service_of(port) {
             Service::Kubelet | Service::KubeletReadonly => Api::Kubelet,
-            _ => Api::Docker,
+            Service::KubeApiserver => Api::Kubernetes,
+            Service::Docker | Service::DockerTls | Service::Other => Api::Docker,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::head::{Framing, HTTP2_METHOD, ReplyHead, RequestHead};
 use super::reader::{Item, Loss, Reader};
 use super::reassembly::{Part, Piece, Reassembly};
 use super::route::Endpoint;
-use super::{docker, kubelet};
+use super::{docker, kubelet, kubernetes};
 use crate::time::Timestamp;
 use crate::tls::hello::ClientHello;
 use crate::tls::reader::{HANDSHAKE, HelloReader};
@@ -34,6 +34,8 @@ pub enum Api {
     Docker,
     /// The kubelet's.
     Kubelet,
+    /// That of the Kubernetes API server.
+    Kubernetes,
 }
 
 impl Api {
@@ -43,6 +45,7 @@ impl Api {
         match self {
             Self::Docker => docker::endpoint(method, path),
             Self::Kubelet => kubelet::endpoint(method, path),
+            Self::Kubernetes => kubernetes::endpoint(method, path),
         }
     }
 }

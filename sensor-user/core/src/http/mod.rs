@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Owns framing and pairing. It reads what the server reads and nothing else: where it cannot know where a message begins,
-//! it says so instead of guessing. What a request means is [`docker`]'s and [`kubelet`]'s. Every buffer has a bound.
+//! it says so instead of guessing. What a request means is [`docker`]'s, [`kubelet`]'s and [`kubernetes`]'s. Every buffer has a
+//! bound.
 
 pub mod conversation;
 pub mod create;
@@ -14,6 +15,7 @@ pub mod docker;
 pub mod head;
 mod json;
 pub mod kubelet;
+pub mod kubernetes;
 pub mod reader;
 pub mod reassembly;
 pub mod route;

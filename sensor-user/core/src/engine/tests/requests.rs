@@ -3,7 +3,7 @@
 use sensor_common::record::{CgroupId, Endpoints, Ring};
 
 use super::{CONTAINERD, DOCKERD, HOST, RUNC, SHIM, Sensor, long_id};
-use crate::fact::{Fact, FactKind, Origin, OriginClass};
+use crate::fact::{Fact, FactKind, Origin, OriginClass, Service};
 use crate::http::route::ApiClass;
 use crate::records::{self, Exec, bound, ends, v2};
 
@@ -405,4 +405,35 @@ fn whoever_uses_the_socket_on_the_node_is_the_better_explanation() {
     assert_eq!(origins_of(&mut sensor, &long_id("ab"), 100), Origin::none());
     sensor.pass(11_000_000_000);
     assert_eq!(origins_of(&mut sensor, &long_id("cd"), 101).class, OriginClass::Inferred);
+}
+
+#[test]
+fn what_an_endpoint_is_follows_from_the_service_of_its_port() {
+    for (port, path, class) in [
+        (2375, "/info", ApiClass::Discovery),
+        (10255, "/pods", ApiClass::Discovery),
+        (10250, "/exec/ns/pod/c", ApiClass::Exec),
+        (6443, "/api/v1/namespaces/a/secrets/b", ApiClass::Credential),
+        (6443, "/info", ApiClass::Other),
+    ] {
+        let mut sensor = Sensor::ready();
+        sensor.engine.ports = vec![
+            (2375, Service::Docker),
+            (6443, Service::KubeApiserver),
+            (10250, Service::Kubelet),
+            (10255, Service::KubeletReadonly),
+        ];
+        let ends = ends(("10.0.0.1", port), ("198.18.0.9", 40_001));
+        sensor.see(|now| records::accept(now, 1, v2(HOST), ends));
+        let mut client = Client { conn: 1, cgroup: v2(HOST), ends, sent: [0; 2] };
+        client.ask(&mut sensor, "GET", path, "");
+        client.close(&mut sensor);
+        let classes: Vec<ApiClass> = (sensor.facts().iter())
+            .filter_map(|fact| match &fact.kind {
+                FactKind::ApiRequest(api) => Some(api.class),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(classes, [class], "{port} {path}");
+    }
 }
