@@ -241,8 +241,8 @@ impl Pipeline {
                     self.engine.handle_program(clock::now(), refusal);
                 }
             }
-            Request::WatchPort { port, accepts } => {
-                if let Err(error) = self.probes.watch_port(port, accepts) {
+            Request::WatchPort { port, depth } => {
+                if let Err(error) = self.probes.watch_port(port, depth) {
                     warn!(%error, port, "a daemon's port is not watched: its connections and its end are not seen");
                 }
             }

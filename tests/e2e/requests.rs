@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use sensor_tests::dockerd::{IMAGE, PORT, remote};
+use sensor_tests::dockerd::{Dockerd, IMAGE, PORT, remote};
 use sensor_tests::lab::{CONFIGURATION, Lab};
 use sensor_tests::netns::{CLIENT_OUTSIDE, NODE_INSIDE, NODE_OUTSIDE};
+use sensor_tests::process::run;
 use sensor_tests::record::Record;
 use sensor_tests::sensor::{Recording, Sensor};
 
@@ -19,6 +20,7 @@ pub const TESTS: &[Test] = &[
     ("eight_clients_at_once_are_told_apart", eight_clients),
     ("neither_many_requests_nor_small_segments_hide_a_cause", hidden),
     ("other_protocols_on_a_plaintext_port_are_said", other_protocols),
+    ("what_a_daemon_is_asked_on_a_port_of_its_own_is_read", other_port),
     ("ten_thousand_half_sent_heads_hide_nobody_elses_requests", half_sent),
 ];
 
@@ -251,6 +253,22 @@ fn hidden(lab: &Lab) -> Result<()> {
         .filter(|record| record.text("net.conn") == conn && is_request(record, "/_ping", "probe", "200"));
     ensure!(pings.count() == MANY, "not {MANY} requests before it");
     Ok(())
+}
+
+fn other_port(lab: &Lab) -> Result<()> {
+    const OTHER: u16 = 4243;
+    let endpoint = format!("tcp://{NODE_OUTSIDE}:{OTHER}");
+    let directory = lab.directory().join("docker-other");
+    let hosts = std::slice::from_ref(&endpoint);
+    let _dockerd = Dockerd::start_bare(&lab.network.node, directory, hosts)?;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    run(lab.network.client.command("docker").args(["--host", &endpoint, "ps"]))?;
+    let request = sensor.wait("the request", |record| {
+        is_request(record, "/containers/json", "discovery", "200")
+            && record.number("net.local.port") == Some(OTHER.into())
+    })?;
+    ensure!(request.is("api_request", &[("net.service", "docker"), ("net.peer.ip", CLIENT_OUTSIDE)]));
+    sensor.stop().map(drop)
 }
 
 fn half_sent(lab: &Lab) -> Result<()> {

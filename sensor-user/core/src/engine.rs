@@ -48,7 +48,7 @@ use crate::coverage::CoverageLedger;
 use crate::decode;
 use crate::event::{AcceptTaskEvent, Event};
 pub use crate::exchange::{
-    ContainerMetadata, ContainerQuery, DaemonOptions, DaemonQuery, Output, Policy, ProcessQuery,
+    ContainerMetadata, ContainerQuery, DaemonOptions, DaemonQuery, Depth, Output, Policy, ProcessQuery,
     ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings, Urgency,
 };
 use crate::exposure::{Inside, Ledger};

@@ -185,6 +185,19 @@ pub enum ProgramAnswer {
     },
 }
 
+/// How far a daemon's port is looked into, each more than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// Who listens there.
+    Listeners,
+    /// And who comes to it.
+    Accepts,
+    /// And what clients say first, over TLS.
+    Hellos,
+    /// And all that is said, in plaintext.
+    Requests,
+}
+
 /// Something the core wants from outside; answers come back through the `handle_*` functions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -210,8 +223,8 @@ pub enum Request {
     WatchPort {
         /// The port.
         port: u16,
-        /// Connections, too.
-        accepts: bool,
+        /// What of it.
+        depth: Depth,
     },
     /// Look what a program is by its contents; answered by [`crate::engine::Engine::handle_program`].
     ReadProgram {

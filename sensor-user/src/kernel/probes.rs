@@ -13,6 +13,7 @@ use sensor_common::counters::{COUNTERS_LEN, Event, Fate, event_index, record_ind
 use sensor_common::flood::{Peer, Port, PortKey};
 use sensor_common::record::{COMM_LEN, CgroupId, FileId, ListenerItem, RecordKind, Ring, TaskItem};
 use sensor_common::settings::{PORTS_LEN, place_filter, port_flags, runtime_process};
+use sensor_core::engine::Depth;
 use sensor_core::health::{Hook, KernelCounters};
 use sensor_core::ids::{CgroupKey, FileKey};
 use zerocopy::FromBytes;
@@ -178,15 +179,21 @@ impl Probes {
         self.ports.set(0, *table, 0).map_err(failed)
     }
 
-    /// Watches a port beside those of [`Self::set_ports`]: its listeners, and what comes to them if `accepts`.
+    /// Watches a port beside those of [`Self::set_ports`]: its listeners, and what comes to them as far as asked for.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn watch_port(&mut self, port: u16, accepts: bool) -> Result<(), KernelError> {
+    pub fn watch_port(&mut self, port: u16, depth: Depth) -> Result<(), KernelError> {
         let failed = |source| KernelError::Map { what: "watch the port of a daemon", source };
         let mut table = Box::new(self.ports.get(&0, 0).map_err(failed)?);
-        let accepts = if accepts { port_flags::WATCHED | port_flags::TRACKED } else { 0 };
-        table[usize::from(port)] |= port_flags::LISTENERS | accepts;
+        let accepts = port_flags::WATCHED | port_flags::TRACKED;
+        let flags = match depth {
+            Depth::Listeners => 0,
+            Depth::Accepts => accepts,
+            Depth::Hellos => accepts | port_flags::ENCRYPTED,
+            Depth::Requests => accepts | port_flags::PLAINTEXT,
+        };
+        table[usize::from(port)] |= port_flags::LISTENERS | flags;
         self.ports.set(0, *table, 0).map_err(failed)
     }
 

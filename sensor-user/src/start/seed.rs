@@ -75,8 +75,8 @@ pub(super) fn seed(
         }
     }
     // Ports of daemons inside of containers, before it is listed what listens.
-    for (port, accepts) in engine.learned_ports().collect::<Vec<_>>() {
-        if let Err(error) = probes.watch_port(port, accepts) {
+    for (port, depth) in engine.learned_ports().collect::<Vec<_>>() {
+        if let Err(error) = probes.watch_port(port, depth) {
             warn!(%error, port, "a daemon's port is not watched: its connections and its end are not seen");
         }
     }

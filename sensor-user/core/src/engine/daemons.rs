@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::subject::Whereabouts;
 use crate::daemons;
-use crate::engine::{DaemonOptions, DaemonQuery, Engine, Request};
+use crate::engine::{DaemonOptions, DaemonQuery, Depth, Engine, Request};
 use crate::fact::ExecRole;
 use crate::ids::ProcessKey;
 use crate::time::Timestamp;
@@ -41,8 +41,8 @@ impl Engine {
         Some(DaemonQuery { process, file })
     }
 
-    /// Ports beyond the configured ones, and whether for their connections, too.
-    pub fn learned_ports(&self) -> impl Iterator<Item = (u16, bool)> {
+    /// Ports beyond the configured ones.
+    pub fn learned_ports(&self) -> impl Iterator<Item = (u16, Depth)> {
         self.learned.ports()
     }
 
@@ -66,7 +66,7 @@ impl Engine {
         let args = image.args.as_deref().unwrap_or_default();
         for port in daemons::named_ports(image.exe.as_deref(), args) {
             if self.configured_service(port).is_none() && self.learned.expect(port, PORTS_OF_CONTAINERS_MAX) {
-                self.outbox.request(Request::WatchPort { port, accepts: false });
+                self.outbox.request(Request::WatchPort { port, depth: Depth::Listeners });
             }
         }
     }

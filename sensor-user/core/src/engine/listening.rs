@@ -8,7 +8,7 @@ use sensor_common::record::ListenerItem;
 
 use crate::bounded::Index;
 use crate::daemons;
-use crate::engine::{Engine, Request};
+use crate::engine::{Depth, Engine, Request};
 use crate::event::{Ends, ListenerEvent};
 use crate::exposure::{EndpointKey, Listening, Withheld};
 use crate::fact::{ExecRole, FactKind, LeadsTo, ListenerState, Net, Reach, Service};
@@ -35,23 +35,22 @@ pub(super) struct Refresh {
 /// Ports of daemons that the probes were told to watch beside the configured ones.
 #[derive(Debug, Default)]
 pub(super) struct LearnedPorts {
-    /// Whether for their accepts, too.
-    ports: Index<u16, bool>,
+    ports: Index<u16, Depth>,
     /// How many of them were expected before anything listened there.
     expected: usize,
 }
 
 impl LearnedPorts {
     /// Every port, in order.
-    pub(super) fn ports(&self) -> impl Iterator<Item = (u16, bool)> {
-        let mut ports: Vec<_> = self.ports.iter().map(|(port, accepts)| (*port, *accepts)).collect();
+    pub(super) fn ports(&self) -> impl Iterator<Item = (u16, Depth)> {
+        let mut ports: Vec<_> = self.ports.iter().map(|(port, depth)| (*port, *depth)).collect();
         ports.sort_unstable();
         ports.into_iter()
     }
 
     /// Whether accepts at a port are watched.
     pub(super) fn has_accepts(&self, port: u16) -> bool {
-        self.ports.get(&port).is_some_and(|accepts| *accepts)
+        self.ports.get(&port).is_some_and(|depth| *depth >= Depth::Accepts)
     }
 
     /// Enters a port at which a listener is expected, unless it is known or there are as many as may be.
@@ -60,15 +59,15 @@ impl LearnedPorts {
             return false;
         }
         self.expected += 1;
-        self.ports.insert(port, false);
+        self.ports.insert(port, Depth::Listeners);
         true
     }
 
     /// Enters a port with a listener. Returns whether that is news.
-    fn learn(&mut self, port: u16, accepts: bool) -> bool {
-        let is_news = self.ports.get(&port).is_none_or(|known| accepts && !known);
+    fn learn(&mut self, port: u16, depth: Depth) -> bool {
+        let is_news = self.ports.get(&port).is_none_or(|known| *known < depth);
         if is_news {
-            self.ports.insert(port, accepts);
+            self.ports.insert(port, depth);
         }
         is_news
     }
@@ -255,7 +254,7 @@ impl Engine {
             container: subject.container.clone(),
         };
         let reach = self.exposure.listen(at, endpoint, state, listening);
-        self.learn_port(endpoint.local.port, traits.service);
+        self.learn_port(endpoint.local.port, traits.service, self.is_host_cgroup(cgroup));
         let Some(listener) = self.listeners.peek(sock) else { return };
         if self.is_served_by_packets(listener) {
             self.want_packets(at);
@@ -266,11 +265,17 @@ impl Engine {
     }
 
     /// Lets the probes watch a port that no configuration names: for the end of the listener, and for who comes to a
-    /// management service.
-    fn learn_port(&mut self, port: u16, service: Service) {
-        let accepts = service != Service::Other;
-        if self.configured_service(port).is_none() && self.learned.learn(port, accepts) {
-            self.outbox.request(Request::WatchPort { port, accepts });
+    /// management service. What is said there is read for the host's daemons only: in a container anybody may call himself
+    /// one, and name a port that others serve something else on.
+    fn learn_port(&mut self, port: u16, service: Service, is_hosts: bool) {
+        let depth = match service {
+            Service::Other => Depth::Listeners,
+            _ if is_hosts && service.is_plaintext() => Depth::Requests,
+            _ if is_hosts && service.is_encrypted() => Depth::Hellos,
+            _ => Depth::Accepts,
+        };
+        if self.configured_service(port).is_none() && self.learned.learn(port, depth) {
+            self.outbox.request(Request::WatchPort { port, depth });
         }
     }
 

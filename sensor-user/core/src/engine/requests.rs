@@ -101,7 +101,9 @@ impl Engine {
 
     fn hear(&mut self, at: Timestamp, conn: u64, event: &PayloadEvent) {
         if !self.requests.open.contains(&conn) {
-            let conversation = Conversation::new(self.api_of(event.ends.local.port));
+            // A port that a daemon has opened may be another's in another network namespace.
+            let Some(service) = self.service_at(&event.ends) else { return };
+            let conversation = Conversation::new(api_of(service));
             let open = Open { conversation, cgroup: event.cgroup, ends: event.ends };
             if let Some((evicted, open)) = self.requests.open.insert(conn, open) {
                 self.requests.bytes -= open.conversation.heap_bytes();
@@ -226,13 +228,13 @@ impl Engine {
         server.truncated |= truncated;
         self.send_and_name(at, server, Some(net), FactKind::ApiRequest(Box::new(api)), verdict)
     }
+}
 
-    fn api_of(&self, port: u16) -> Api {
-        match self.service_of(port) {
-            Service::Kubelet | Service::KubeletReadonly => Api::Kubelet,
-            Service::KubeApiserver => Api::Kubernetes,
-            Service::Docker | Service::DockerTls | Service::Other => Api::Docker,
-        }
+const fn api_of(service: Service) -> Api {
+    match service {
+        Service::Kubelet | Service::KubeletReadonly => Api::Kubelet,
+        Service::KubeApiserver => Api::Kubernetes,
+        Service::Docker | Service::DockerTls | Service::Other => Api::Docker,
     }
 }
 

@@ -239,7 +239,8 @@ impl Engine {
         }
         let holder = self.holder_of(ends, at);
         let subject = self.socket_subject(cgroup, holder);
-        (subject, inbound(ends, self.service_of(ends.local.port), self.outbox.conn_id(conn)))
+        let service = self.service_at(ends).unwrap_or(Service::Other);
+        (subject, inbound(ends, service, self.outbox.conn_id(conn)))
     }
 
     fn holder_of(&self, ends: &Ends, at: Timestamp) -> Option<Holder> {

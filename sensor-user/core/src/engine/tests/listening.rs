@@ -1,7 +1,7 @@
 //! Listeners as endpoints: whose they are, what is served, who came first.
 
 use super::*;
-use crate::engine::{DaemonOptions, DaemonQuery};
+use crate::engine::{DaemonOptions, DaemonQuery, Depth};
 use crate::fact::{End, LeadsTo, ListenerState, Published, Reach, Scope, Tls};
 use crate::records::{Exec, P, accept, bound, ends, listener, listener_item, netns, v2};
 
@@ -37,17 +37,32 @@ fn opened_by(sensor: &mut Sensor, program: P, args: &[&str], port: u16) -> Vec<F
 #[test]
 fn a_daemon_is_told_of_on_any_port_and_says_what_it_serves() {
     use ListenerState::Opened;
-    for (args, service, tls, accepts) in [
-        (&["dockerd", "-H", "tcp://0.0.0.0:4243", "--tls=false"][..], Service::Docker, Tls::Plaintext, true),
-        (&["dockerd", "-H", "tcp://0.0.0.0:4243", "--tlsverify"], Service::DockerTls, Tls::Tls, true),
-        (&["dockerd", "--metrics-addr", "0.0.0.0:4243"], Service::Other, Tls::Unknown, false),
-        (&["containerd"], Service::Other, Tls::Unknown, false),
-        (&["podman", "system", "service", "tcp://0.0.0.0:4243"], Service::Docker, Tls::Plaintext, true),
+    for (args, service, tls, depth) in [
+        (
+            &["dockerd", "-H", "tcp://0.0.0.0:4243", "--tls=false"][..],
+            Service::Docker,
+            Tls::Plaintext,
+            Depth::Requests,
+        ),
+        (
+            &["dockerd", "-H", "tcp://0.0.0.0:4243", "--tlsverify"],
+            Service::DockerTls,
+            Tls::Tls,
+            Depth::Hellos,
+        ),
+        (&["dockerd", "--metrics-addr", "0.0.0.0:4243"], Service::Other, Tls::Unknown, Depth::Listeners),
+        (&["containerd"], Service::Other, Tls::Unknown, Depth::Listeners),
+        (
+            &["podman", "system", "service", "tcp://0.0.0.0:4243"],
+            Service::Docker,
+            Tls::Plaintext,
+            Depth::Requests,
+        ),
     ] {
         let mut sensor = Sensor::ready();
         let facts = opened_by(&mut sensor, P(500, "daemon"), args, 4243);
         assert_eq!(told(&facts), [(Opened, service, tls, None)], "{args:?}");
-        let watch = Request::WatchPort { port: 4243, accepts };
+        let watch = Request::WatchPort { port: 4243, depth };
         assert!(sensor.requests().contains(&watch), "{args:?}");
     }
 }
@@ -176,15 +191,18 @@ fn a_daemon_inside_a_container_is_told_of_on_the_ports_it_names() {
         .see(|now| Exec { mnt_ns: 7, ..Exec::new(now, task, v2(INSIDE), "/usr/bin/dockerd", &args) }.bytes());
     sensor.facts();
     let requests = sensor.requests();
-    assert!(requests.contains(&Request::WatchPort { port: 4243, accepts: false }), "{requests:?}");
-    assert!(!requests.contains(&Request::WatchPort { port: 2375, accepts: false }), "it is watched anyway");
+    assert!(requests.contains(&Request::WatchPort { port: 4243, depth: Depth::Listeners }), "{requests:?}");
+    assert!(
+        !requests.contains(&Request::WatchPort { port: 2375, depth: Depth::Listeners }),
+        "it is watched anyway"
+    );
     let asks = |request: &Request| matches!(request, Request::ReadDaemonOptions(_));
     assert!(!requests.iter().any(asks), "the files of the host are not its own");
     sensor.see(|now| listener(now, true, SOCK, task, v2(INSIDE), netns(bound("0.0.0.0", 4243), 9)));
     let facts = sensor.facts();
     assert_eq!(told(&facts), [(ListenerState::Opened, Service::Docker, Tls::Plaintext, None)]);
     assert_eq!(container_id(&facts[0]), Some(&*long_id("cd")));
-    assert!(sensor.requests().contains(&Request::WatchPort { port: 4243, accepts: true }));
+    assert!(sensor.requests().contains(&Request::WatchPort { port: 4243, depth: Depth::Accepts }));
 
     // Whoever calls himself so may name as many as he likes.
     let hosts: Vec<String> = (1..=200).map(|port| format!("tcp://:{port}")).collect();
