@@ -61,6 +61,9 @@ pub(crate) struct Entry {
     pub(crate) enriched: bool,
     /// Records went out while the output could not say all there is to say.
     pub(crate) owes_metadata: bool,
+    /// Another container lives under the same free-text id, in another namespace or root directory of the runtime: what
+    /// is found under that id may be said of neither.
+    pub(crate) ambiguous: bool,
     /// The shell watches for the removal of its state.
     pub(crate) watched: bool,
 }
@@ -99,6 +102,7 @@ impl Entry {
             risks_truncated: false,
             enriched: false,
             owes_metadata: false,
+            ambiguous: false,
             watched: false,
         }
     }
@@ -131,8 +135,8 @@ impl Entry {
         self.query.made_unix_ns = Some(call.at.unix_ns);
     }
 
-    /// Drops the metadata: the id was given to another container.
-    pub(crate) fn forget_metadata(&mut self) {
+    /// Drops the metadata: the id was given to another container, with a cgroup at this path.
+    pub(crate) fn begin_anew(&mut self, path: Option<Arc<str>>) {
         self.enriched = false;
         self.owes_metadata = false;
         let container = Arc::make_mut(&mut self.shared);
@@ -140,12 +144,16 @@ impl Entry {
         container.image = None;
         container.created = None;
         container.risks = None;
+        container.cgroup = path;
         self.risks_truncated = false;
         self.homes.clear();
     }
 
     /// Takes over the runtime's state on disk. Returns whether the output can say more now than before.
     pub(crate) fn enrich(&mut self, metadata: &ContainerMetadata) -> bool {
+        if self.ambiguous {
+            return false;
+        }
         let ContainerMetadata {
             id: _,
             runtime,

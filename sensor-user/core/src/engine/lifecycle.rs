@@ -71,6 +71,7 @@ impl Engine {
         maker: (Arc<Process>, ProcessKey),
     ) {
         let id = naming.id.clone();
+        let has_namesake = self.inventory.lives_elsewhere(&id, key, path.as_deref(), &self.containers);
         let is_new = self.enter_container(&naming);
         let call = self.calls.get(&id);
         let mnt_ns = match call {
@@ -100,7 +101,8 @@ impl Engine {
         let was_watched = std::mem::take(&mut entry.watched);
         if !is_new && !is_long_id(&id) {
             // A free-text id may be given to something else the next time.
-            entry.forget_metadata();
+            entry.begin_anew(path.clone());
+            entry.ambiguous = has_namesake;
         }
         // Ports are published anew for each life.
         let had_ports = !std::mem::take(&mut entry.published).is_empty();
