@@ -23,8 +23,10 @@ pub(crate) const PROCESSES_MAX: usize = 131_072;
 const IMAGE_BYTES_MAX: usize = 24 << 20;
 /// Most exited processes that are still known: a listener or connection is closed after the exit of its process.
 const EXITED_MAX: usize = 1024;
-/// Most ancestors of one process.
+/// Most ancestors of one process. Of more, those next to the farthest ones are left out.
 const LINEAGE_MAX: usize = 16;
+/// The farthest ancestors, which are kept: a container's first process, its shim and the service manager, or a session's.
+const FARTHEST: usize = 4;
 
 /// One process.
 #[derive(Debug)]
@@ -331,7 +333,8 @@ impl Processes {
                 exe: known.and_then(|entry| entry.image.exe.clone()),
             });
             if let Some(own) = known.and_then(|entry| entry.lineage.as_ref()) {
-                lineage.extend(own.iter().take(LINEAGE_MAX - lineage.len()).cloned());
+                let (near, far) = cut(own, LINEAGE_MAX - lineage.len());
+                lineage.extend(near.iter().chain(far).cloned());
                 break;
             }
         }
@@ -447,9 +450,19 @@ fn offspring(parent: &mut Entry, pid: u32) -> Arc<[Ancestor]> {
     if let Some(offspring) = &parent.offspring {
         return offspring.clone();
     }
-    let own = parent.lineage.iter().flat_map(|lineage| lineage.iter()).take(LINEAGE_MAX - 1).cloned();
-    let lineage: Arc<[Ancestor]> = std::iter::once(parent.as_ancestor(pid)).chain(own).collect();
+    let own = parent.lineage.as_deref().unwrap_or_default();
+    let (near, far) = cut(own, LINEAGE_MAX - 1);
+    let lineage = std::iter::once(parent.as_ancestor(pid)).chain(near.iter().chain(far).cloned()).collect();
     parent.offspring.insert(lineage).clone()
+}
+
+/// The nearest and the farthest of too many ancestors, at most so many in all.
+fn cut(lineage: &[Ancestor], max: usize) -> (&[Ancestor], &[Ancestor]) {
+    if lineage.len() <= max {
+        return (lineage, &[]);
+    }
+    let far = FARTHEST.min(max);
+    (&lineage[..max - far], &lineage[lineage.len() - far..])
 }
 
 #[cfg(test)]
