@@ -24,7 +24,11 @@ impl Engine {
         let client = self.client_of(event);
         let (entry, before) = self.processes.exec(event, client.as_ref());
         let image = entry.image.clone();
-        let place = self.place_exec(event, &image, before.cgroup);
+        let place = match self.place_exec(event, &image, before.cgroup) {
+            // The runtime is the host's until it becomes the container's program, in whichever cgroup it waits for that.
+            Whereabouts::Container(id) if self.is_set_up(&id, event, &image) => Whereabouts::Host,
+            place => place,
+        };
         if let Whereabouts::Container(id) = &place
             && !self.is_on_runtimes_side(id, &image, event.namespaces.mnt)
             && let Some(entry) = self.processes.get_mut(key)
@@ -52,9 +56,7 @@ impl Engine {
             self.send(at, subject, None, FactKind::Exec { role }, None);
         }
         if let Whereabouts::Container(id) = &place {
-            if !self.is_set_up(id, event, &image) {
-                self.on_program_in_container(at, id, event);
-            }
+            self.on_program_in_container(at, id, event);
             self.on_exec_in_container(at, id, event, &before);
         }
         if let Some(RuntimeCall::Oci(call)) = &image.call {
@@ -145,6 +147,9 @@ impl Engine {
         let Some(RuntimeCall::Oci(OciCall { command: OciCommand::Init, .. })) = image.call else {
             return false;
         };
+        if self.processes.peek(event.task.key).is_none_or(|entry| entry.contained) {
+            return false;
+        }
         match self.containers.peek(id).map_or(0, |entry| entry.creator_mnt_ns) {
             0 => event.ns_pid == event.task.key.pid,
             creator => event.namespaces.mnt == creator,
