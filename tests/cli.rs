@@ -252,6 +252,27 @@ fn the_log_goes_to_stderr_in_the_form_asked_for() {
 const EXIT: &str = r#"{"schema":"quaywatch/1","kind":"exit","id":"0a1b2c3d4e5f-1","ts":"2026-11-22T10:39:00.000000000Z","boot_ns":5,"seq":1,"node":{"name":"n","boot_id":"b"},"process":{"pid":1,"start_ns":0,"comm":"x"},"quality":{"enrichment":"ok"},"exit":{"code":0}}"#;
 
 #[test]
+fn rules_show_the_windows_in_effect_and_unknown_ones_are_2() {
+    let (code, stdout, _) = run(&["rules", "list"]);
+    assert!(code == 0 && stdout.starts_with("AN1007  T1133  "), "{code} {stdout}");
+    let (code, stdout, _) = run(&["rules", "list", "--json"]);
+    let list: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((code, &list[0]["id"]), (0, &json!("AN1007")));
+    let mut show = quaywatch(&["rules", "show", "an1007", "--json"]);
+    let (code, stdout, stderr) = outcome(show.env("QUAYWATCH_DETECT_AN1007_ACCESS_WINDOW", "7m"));
+    assert_eq!(code, 0, "{stderr}");
+    let rule: Value = serde_json::from_str(&stdout).expect("JSON");
+    let stages = rule["stages"].as_array().expect("stages");
+    let names: Vec<_> = stages.iter().filter_map(|stage| stage["name"].as_str()).collect();
+    assert_eq!(names, ["exposed-service-access", "abnormal-container", "lateral-activity"]);
+    assert_eq!(stages[1]["within"], json!({"detect.an1007.access_window": "7m"}));
+    let (code, stdout, _) = run(&["rules", "show", "AN1007"]);
+    assert!(code == 0 && stdout.starts_with("id: AN1007\n"), "{code} {stdout}");
+    let (code, _, stderr) = run(&["rules", "show", "AN9"]);
+    assert!(code == 2 && stderr.contains("no analytic has this id; there are AN1007"), "{code} {stderr}");
+}
+
+#[test]
 fn replay_reads_standard_input() {
     let (code, stdout, stderr) = with_stdin(&["replay", "-"], &format!("{EXIT}\n"));
     assert_eq!(code, 0, "{stderr}");

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use sensor_core::chains::Analytic;
 
+use crate::commands::rules::analytic;
 use crate::exit;
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -42,6 +44,8 @@ pub enum Command {
     ShowConfig(ShowConfigArgs),
     /// Judge recorded output again, with the configuration of today.
     Replay(ReplayArgs),
+    /// Print the analytics that make findings of facts.
+    Rules(RulesArgs),
     /// Print a JSON Schema.
     Schema(SchemaArgs),
     /// Print the completion script of a shell.
@@ -132,6 +136,37 @@ pub struct ReplayArgs {
     /// The output is JSON in any case; accepted for scripts.
     #[arg(long, hide = true, action = ArgAction::SetTrue)]
     pub json: bool,
+}
+
+/// Arguments of `rules`.
+#[derive(Clone, Debug, Args)]
+pub struct RulesArgs {
+    /// What to print of them.
+    #[command(subcommand)]
+    pub command: RulesCommand,
+}
+
+/// What to print of the analytics.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Print id, techniques and title of each.
+    List {
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print one: stages, what joins them, windows in effect, signals and severities.
+    Show {
+        /// Id, as in AN1007.
+        #[arg(value_name = "ANALYTIC", value_parser = analytic)]
+        analytic: &'static Analytic,
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print the result as JSON, else YAML.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Arguments of `schema`.

@@ -13,6 +13,7 @@ pub mod exposure;
 pub mod man;
 mod recordings;
 pub mod replay;
+pub mod rules;
 pub mod run;
 pub mod schema;
 pub mod show_config;
@@ -42,6 +43,7 @@ pub fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Check(args) => check::check(&args),
         Command::ShowConfig(args) => show_config::show_config(&args),
         Command::Replay(args) => replay::replay(&args),
+        Command::Rules(args) => rules::rules(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completions(args) => completions::completions(&args),
         Command::Man => man::man(),
