@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quaywatch::config::Settings as Config;
 use quaywatch::wire;
+use rustix::time::{ClockId, clock_gettime};
 use sensor_common::ABI_VERSION;
 use sensor_common::record::{
     ARGS_MAX, AcceptRecord, Ancestor, CgroupId, CloseRecord, Direction, Endpoints, ExecRecord, FileId,
@@ -20,7 +21,7 @@ use zerocopy::IntoBytes as _;
 /// What came out.
 #[derive(Clone, Copy, Debug)]
 struct Throughput {
-    /// Kernel records per second.
+    /// Kernel records per second of processor time.
     records_per_s: f64,
     /// Bytes of JSON per record.
     bytes_per_record: f64,
@@ -56,7 +57,7 @@ impl Container {
 /// Measures and prints the table.
 pub fn print(_scratch: &Path) -> anyhow::Result<()> {
     let throughput = measure(Duration::from_secs(3));
-    println!("encoded records to JSON lines, one thread, accept : close : exec = 1 : 1 : 1");
+    println!("encoded records to JSON lines, one thread's processor time, accept : close : exec = 1 : 1 : 1");
     println!("  {:8.0} records/s   aim >= 500000", throughput.records_per_s);
     println!("  {:8.0} bytes of JSON per record\n", throughput.bytes_per_record);
     Ok(())
@@ -68,8 +69,8 @@ fn measure(time: Duration) -> Throughput {
     let mut engine = engine(vec![container.seed()]);
     let mut line = Vec::with_capacity(64 << 10);
     let (mut records, mut bytes, mut now_ns) = (0_u64, 0_u64, START_NS);
-    let start = Instant::now();
-    while start.elapsed() < time {
+    let start = processor_time();
+    while processor_time() - start < time {
         for _ in 0..100 {
             let accept = accept(records, now_ns);
             engine.handle_record(Ring::Management, accept.as_bytes());
@@ -87,8 +88,14 @@ fn measure(time: Duration) -> Throughput {
             bytes += line.len() as u64;
         }
     }
-    let elapsed = start.elapsed().as_secs_f64();
+    let elapsed = (processor_time() - start).as_secs_f64();
     Throughput { records_per_s: records as f64 / elapsed, bytes_per_record: bytes as f64 / records as f64 }
+}
+
+/// Processor time of this thread so far: a busy machine makes it wait, and nothing more.
+pub fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 /// A sensor's core that has seen dockerd listen, and these containers.
@@ -186,7 +193,14 @@ fn close(number: u64, boot_ns: u64) -> CloseRecord {
 }
 
 /// An exec in a container, of a process that no other number has.
-pub fn exec(number: u64, boot_ns: u64, container: &Container) -> Vec<u8> {
+fn exec(number: u64, boot_ns: u64, container: &Container) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_exec(&mut bytes, number, boot_ns, container);
+    bytes
+}
+
+/// The same, in the place of what was there.
+pub fn write_exec(bytes: &mut Vec<u8>, number: u64, boot_ns: u64, container: &Container) {
     const FILE: &[u8] = b"/usr/bin/curl";
     const ARGS: &[u8] = b"curl\0-s\0http://10.0.0.2:2375/containers/json\0";
     const { assert!(ARGS.len() <= ARGS_MAX) };
@@ -220,5 +234,8 @@ pub fn exec(number: u64, boot_ns: u64, container: &Container) -> Vec<u8> {
         root: FileId { inode: 2, device: 1, reserved: 0 },
         ancestors,
     };
-    [record.as_bytes(), name, FILE, ARGS].concat()
+    bytes.clear();
+    for part in [record.as_bytes(), name, FILE, ARGS] {
+        bytes.extend_from_slice(part);
+    }
 }

@@ -16,7 +16,8 @@ pub(crate) struct Image {
     pub(crate) args: Option<Arc<[Arc<str>]>>,
     pub(crate) truncated: bool,
     pub(crate) role: Option<ExecRole>,
-    pub(crate) call: Option<RuntimeCall>,
+    /// In a box: few processes have one, and all have an image.
+    pub(crate) call: Option<Box<RuntimeCall>>,
     /// What is known of it beyond its path.
     pub(crate) program: Program,
     /// Contents of its file.
@@ -36,6 +37,7 @@ impl Image {
         let program = role::of_program(exe.as_deref(), arg0, tools);
         let call =
             program.and_then(|(_, name)| runtime_args::parse(name, args.as_deref().unwrap_or_default()));
+        let call = call.map(Box::new);
         let role = program.map(|(role, _)| role);
         let tool = program.map(|(_, name)| Arc::from(name));
         // An argument costs its text and its share of two reference counts and pointers.

@@ -365,6 +365,15 @@ impl Inventory {
         None
     }
 
+    /// Whose a cgroup is; marks it as used.
+    pub(crate) fn visit(&mut self, key: CgroupKey) -> Option<&Place> {
+        match self.cgroups.get_mut(&key) {
+            Some(cgroup) => Some(&cgroup.place),
+            None if key.id == ROOT_ID => Some(&Place::Host),
+            None => None,
+        }
+    }
+
     /// Marks a cgroup as used: something happened in it.
     pub(crate) fn touch(&mut self, key: CgroupKey) {
         self.cgroups.get_mut(&key);

@@ -13,6 +13,13 @@ pub struct Namespaces {
     pub root: FileKey,
 }
 
+impl Namespaces {
+    /// Whether any of them may be that of another place.
+    pub(crate) fn may_share(&self, other: &Self) -> bool {
+        self.mnt == other.mnt || self.pid == other.pid || self.root == other.root
+    }
+}
+
 /// What of the host a process of a container is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostSide {

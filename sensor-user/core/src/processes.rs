@@ -133,6 +133,8 @@ pub(crate) struct Processes {
     image_bytes: usize,
     tools: Vec<Arc<str>>,
     texts: Texts,
+    /// What a process ran of which nothing is known.
+    nothing: Arc<Image>,
 }
 
 impl Processes {
@@ -145,6 +147,7 @@ impl Processes {
             image_bytes: 0,
             tools,
             texts: Texts::default(),
+            nothing: Arc::default(),
         }
     }
 
@@ -227,7 +230,7 @@ impl Processes {
         };
         entry.parent = Some(event.parent);
         entry.ppid = Some(event.parent.pid);
-        self.insert(child.key, entry);
+        self.enter(child.key, entry);
     }
 
     /// The fork of a process that is known already: what it did since stays, only its ancestry is filled in.
@@ -257,13 +260,18 @@ impl Processes {
         }
         image.set_file(event, client);
         let image = Arc::new(image);
-        let known = self.table.peek(&key).and_then(|entry| entry.lineage.as_ref());
+        // Looking it up makes it the newest, so that no shrinking takes it.
+        let known = self.table.get_mut(&key).map(|entry| entry.lineage.clone());
+        let is_new = known.is_none();
         // The forker's ancestry outlives re-parenting; the kernel's list covers for lost fork records.
-        let lineage = match known {
-            Some(lineage) if lineage.len() >= event.ancestors().len() => lineage.clone(),
+        let lineage = match known.flatten() {
+            Some(lineage) if lineage.len() >= event.ancestors().len() => lineage,
             _ => self.lineage_from_kernel(event.ancestors()),
         };
-        self.ensure(&event.task);
+        if is_new {
+            let comm = event.task.comm.shared(&mut self.texts);
+            self.enter(key, Entry::new(&event.task, comm, self.nothing.clone()));
+        }
         self.image_bytes += image.bytes;
         self.shrink();
         let entry =
@@ -364,6 +372,13 @@ impl Processes {
         entry.snapshot(task.key)
     }
 
+    /// What the output says of a process that is told of by that: its exit will be, too.
+    pub(crate) fn report(&mut self, key: ProcessKey) -> Option<Arc<Process>> {
+        let entry = self.table.get_mut(&key)?;
+        entry.reported = true;
+        Some(entry.snapshot(key))
+    }
+
     /// What the output says of a process that may be unknown.
     pub(crate) fn snapshot(&mut self, key: ProcessKey) -> Option<Arc<Process>> {
         self.table.get_mut(&key).map(|entry| entry.snapshot(key))
@@ -405,12 +420,17 @@ impl Processes {
         if self.table.get_mut(&task.key).is_none() {
             let comm = task.comm.shared(&mut self.texts);
             let image = Arc::new(Image::of_comm(&comm, &self.tools));
-            self.insert(task.key, Entry::new(task, comm, image));
+            self.enter(task.key, Entry::new(task, comm, image));
         }
     }
 
     fn insert(&mut self, key: ProcessKey, entry: Entry) {
         self.remove(key);
+        self.enter(key, entry);
+    }
+
+    /// Enters a process that is not there.
+    fn enter(&mut self, key: ProcessKey, entry: Entry) {
         // A forked process shares the image of its parent, which is counted already.
         if Arc::strong_count(&entry.image) == 1 {
             self.image_bytes += entry.image.bytes;

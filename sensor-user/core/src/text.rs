@@ -61,6 +61,8 @@ pub fn shared(bytes: &[u8]) -> Arc<str> {
 #[derive(Debug)]
 pub struct Texts {
     slots: Box<[Option<Arc<str>>]>,
+    /// Room for the arguments of one program; empty in between.
+    args: Vec<Arc<str>>,
 }
 
 impl Texts {
@@ -90,14 +92,17 @@ impl Texts {
             return (Arc::from([]), false);
         }
         let mut parts = bytes.split(|byte| *byte == 0);
-        let args: Vec<_> = parts.by_ref().take(ARGS_COUNT_MAX).map(|part| self.share(part)).collect();
-        (args.into(), parts.next().is_some())
+        let mut args = std::mem::take(&mut self.args);
+        args.extend(parts.by_ref().take(ARGS_COUNT_MAX).map(|part| self.share(part)));
+        let shared = args.drain(..).collect();
+        self.args = args;
+        (shared, parts.next().is_some())
     }
 }
 
 impl Default for Texts {
     fn default() -> Self {
-        Self { slots: vec![None; Self::SLOTS].into() }
+        Self { slots: vec![None; Self::SLOTS].into(), args: Vec::new() }
     }
 }
 

@@ -24,8 +24,8 @@ impl Engine {
             path.truncate(path.rfind('/').map_or(0, |slash| slash + 1));
             path.push('\u{2026}');
         }
-        let call = match self.processes.peek(event.task.key).map(|entry| &entry.image.call) {
-            Some(Some(RuntimeCall::Oci(call))) => Some(call),
+        let call = match self.processes.peek(event.task.key).and_then(|entry| entry.image.call.as_deref()) {
+            Some(RuntimeCall::Oci(call)) => Some(call),
             _ => None,
         };
         let maker = Maker {

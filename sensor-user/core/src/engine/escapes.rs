@@ -27,6 +27,9 @@ impl Engine {
         event: &ExecEvent,
         before: &Before,
     ) {
+        if !event.namespaces.may_share(&self.host) {
+            return;
+        }
         let key = event.task.key;
         let container = self.containers.peek(id).and_then(|entry| entry.namespaces);
         let side = HostSide::of(&event.namespaces, container.as_ref(), &self.host);

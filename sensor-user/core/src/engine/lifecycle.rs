@@ -166,7 +166,7 @@ impl Engine {
     pub(super) fn on_delete_done(&mut self, at: Timestamp, key: ProcessKey) {
         let Some(entry) = self.processes.peek(key) else { return };
         let Some(RuntimeCall::Oci(OciCall { command: OciCommand::Delete, id: Some(id), .. })) =
-            &entry.image.call
+            entry.image.call.as_deref()
         else {
             return;
         };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::containers;
 use crate::engine::Engine;
 use crate::event::Task;
 use crate::fact::{Container, Enrichment, ExecRole, FactKind, K8s, Net, Process, Quality, Runtime, Verdict};
@@ -42,6 +43,19 @@ pub(super) struct View {
     pub(super) enriched: bool,
     /// Something of it was cut.
     pub(super) truncated: bool,
+}
+
+impl View {
+    /// From now on metadata that is not there is owed.
+    fn of(entry: &mut containers::Entry) -> Self {
+        entry.owes_metadata |= !entry.enriched;
+        Self {
+            container: entry.shared.clone(),
+            k8s: entry.k8s.clone(),
+            enriched: entry.enriched,
+            truncated: entry.risks_truncated,
+        }
+    }
 }
 
 impl Engine {
@@ -125,25 +139,14 @@ impl Engine {
 
     /// A container as printed; metadata that is not there is owed from now on.
     pub(super) fn view_container(&mut self, id: &Arc<str>) -> View {
-        if self.containers.peek(id).is_none() {
-            // It was evicted while its cgroup lives: start over with what is left.
-            let naming = Naming {
-                id: id.clone(),
-                runtime: Runtime::Unknown,
-                namespace: None,
-                pod_uid: None,
-                path: None,
-            };
-            self.enter_container(&naming);
+        if let Some(entry) = self.containers.get_mut(id) {
+            return View::of(entry);
         }
-        let entry = self.containers.get_mut(id).expect("invariant: entered above");
-        entry.owes_metadata |= !entry.enriched;
-        View {
-            container: entry.shared.clone(),
-            k8s: entry.k8s.clone(),
-            enriched: entry.enriched,
-            truncated: entry.risks_truncated,
-        }
+        // It was evicted while its cgroup lives: start over with what is left.
+        let naming =
+            Naming { id: id.clone(), runtime: Runtime::Unknown, namespace: None, pod_uid: None, path: None };
+        self.enter_container(&naming);
+        View::of(self.containers.get_mut(id).expect("invariant: entered above"))
     }
 
     /// A task as printed.

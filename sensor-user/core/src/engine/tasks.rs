@@ -35,7 +35,9 @@ impl Engine {
         {
             entry.contained = true;
         }
-        if matches!(place, Whereabouts::Container(_)) && self.place(event.cgroup) == Whereabouts::Host {
+        if matches!(place, Whereabouts::Container(_))
+            && self.inventory.place(event.cgroup) == Some(&Place::Host)
+        {
             // It left the container's cgroup and is the container's still, and so is what it forks.
             if let Some(entry) = self.processes.get_mut(key) {
                 entry.cgroup = before.cgroup;
@@ -48,10 +50,7 @@ impl Engine {
             }
         };
         if let Some(role) = role {
-            if let Some(entry) = self.processes.get_mut(key) {
-                entry.reported = true;
-            }
-            let process = self.processes.snapshot(key);
+            let process = self.processes.report(key);
             let subject = self.subject(process, &place);
             self.send(at, subject, None, FactKind::Exec { role }, None);
         }
@@ -59,7 +58,7 @@ impl Engine {
             self.on_program_in_container(at, id, event);
             self.on_exec_in_container(at, id, event, &before);
         }
-        if let Some(RuntimeCall::Oci(call)) = &image.call {
+        if let Some(RuntimeCall::Oci(call)) = image.call.as_deref() {
             self.on_oci_call(at, key, call, &before.image, &place);
         }
         if image.role == Some(ExecRole::Daemon) {
@@ -97,8 +96,7 @@ impl Engine {
 
     /// Where a program was executed; here a cgroup that nobody told of may find its container.
     fn place_exec(&mut self, event: &ExecEvent, image: &Image, before: CgroupKey) -> Whereabouts {
-        self.inventory.touch(event.cgroup);
-        match self.inventory.place(event.cgroup) {
+        match self.inventory.visit(event.cgroup) {
             Some(Place::Host) => return self.place_in_host_cgroup(event, before),
             Some(Place::Container(id)) => return Whereabouts::Container(id.clone()),
             // The runtime's own helpers pass through the cgroup before the container's program does.
@@ -144,7 +142,7 @@ impl Engine {
     /// anew from a sealed copy, at times after it was moved into the cgroup but always in the runtime's own mount
     /// namespace. Anybody can name a program `runc init`; only the runtime runs it outside the container.
     fn is_set_up(&self, id: &str, event: &ExecEvent, image: &Image) -> bool {
-        let Some(RuntimeCall::Oci(OciCall { command: OciCommand::Init, .. })) = image.call else {
+        let Some(RuntimeCall::Oci(OciCall { command: OciCommand::Init, .. })) = image.call.as_deref() else {
             return false;
         };
         if self.processes.peek(event.task.key).is_none_or(|entry| entry.contained) {
@@ -178,7 +176,8 @@ impl Engine {
             }
             OciCommand::Exec => {
                 // crun executes itself anew with the same arguments: one call, not two.
-                let again = matches!(&before.call, Some(RuntimeCall::Oci(earlier)) if earlier == call);
+                let again =
+                    matches!(before.call.as_deref(), Some(RuntimeCall::Oci(earlier)) if earlier == call);
                 if !again && self.may_speak_of(place, id) {
                     let (runtime, namespace) = self.runtime_behind(key, call);
                     let naming = Naming { id: id.clone(), runtime, namespace, pod_uid: None, path: None };
@@ -214,7 +213,7 @@ impl Engine {
         };
         let mut seen_unnamed = false;
         for (_, entry) in self.processes.walk(key).skip(1) {
-            match &entry.image.call {
+            match entry.image.call.as_deref() {
                 Some(RuntimeCall::Shim(shim)) if shim.namespace.is_some() => {
                     return shim.namespace.as_ref().map(by_namespace).expect("invariant: just tested");
                 }
