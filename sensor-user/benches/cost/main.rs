@@ -28,8 +28,9 @@ const SECTIONS: [Section; 7] = [
     ("per-run", per_run::print),
     ("idle", idle::print),
     ("latency", latency::print),
-    ("throughput", throughput::print),
+    // Before others fill the allocator of this process, which would hide what the tables take.
     ("tables", tables::print),
+    ("throughput", throughput::print),
     ("peers", peers::print),
 ];
 

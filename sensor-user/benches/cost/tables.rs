@@ -31,7 +31,6 @@ pub fn print(_scratch: &Path) -> anyhow::Result<()> {
         per_record(|| each(near, |bytes, _, _| _ = black_box(decode(bytes)))),
     ];
 
-    give_back();
     let before = resident()?;
     let mut engine = engine(containers.iter().map(Container::seed).collect());
     let filling =
@@ -85,15 +84,6 @@ fn feed(engine: &mut Engine, record: &[u8], at_ns: u64, is_last: bool) {
         while let Some(output) = engine.next_output() {
             black_box(output);
         }
-    }
-}
-
-/// Gives back to the kernel what earlier sections have left in the allocator, which would hide what this one takes.
-fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim has no preconditions.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

@@ -96,7 +96,7 @@ impl Entry {
             init: None,
             namespaces: None,
             creator_mnt_ns: 0,
-            cgroups: Vec::new(),
+            cgroups: Vec::with_capacity(1),
             homes: Vec::new(),
             published: Vec::new(),
             risks_truncated: false,

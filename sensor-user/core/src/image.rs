@@ -20,8 +20,8 @@ pub(crate) struct Image {
     pub(crate) call: Option<Box<RuntimeCall>>,
     /// What is known of it beyond its path.
     pub(crate) program: Program,
-    /// Contents of its file.
-    pub(crate) contents: Option<Contents>,
+    /// Contents of its file; unknown is zero.
+    pub(crate) contents: Contents,
     /// Memory its texts take.
     pub(crate) bytes: usize,
 }
@@ -44,12 +44,12 @@ impl Image {
         let args_bytes = args.iter().flat_map(|args| args.iter()).map(|arg| arg.len() + 32).sum::<usize>();
         let bytes = exe.as_ref().map_or(0, |exe| exe.len()) + args_bytes;
         let program = Program { tool, ..Program::default() };
-        Self { exe, args, truncated, role, call, program, contents: None, bytes }
+        Self { exe, args, truncated, role, call, program, contents: Contents::default(), bytes }
     }
 
     /// Enters what the kernel says of its file, and the client that its contents are known to be.
     pub(crate) fn set_file(&mut self, event: &ExecEvent, client: Option<&Arc<str>>) {
-        self.contents = event.contents();
+        self.contents = event.contents().unwrap_or_default();
         self.program.file = (event.exe != FileKey::default()).then_some(event.exe);
         self.program.flags = event.exe_flags;
         // An interpreter is no client, whatever it interprets.

@@ -173,7 +173,8 @@ impl Inventory {
             *held += 1;
         }
         if let Some(path) = &path {
-            let keys = self.paths.entry(path.clone()).or_default();
+            // One is enough where there are version 2 cgroups only.
+            let keys = self.paths.entry(path.clone()).or_insert_with(|| Vec::with_capacity(1));
             // A path has one cgroup per hierarchy: an older one is gone, its removal was lost.
             keys.retain(|known| known.hierarchy != key.hierarchy);
             keys.push(key);

@@ -2,7 +2,7 @@
 //!
 //! Owns identity and ancestry; knows nothing of containers beyond the cgroup key a process had last. Forks say who made
 //! whom, execs carry their ancestors from the kernel, so a lost record costs detail and never the whole chain.
-//! Snapshots for the output are built once per image and shared.
+//! Snapshots for the output are shared where a process is told of more than once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::bounded::{Bounded, Index};
 use crate::engine::SeedProcess;
 use crate::event::{AncestorId, ExecEvent, ForkEvent, Task};
-use crate::fact::{Ancestor, Process, Program};
+use crate::fact::{Ancestor, Process};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::image::Image;
 use crate::namespaces::Namespaces;
@@ -44,8 +44,7 @@ pub(crate) struct Entry {
     pub(crate) escaped: bool,
     /// Its exec is in the output, so its exit will be.
     pub(crate) reported: bool,
-    comm: Comm,
-    comm_text: Arc<str>,
+    comm: Arc<str>,
     uid: u32,
     ppid: Option<u32>,
     lineage: Option<Arc<[Ancestor]>>,
@@ -56,7 +55,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn new(task: &Task, comm_text: Arc<str>, image: Arc<Image>) -> Self {
+    fn new(task: &Task, comm: Arc<str>, image: Arc<Image>) -> Self {
         Self {
             parent: None,
             image,
@@ -65,8 +64,7 @@ impl Entry {
             contained: false,
             escaped: false,
             reported: false,
-            comm: task.comm,
-            comm_text,
+            comm,
             uid: task.uid,
             ppid: None,
             lineage: None,
@@ -82,7 +80,12 @@ impl Entry {
     }
 
     fn as_ancestor(&self, pid: u32) -> Ancestor {
-        Ancestor { pid, comm: self.comm_text.clone(), exe: self.image.exe.clone() }
+        Ancestor { pid, comm: self.comm.clone(), exe: self.image.exe.clone() }
+    }
+
+    /// Whether it has this name. One that is no text never has: it is made text anew, with the same result.
+    fn is_named(&self, comm: &Comm) -> bool {
+        self.comm.as_bytes() == comm.bytes()
     }
 
     /// Programs drop privileges: the user of the latest record holds. Their name does not change with it: a record
@@ -94,13 +97,21 @@ impl Entry {
         }
     }
 
+    /// What the output says of it, kept for the next time.
     fn snapshot(&mut self, key: ProcessKey) -> Arc<Process> {
-        let snapshot = self.snapshot.get_or_insert_with(|| {
+        let snapshot = self.told_once(key);
+        self.snapshot.insert(snapshot).clone()
+    }
+
+    /// The same, not kept: most processes are told of when they execute something and when they exit, and never again, and
+    /// what is kept of each would take a quarter of the table.
+    fn told_once(&self, key: ProcessKey) -> Arc<Process> {
+        self.snapshot.clone().unwrap_or_else(|| {
             Arc::new(Process {
                 pid: key.pid,
                 ppid: self.ppid,
                 start_ns: key.start_ns,
-                comm: self.comm_text.clone(),
+                comm: self.comm.clone(),
                 exe: self.image.exe.clone(),
                 args: self.image.args.clone(),
                 uid: Some(self.uid),
@@ -108,8 +119,7 @@ impl Entry {
                 ancestors: self.lineage.clone().unwrap_or_else(|| Arc::from([])),
                 truncated: self.image.truncated,
             })
-        });
-        snapshot.clone()
+        })
     }
 }
 
@@ -127,8 +137,8 @@ pub(crate) struct Before {
 #[derive(Debug)]
 pub(crate) struct Processes {
     table: Bounded<ProcessKey, Entry>,
-    /// The latest process with each id.
-    by_pid: Index<u32, ProcessKey>,
+    /// When the latest process with each id was started.
+    by_pid: Index<u32, u64>,
     exited: VecDeque<ProcessKey>,
     image_bytes: usize,
     tools: Vec<Arc<str>>,
@@ -160,12 +170,12 @@ impl Processes {
     pub(crate) fn seed(&mut self, seed: SeedProcess) {
         let task = Task::from(seed.item.task);
         let comm = task.comm.shared(&mut self.texts);
-        let image = match (&seed.exe, &seed.args) {
+        let mut image = match (&seed.exe, &seed.args) {
             (None, None) => Image::of_comm(&comm, &self.tools),
             _ => Image::new(seed.exe, seed.args, seed.truncated, &self.tools),
         };
-        let program = Program { flags: seed.flags, ..image.program };
-        let image = Image { contents: seed.contents, program, ..image };
+        image.contents = seed.contents.unwrap_or_default();
+        image.program.flags = seed.flags;
         let mut entry = Entry::new(&task, comm, Arc::new(image));
         entry.cgroup = seed.item.cgroup.into();
         entry.namespaces = seed.namespaces;
@@ -208,9 +218,8 @@ impl Processes {
         }
         let mut entry = match self.table.get_mut(&event.parent) {
             Some(parent) => {
-                let same_name = parent.comm == child.comm;
-                let comm =
-                    if same_name { parent.comm_text.clone() } else { child.comm.shared(&mut self.texts) };
+                let same_name = parent.is_named(&child.comm);
+                let comm = if same_name { parent.comm.clone() } else { child.comm.shared(&mut self.texts) };
                 let mut entry = Entry::new(child, comm, parent.image.clone());
                 entry.cgroup = parent.cgroup;
                 entry.namespaces = parent.namespaces;
@@ -283,9 +292,8 @@ impl Processes {
         };
         self.image_bytes -= before.image.bytes_freed();
         entry.refresh(&event.task);
-        if entry.comm != event.task.comm {
-            entry.comm = event.task.comm;
-            entry.comm_text = event.task.comm.shared(&mut self.texts);
+        if !entry.is_named(&event.task.comm) {
+            entry.comm = event.task.comm.shared(&mut self.texts);
         }
         entry.cgroup = event.cgroup;
         entry.namespaces = event.namespaces;
@@ -304,7 +312,7 @@ impl Processes {
         let mut found = Vec::new();
         let mut copied = 0;
         for (key, entry) in self.table.iter_mut() {
-            let is_it = entry.image.contents == Some(contents) && !entry.image.program.flags.script;
+            let is_it = entry.image.contents == contents && !entry.image.program.flags.script;
             if !is_it || entry.image.program.tool.as_ref() == Some(client) {
                 continue;
             }
@@ -376,7 +384,7 @@ impl Processes {
     pub(crate) fn report(&mut self, key: ProcessKey) -> Option<Arc<Process>> {
         let entry = self.table.get_mut(&key)?;
         entry.reported = true;
-        Some(entry.snapshot(key))
+        Some(entry.told_once(key))
     }
 
     /// What the output says of a process that may be unknown.
@@ -386,7 +394,7 @@ impl Processes {
 
     /// The process that was entered last under a process id.
     pub(crate) fn latest(&self, pid: u32) -> Option<ProcessKey> {
-        self.by_pid.get(&pid).copied()
+        self.by_pid.get(&pid).map(|start_ns| ProcessKey { pid, start_ns: *start_ns })
     }
 
     /// An entry, without counting as a use.
@@ -435,7 +443,7 @@ impl Processes {
         if Arc::strong_count(&entry.image) == 1 {
             self.image_bytes += entry.image.bytes;
         }
-        self.by_pid.insert(key.pid, key);
+        self.by_pid.insert(key.pid, key.start_ns);
         if let Some((key, evicted)) = self.table.insert(key, entry) {
             self.image_bytes -= evicted.image.bytes_freed();
             self.forget_pid(key);
@@ -459,7 +467,7 @@ impl Processes {
     }
 
     fn forget_pid(&mut self, key: ProcessKey) {
-        if self.by_pid.get(&key.pid) == Some(&key) {
+        if self.by_pid.get(&key.pid) == Some(&key.start_ns) {
             self.by_pid.remove(&key.pid);
         }
     }

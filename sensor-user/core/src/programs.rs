@@ -12,7 +12,7 @@ use crate::ids::FileKey;
 pub(crate) const PROGRAMS_MAX: usize = 8192;
 
 /// Contents of a file: a file that is written to or replaced has others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Contents {
     /// The file.
     pub file: FileKey,

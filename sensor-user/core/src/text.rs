@@ -18,13 +18,19 @@ pub struct Comm(pub [u8; COMM_LEN]);
 impl Comm {
     /// The name up to its NUL.
     #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        until_nul(&self.0)
+    }
+
+    /// The name as text.
+    #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(until_nul(&self.0))
+        String::from_utf8_lossy(self.bytes())
     }
 
     /// The name as shared text.
     pub fn shared(&self, texts: &mut Texts) -> Arc<str> {
-        texts.share(until_nul(&self.0))
+        texts.share(self.bytes())
     }
 }
 
