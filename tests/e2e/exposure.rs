@@ -110,7 +110,9 @@ fn published(lab: &Lab) -> Result<()> {
     let sensor = Sensor::start(CONFIGURATION)?;
     let publish = format!("{PUBLISHED}:{PORT}");
     let arguments = ["run", "--detach", "--publish", &publish, "--publish", "12380:8080", IMAGE];
-    let id = lab.dockerd.docker(&[&arguments[..], &["/bin/sleep", "600"]].concat())?;
+    let id = lab
+        .dockerd
+        .docker(&[&arguments[..], &["/bin/busybox", "nc", "-ll", "-p", "2375", "-e", "/bin/cat"]].concat())?;
     let port = PUBLISHED.to_string();
     let opened = sensor.wait_is("listener", &[("net.local.port", &port), ("listener.state", "opened")])?;
     let fields = [
@@ -126,6 +128,11 @@ fn published(lab: &Lab) -> Result<()> {
     let _client = wait_until("the proxy accepts", Duration::from_secs(10), || connect(lab, PUBLISHED))?;
     let accept = sensor.wait_is("accept", &[("net.local.port", &port)])?;
     ensure!(accept.is("accept", &[("net.service", "docker"), ("net.peer.ip", CLIENT_OUTSIDE)]), "{accept}");
+    let inner = sensor.wait("the other side of the proxy", |record| {
+        record.is("accept", &[("container.id", &id)]) && record.number("net.local.port") == Some(PORT.into())
+    })?;
+    let behind = [("accept.client.peer.ip", CLIENT_OUTSIDE), ("accept.client.conn", accept.text("net.conn"))];
+    ensure!(inner.is("accept", &behind), "{inner}");
     lab.dockerd.docker(&["rm", "--force", &id])?;
     sensor.wait("the end of the published port", |record| {
         record.is("listener", &[("net.local.port", &port), ("listener.state", "closed")])

@@ -20,6 +20,7 @@ mod daemons;
 mod entering;
 mod escapes;
 mod hellos;
+mod hops;
 mod lifecycle;
 mod listening;
 mod packets;
@@ -73,6 +74,7 @@ use credentials::Files;
 use daemons::DAEMONS_MAX;
 use entering::{LATE_MAX, LateEntrant};
 use hellos::Stacks;
+use hops::Hops;
 use listening::{LearnedPorts, Refresh};
 use packets::Packets;
 use publishing::{Lead, PUBLISHED_MAX};
@@ -116,6 +118,7 @@ pub struct Engine {
     requests: Requests,
     origins: Origins,
     callers: Callers,
+    hops: Hops,
     files: Files,
     holds: Holds,
     late_entrants: Bounded<u64, LateEntrant>,
@@ -166,6 +169,7 @@ impl Engine {
             requests: Requests::default(),
             origins: Origins::default(),
             callers: Callers::default(),
+            hops: Hops::default(),
             files: Files::default(),
             holds: Holds::default(),
             late_entrants: Bounded::new(LATE_MAX),

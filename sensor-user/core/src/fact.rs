@@ -18,7 +18,7 @@ mod hello;
 mod program;
 mod service;
 
-pub use access::{AcceptingTask, CredentialClass};
+pub use access::{AcceptingTask, Client, CredentialClass};
 pub use api::{ApiRequest, Origin, OriginClass, Protocol};
 pub use exposure::{LeadsTo, PeerSeen, Published, Reach};
 pub use hello::{Flaw, Stack, TlsHello};
@@ -349,6 +349,8 @@ pub enum FactKind {
     Accept {
         /// The task that took it, where the kernel tells and it did so at once.
         task: Option<Arc<AcceptingTask>>,
+        /// Who is behind it, when a program of the node passes on what that one says.
+        client: Option<Box<Client>>,
     },
     /// The process took a connection that was reported as `Accept` without a task.
     AcceptTask,

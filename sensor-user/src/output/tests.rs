@@ -122,7 +122,7 @@ fn a_flood_of_execs_in_a_container_does_not_crowd_out_an_accept() {
     let (mut queue, reader) = held_queue();
     for seq in 0..1000 {
         let kind = if seq % 20 == 19 {
-            FactKind::Accept { task: None }
+            FactKind::Accept { task: None, client: None }
         } else {
             FactKind::Exec { role: ExecRole::Workload }
         };
@@ -188,7 +188,7 @@ fn the_last_lines_wait_for_a_reader_that_is_behind() {
     let (mut queue, reader) = held_queue();
     let mut seq = 0;
     while queue.shed() == 0 {
-        queue.push(&output(seq, fact(FactKind::Accept { task: None })));
+        queue.push(&output(seq, fact(FactKind::Accept { task: None, client: None })));
         seq += 1;
     }
     queue.flush();
@@ -232,7 +232,7 @@ fn what_a_container_can_make_many_of_is_bulk() {
         fact(exec(ExecRole::Runtime)),
         fact(exit.clone()),
         close(Direction::Inbound),
-        in_container(FactKind::Accept { task: None }),
+        in_container(FactKind::Accept { task: None, client: None }),
         in_container(step),
     ] {
         assert!(!bulk(management.clone()), "{management:?}");

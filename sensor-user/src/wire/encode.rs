@@ -254,14 +254,28 @@ fn push_reach(out: &mut Vec<u8>, reach: &fact::Reach) {
 
 fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
     match &fact.kind {
-        FactKind::Accept { task: None } | FactKind::AcceptTask => return,
-        FactKind::Accept { task: Some(task) } => {
-            push_count(out, br#","accept":{"task":{"pid":"#, task.pid.into());
-            push_count(out, br#","start_ns":"#, task.start_ns);
-            push(out, br#","comm":"#);
-            push_text(out, &task.comm);
-            push_known(out, br#","exe":"#, &task.exe);
-            push(out, b"}");
+        FactKind::Accept { task: None, client: None } | FactKind::AcceptTask => return,
+        FactKind::Accept { task, client } => {
+            push(out, br#","accept":{"#);
+            let start = out.len();
+            if let Some(task) = task {
+                push_count(out, br#","task":{"pid":"#, task.pid.into());
+                push_count(out, br#","start_ns":"#, task.start_ns);
+                push(out, br#","comm":"#);
+                push_text(out, &task.comm);
+                push_known(out, br#","exe":"#, &task.exe);
+                push(out, b"}");
+            }
+            if let Some(client) = client {
+                push(out, br#","client":{"#);
+                let inner = out.len();
+                push_end(out, br#","peer":{"ip":"#, Some(client.end));
+                drop_first_comma(out, inner);
+                push(out, br#","conn":"#);
+                push_text(out, &client.conn.0);
+                push(out, b"}");
+            }
+            drop_first_comma(out, start);
         }
         FactKind::SocketConnect { path, inode, service } => {
             push(out, br#","socket":{"#);

@@ -13,8 +13,8 @@ use sensor_core::time::Timestamp;
 use super::DecodeError;
 use super::kind::Kind;
 use super::record::{
-    Accept, AcceptingTask, Api, Balance, Blind, Conn, Connect, Container, Coverage, End, Exec, Exit, File,
-    Health, Hook, K8s, Listener, Loss, Net, Node, Process, Proto, Quality, Record, Scan, SchemaVersion,
+    Accept, AcceptingTask, Api, Balance, Blind, Client, Conn, Connect, Container, Coverage, End, Exec, Exit,
+    File, Health, Hook, K8s, Listener, Loss, Net, Node, Process, Proto, Quality, Record, Scan, SchemaVersion,
     Socket, Text, Verdict,
 };
 use super::seq::List;
@@ -104,8 +104,10 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
         lost: fact.quality.lost,
     });
     match &fact.kind {
-        FactKind::Accept { task } => {
-            record.accept = task.as_deref().map(|task| Accept { task: task.into() });
+        FactKind::Accept { task: None, client: None } => {}
+        FactKind::Accept { task, client } => {
+            let task = task.as_deref().map(Into::into);
+            record.accept = Some(Accept { task, client: client.as_deref().map(Into::into) });
         }
         FactKind::AcceptTask => {}
         FactKind::SocketConnect { path, inode, service } => {
@@ -168,6 +170,18 @@ fn shared(text: Option<Text<'_>>) -> Option<Arc<str>> {
 impl<'a> From<&'a fact::AcceptingTask> for AcceptingTask<'a> {
     fn from(task: &'a fact::AcceptingTask) -> Self {
         Self { pid: task.pid, start_ns: task.start_ns, comm: (&task.comm).into(), exe: text(&task.exe) }
+    }
+}
+
+impl<'a> From<&'a fact::Client> for Client<'a> {
+    fn from(client: &'a fact::Client) -> Self {
+        Self { peer: client.end.into(), conn: (&client.conn).into() }
+    }
+}
+
+impl From<Client<'_>> for fact::Client {
+    fn from(client: Client<'_>) -> Self {
+        Self { end: client.peer.into(), conn: ConnId(client.conn.into()) }
     }
 }
 
@@ -304,7 +318,12 @@ impl TryFrom<Record<'_>> for Fact {
                 }
             }
             Kind::Accept => {
-                FactKind::Accept { task: record.accept.map(|accept| Arc::new(accept.task.into())) }
+                let (task, client) =
+                    record.accept.map_or((None, None), |accept| (accept.task, accept.client));
+                FactKind::Accept {
+                    task: task.map(|task| Arc::new(task.into())),
+                    client: client.map(|client| Box::new(client.into())),
+                }
             }
             Kind::AcceptTask => FactKind::AcceptTask,
             Kind::SocketConnect => {

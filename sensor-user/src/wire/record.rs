@@ -31,7 +31,7 @@ mod finding;
 mod process;
 mod tls;
 
-pub use access::{Accept, AcceptingTask, Conn, Connect, File, Socket};
+pub use access::{Accept, AcceptingTask, Client, Conn, Connect, File, Socket};
 pub use api::{Api, Origin};
 pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};

@@ -10,10 +10,10 @@ use sensor_core::chains::{
     Completeness, Confidence, Entities, Finding, FindingState, Link, Severity, Signal, SignalKey, StageSeen,
 };
 use sensor_core::fact::{
-    self, AcceptingTask, Ancestor, ApiRequest, ConnectResult, Container, ContainerAction, CredentialClass,
-    Direction, End, Enrichment, ExeFlags, ExecRole, FactKind, Flaw, K8s, LeadsTo, ListenerState, Net, Origin,
-    OriginClass, PeerSeen, Process, Program, Protocol, Quality, Reach, Runtime, ScanShape, Scope, Service,
-    Stack, Tls, TlsHello, Verdict,
+    self, AcceptingTask, Ancestor, ApiRequest, Client, ConnectResult, Container, ContainerAction,
+    CredentialClass, Direction, End, Enrichment, ExeFlags, ExecRole, FactKind, Flaw, K8s, LeadsTo,
+    ListenerState, Net, Origin, OriginClass, PeerSeen, Process, Program, Protocol, Quality, Reach, Runtime,
+    ScanShape, Scope, Service, Stack, Tls, TlsHello, Verdict,
 };
 use sensor_core::health::{
     Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
@@ -125,7 +125,7 @@ fn full_accept() -> Fact {
         k8s: Some(Arc::new(k8s)),
         net: Some(net()),
         quality: Quality { enrichment: Enrichment::Partial, truncated: false, lost: 3 },
-        ..fact(FactKind::Accept { task: None })
+        ..fact(FactKind::Accept { task: None, client: None })
     }
 }
 
@@ -171,7 +171,7 @@ fn what_is_not_known_is_not_there() {
         container: Some(Arc::new(bare_container)),
         k8s: Some(Arc::new(K8s::default())),
         net: Some(bare_net),
-        ..fact(FactKind::Accept { task: None })
+        ..fact(FactKind::Accept { task: None, client: None })
     };
     assert_eq!(
         own(&line_of(bare, Some(Verdict::Unlisted)), "accept"),
@@ -719,8 +719,12 @@ fn any_k8s() -> impl Strategy<Value = K8s> {
     )
 }
 
+fn any_end() -> impl Strategy<Value = End> {
+    (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| End { ip, port })
+}
+
 fn any_net() -> impl Strategy<Value = Net> {
-    let end = || (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| End { ip, port });
+    let end = any_end;
     let direction = prop::sample::select(vec![Direction::Inbound, Direction::Outbound]);
     (end(), end(), direction, prop::sample::select(&Service::ALL[..]), text()).prop_map(
         |(peer, local, direction, service, conn)| Net {
@@ -809,9 +813,19 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
 
 fn any_kind() -> impl Strategy<Value = FactKind> {
     prop_oneof![
-        Just(FactKind::Accept { task: None }),
+        Just(FactKind::Accept { task: None, client: None }),
+        (text(), any_end()).prop_map(|(conn, end)| FactKind::Accept {
+            task: None,
+            client: Some(Box::new(Client {
+                end: End { ip: end.ip.to_canonical(), ..end },
+                conn: ConnId(conn)
+            })),
+        }),
         (any::<(u32, u64)>(), text(), maybe_text()).prop_map(|((pid, start_ns), comm, exe)| {
-            FactKind::Accept { task: Some(Arc::new(AcceptingTask { pid, start_ns, comm, exe })) }
+            FactKind::Accept {
+                task: Some(Arc::new(AcceptingTask { pid, start_ns, comm, exe })),
+                client: None,
+            }
         }),
         Just(FactKind::AcceptTask),
         (maybe_text(), any::<u64>(), prop::option::of(prop::sample::select(&Runtime::ALL[..])))

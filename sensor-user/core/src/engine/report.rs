@@ -157,6 +157,7 @@ impl Engine {
             ("requests", self.requests.evicted()),
             ("origins", self.origins.evicted()),
             ("callers", self.callers.evicted()),
+            ("hops", self.hops.evicted()),
             ("peer-stacks", self.stacks.evicted()),
             ("before-ready", self.outbox.evicted()),
             (FLOOD_PEERS, self.scans.evicted()),

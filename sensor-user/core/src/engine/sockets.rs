@@ -112,7 +112,9 @@ impl Engine {
         let verdict = self.verdict_on(at, &net);
         let daemon = self.daemon_pid(subject.process.as_deref());
         self.note_caller(at, event.conn, event.cgroup, &net, daemon);
-        self.send(at, subject, Some(net), FactKind::Accept { task }, verdict);
+        let conn = self.outbox.conn_id(event.conn);
+        let client = self.behind_hop(at, &event.ends, &conn, subject.process.as_deref());
+        self.send(at, subject, Some(net), FactKind::Accept { task, client }, verdict);
         self.note_accept(at, &event.ends);
         self.begin_conversation(at, event);
         if let Some((sock, _)) = self.listeners.find(&event.ends) {
@@ -189,6 +191,7 @@ impl Engine {
                 (subject, inbound(&event.ends, service, self.outbox.conn_id(event.conn)))
             }
         };
+        self.end_hop(subject.process.as_deref(), net.conn.as_ref());
         self.note_close(at, &net, event.ends.netns, event.bytes_in);
         self.send(at, subject, Some(net), kind, None);
     }
@@ -198,6 +201,7 @@ impl Engine {
         let service = self.service_of(event.ends.peer.port);
         let net = outbound(&event.ends, service, self.outbox.conn_id(event.conn));
         let result = connect_result(event);
+        self.note_leg(at, event.task.key, &event.ends, result);
         let is_attempt = result == ConnectResult::Attempted;
         if is_attempt || service != Service::Other {
             self.note_connect(at, event, &subject, is_attempt);

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use super::End;
+use crate::ids::ConnId;
+
 /// The task that took an accepted connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptingTask {
@@ -42,4 +45,13 @@ impl CredentialClass {
         Self::DockerCertificate,
         Self::DockerConfig,
     ];
+}
+
+/// The far end of a connection that a program of the node passes on over another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Who opened it.
+    pub end: End,
+    /// The connection.
+    pub conn: ConnId,
 }

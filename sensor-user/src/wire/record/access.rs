@@ -4,14 +4,27 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::lists::{ConnectResult, CredentialClass, Runtime};
-use super::Text;
+use super::{End, Text};
 
 /// How a connection was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accept<'a> {
     /// The task that took it.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<AcceptingTask<'a>>,
+    /// Who is behind it, when a program of the node passes on what that one says.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Client<'a>>,
+}
+
+/// The far end of a connection that is passed on over another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Client<'a> {
+    /// Address and port of whoever opened it.
+    pub peer: End,
+    /// That connection: `net.conn` of other records.
     #[serde(borrow)]
-    pub task: AcceptingTask<'a>,
+    pub conn: Text<'a>,
 }
 
 /// The task that took a connection; `pid` and `start_ns` together are the key of its process.

@@ -97,7 +97,14 @@ impl Bench {
     }
 
     fn accept(&mut self, at: u64, conn: &str, peer: &str, service: Service) -> Fact {
-        self.on_conn(at, conn, peer, service, FactKind::Accept { task: None }, Verdict::Unlisted)
+        self.on_conn(
+            at,
+            conn,
+            peer,
+            service,
+            FactKind::Accept { task: None, client: None },
+            Verdict::Unlisted,
+        )
     }
 
     fn request(&mut self, at: u64, conn: &str, peer: &str, class: ApiClass) -> Fact {

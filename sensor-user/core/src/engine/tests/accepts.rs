@@ -2,7 +2,9 @@ use sensor_common::record::Ring;
 
 use super::*;
 use crate::fact::{Direction, Enrichment, ListenerState, Scope};
-use crate::records::{P, accept, accept_task, bound, close, ends, exit, fork, listener, listener_item, v2};
+use crate::records::{
+    Exec, P, accept, accept_task, bound, close, connect, ends, exit, fork, listener, listener_item, v2,
+};
 
 const SOCK: u64 = 0xffff_8000;
 const PEER: (&str, u16) = ("198.18.0.9", 40_000);
@@ -29,7 +31,7 @@ fn accept_names_the_holder_of_the_listening_socket_and_the_verdict() {
     sensor.see(|now| accept(now, 7, v2(HOST), ends(LOCAL, PEER)));
     let facts = sensor.facts();
     let [fact] = &facts[..] else { panic!("one fact, not {facts:?}") };
-    assert_eq!(fact.kind, FactKind::Accept { task: None });
+    assert_eq!(fact.kind, FactKind::Accept { task: None, client: None });
     assert_eq!(comm(fact), Some("dockerd"));
     assert_eq!(fact.container, None);
     assert_eq!(fact.quality.enrichment, Enrichment::Ok);
@@ -65,7 +67,10 @@ fn close_repeats_the_subject_of_its_accept() {
     sensor.see(|now| exit(now, DOCKERD, v2(HOST), 0));
     sensor.see(|now| close(now, 7, None, v2(HOST), ends(("10.0.0.1", 0), PEER)));
     let facts = sensor.facts();
-    let accept = facts.iter().find(|fact| fact.kind == FactKind::Accept { task: None }).expect("an accept");
+    let accept = facts
+        .iter()
+        .find(|fact| fact.kind == FactKind::Accept { task: None, client: None })
+        .expect("an accept");
     let close = facts.last().expect("a close");
     let duration_ns = Some(close.at.boot_ns - accept.at.boot_ns);
     assert_eq!(close.kind, FactKind::Close { duration_ns, bytes_in: 10, bytes_out: 20 });
@@ -111,7 +116,7 @@ fn accept_for_an_unknown_listener_is_not_lost() {
     let mut sensor = Sensor::ready();
     sensor.see(|now| accept(now, 1, v2(HOST), ends(LOCAL, PEER)));
     let facts = sensor.facts();
-    assert_eq!(facts[0].kind, FactKind::Accept { task: None });
+    assert_eq!(facts[0].kind, FactKind::Accept { task: None, client: None });
     assert_eq!((comm(&facts[0]), facts[0].quality.enrichment), (None, Enrichment::None));
 }
 
@@ -297,7 +302,7 @@ fn the_task_that_takes_a_connection_at_once_is_named_with_it() {
     sensor.see(|now| accept_task(now, 7, CONTAINERD, v2(HOST)));
     let facts = sensor.facts();
     let [fact] = &facts[..] else { panic!("one fact, not {facts:?}") };
-    let FactKind::Accept { task: Some(task) } = &fact.kind else { panic!("no task in {fact:?}") };
+    let FactKind::Accept { task: Some(task), .. } = &fact.kind else { panic!("no task in {fact:?}") };
     assert_eq!((task.pid, task.start_ns, &*task.comm), (CONTAINERD.0, CONTAINERD.start_ns(), "containerd"));
     assert_eq!(task.exe.as_deref(), Some("/usr/bin/containerd"));
     assert_eq!(comm(fact), Some("dockerd"), "the holder stays the process of the record");
@@ -308,7 +313,7 @@ fn a_task_that_takes_a_connection_later_amends_it() {
     let mut sensor = listening();
     sensor.see(|now| accept(now, 7, v2(HOST), ends(LOCAL, PEER)));
     let accepted = sensor.facts();
-    assert_eq!(accepted[0].kind, FactKind::Accept { task: None });
+    assert_eq!(accepted[0].kind, FactKind::Accept { task: None, client: None });
     sensor.see(|now| accept_task(now, 7, CONTAINERD, v2(HOST)));
     // Of a connection that nobody was told of nothing is amended.
     sensor.see(|now| accept_task(now, 8, CONTAINERD, v2(HOST)));
@@ -317,4 +322,78 @@ fn a_task_that_takes_a_connection_later_amends_it() {
     assert_eq!(fact.kind, FactKind::AcceptTask);
     assert_eq!(comm(fact), Some("containerd"));
     assert_eq!(fact.net, accepted[0].net);
+}
+
+/// docker-proxy has port 12375 and passes it on to a daemon in a container.
+fn with_proxy() -> Sensor {
+    let mut sensor = Sensor::ready();
+    let args = "docker-proxy -proto tcp -host-ip 0.0.0.0 -host-port 12375 -container-ip 172.17.0.2 -container-port 2375";
+    let args: Vec<&str> = args.split(' ').collect();
+    sensor.see(|now| Exec::new(now, PROXY, v2(HOST), "/usr/bin/docker-proxy", &args).bytes());
+    sensor.see(|now| listener(now, true, 78, PROXY, v2(HOST), bound("0.0.0.0", 12375)));
+    sensor.facts();
+    sensor
+}
+
+const PROXY: P = P(510, "docker-proxy");
+
+/// A peer connects to the proxy.
+fn outside(sensor: &mut Sensor, conn: u64) {
+    let peer = ("198.18.0.9", 40_000 + conn as u16);
+    sensor.see(|now| accept(now, conn, v2(HOST), ends(("10.0.0.1", 12375), peer)));
+}
+
+/// The proxy connects to the container.
+fn pass_on(sensor: &mut Sensor, conn: u64) {
+    let (own, daemon) = (("172.17.0.1", 50_000 + conn as u16), ("172.17.0.2", 2375));
+    let stage = sensor_common::record::ConnectStage::Established;
+    sensor.see(|now| connect(now, conn, PROXY, v2(HOST), ends(own, daemon), stage, 0));
+    sensor.see(|now| accept(now, conn + 1, v2(HOST), ends(daemon, own)));
+}
+
+/// Peers behind the connections that were passed on.
+fn clients(sensor: &mut Sensor) -> Vec<Option<u16>> {
+    let facts = sensor.facts();
+    let inner = facts
+        .iter()
+        .filter(|fact| fact.net.as_ref().and_then(|net| net.local).is_some_and(|local| local.port == 2375));
+    inner
+        .filter_map(|fact| match &fact.kind {
+            FactKind::Accept { client, .. } => Some(client.as_ref().map(|client| client.end.port)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn whoever_is_behind_a_forwarder_is_kept() {
+    let mut sensor = with_proxy();
+    outside(&mut sensor, 1);
+    pass_on(&mut sensor, 10);
+    assert_eq!(clients(&mut sensor), [Some(40_001)]);
+    // What the proxy does without a client of its own is nobody's.
+    pass_on(&mut sensor, 20);
+    assert_eq!(clients(&mut sensor), [None]);
+}
+
+#[test]
+fn of_several_at_a_time_nobody_is_named() {
+    let mut sensor = with_proxy();
+    outside(&mut sensor, 1);
+    outside(&mut sensor, 2);
+    pass_on(&mut sensor, 10);
+    pass_on(&mut sensor, 20);
+    assert_eq!(clients(&mut sensor), [None, None]);
+    outside(&mut sensor, 3);
+    pass_on(&mut sensor, 30);
+    assert_eq!(clients(&mut sensor), [Some(40_003)]);
+}
+
+#[test]
+fn a_connection_that_comes_late_is_not_passed_on() {
+    let mut sensor = with_proxy();
+    outside(&mut sensor, 1);
+    sensor.pass(2_000_000_000);
+    pass_on(&mut sensor, 10);
+    assert_eq!(clients(&mut sensor), [None]);
 }
