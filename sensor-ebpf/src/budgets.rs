@@ -20,7 +20,8 @@ const TASK_INTERVAL_NS: u64 = 1_000_000_000 / 1024;
 const FILE_BURST: u64 = 256;
 /// Nanoseconds after which one more is.
 const FILE_INTERVAL_NS: u64 = 1_000_000_000 / 64;
-/// Connects that the tasks of one cgroup may make in a row and that are reported: attempts, and of them those that succeed.
+/// Connects that the tasks of one cgroup may make in a row and that are reported: attempts, and of them those that succeed;
+/// half of these if all have the same destination.
 const CONNECT_BURST: u64 = 1024;
 /// Nanoseconds after which one more is.
 const CONNECT_INTERVAL_NS: u64 = 1_000_000_000 / 256;
@@ -54,18 +55,37 @@ pub fn bears_file(cgroup: &CgroupId, file: &FileId, now: u64) -> bool {
     unsafe { spend(until, FILE_BURST * FILE_INTERVAL_NS, FILE_INTERVAL_NS, now) }
 }
 
-/// Whether the budget of a cgroup bears one more record of a connect that has come to this stage. `port` is the port that it
-/// connects to if that is a lateral one, 0 for all others: they share a budget, so that rotating through them gains nothing,
-/// and connects to a lateral port are not hidden by others. Attempts and successes have budgets of their own, so that an
-/// attempt which succeeds is not hidden by many that fail.
+/// Whether the budgets of a cgroup bear one more record of a connect to this address that has come to this stage. `port` is
+/// the port that it connects to if that is a lateral one, 0 for all others: they share a budget, so that rotating through
+/// them gains nothing, and connects to a lateral port are not hidden by others. Attempts and successes have budgets of their
+/// own, so that an attempt which succeeds is not hidden by many that fail.
+///
+/// Of a budget one destination gets a half: the rest is left to destinations that are new. Those within the host, of which
+/// everybody has sixteen million, have budgets of their own.
 #[inline(always)]
-pub fn bears_connect(cgroup: &CgroupId, port: u16, stage: ConnectStage, now: u64) -> bool {
-    let hash = mix(hash_of_cgroup(cgroup), u64::from(port) << 8 | stage as u64);
-    let Some(until) = FLOOD_CONNECTS.get_ptr_mut((finish(hash) & (CONNECTS_LEN as u64 - 1)) as u32) else {
-        return false;
-    };
-    // SAFETY: `until` points into the map.
-    unsafe { spend(until, CONNECT_BURST * CONNECT_INTERVAL_NS, CONNECT_INTERVAL_NS, now) }
+pub fn bears_connect(cgroup: &CgroupId, addr: [u64; 2], port: u16, stage: ConnectStage, now: u64) -> bool {
+    let place = u64::from(is_loopback(addr)) << 24 | u64::from(port) << 8 | stage as u64;
+    let all = mix(hash_of_cgroup(cgroup), place);
+    let one = mix(mix(all, addr[0]), addr[1]);
+    let budget = |hash| FLOOD_CONNECTS.get_ptr_mut((finish(hash) & (CONNECTS_LEN as u64 - 1)) as u32);
+    let (Some(one), Some(all)) = (budget(one), budget(all)) else { return false };
+    // SAFETY: both point into the map. A lost update lets one record more through.
+    unsafe {
+        let (spent, spent_by_all) = ((*one).saturating_sub(now), (*all).saturating_sub(now));
+        if spent + spent_by_all >= CONNECT_BURST * CONNECT_INTERVAL_NS {
+            return false;
+        }
+        *one = now + spent + CONNECT_INTERVAL_NS;
+        *all = now + spent_by_all + CONNECT_INTERVAL_NS;
+    }
+    true
+}
+
+/// Whether this is `::1` or, mapped, in 127.0.0.0/8. In network order.
+#[inline(always)]
+fn is_loopback(addr: [u64; 2]) -> bool {
+    let low = u64::from_be(addr[1]);
+    addr[0] == 0 && (low == 1 || low >> 24 == 0xff_ff7f)
 }
 
 /// Whether the budgets bear that so many bytes of what a peer says are captured.

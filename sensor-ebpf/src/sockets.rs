@@ -186,7 +186,7 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
     let port = lateral_port(sock);
     let state = if is_ordinary {
         outbound_state::FREE
-    } else if bears_connect(&cgroup, port, ConnectStage::Attempted, at) {
+    } else if bears_connect(&cgroup, sock.peer_addr(), port, ConnectStage::Attempted, at) {
         0
     } else {
         outbound_state::WITHHELD
@@ -221,7 +221,13 @@ fn established(sock: Sock<Direct>, connection: *mut Outbound) -> Result<(), Even
     // SAFETY: `connection` points into the map; the kernel holds the lock of the socket it belongs to.
     unsafe {
         let is_borne = (*connection).state & outbound_state::FREE != 0
-            || bears_connect(&(*connection).cgroup, lateral_port(sock), ConnectStage::Established, at);
+            || bears_connect(
+                &(*connection).cgroup,
+                sock.peer_addr(),
+                lateral_port(sock),
+                ConnectStage::Established,
+                at,
+            );
         let withheld = if is_borne { 0 } else { outbound_state::WITHHELD };
         (*connection).state = outbound_state::ESTABLISHED | withheld;
         report_connect(sock, connection, at, ConnectStage::Established, 0);

@@ -8,7 +8,7 @@ use sensor_tests::lab::{CONFIGURATION, Lab};
 use sensor_tests::oci::{HybridControllers, Runtime};
 use sensor_tests::podman::Podman;
 use sensor_tests::record::Record;
-use sensor_tests::sensor::{Recording, Sensor};
+use sensor_tests::sensor::Sensor;
 
 use crate::Test;
 
@@ -219,40 +219,49 @@ fn hostile(lab: &Lab) -> Result<()> {
 }
 
 /// Container records with this action, by container.
-fn of<'a>(recording: &'a Recording, action: &str) -> BTreeMap<&'a str, &'a Record> {
-    let records = recording.of_kind("container").filter(|record| record.text("container.action") == action);
+fn of<'a>(records: &'a [Record], action: &str) -> BTreeMap<&'a str, &'a Record> {
+    let records = records.iter().filter(|record| record.is("container", &[("container.action", action)]));
     records.map(|record| (record.text("container.id"), record)).collect()
 }
 
 fn thousand(lab: &Lab) -> Result<()> {
+    const ROUND: usize = 250;
     let sensor = Sensor::start(CONFIGURATION)?;
     let mut runtime = Runtime::new("runc", lab.directory(), lab.rootfs())?;
-    let ids: Vec<String> = (0..SHORT_LIVED).map(|index| format!("short.{index}")).collect();
-    for id in &ids {
-        runtime.run(id, &["/bin/true"])?;
+    let mut ids: Vec<String> = Vec::new();
+    // A busy machine takes longer than that over some of them: those do not count.
+    while short_lived(&sensor.records()) < SHORT_LIVED {
+        ensure!(ids.len() < 4 * SHORT_LIVED, "{} of {}", short_lived(&sensor.records()), ids.len());
+        for _ in 0..ROUND {
+            let id = format!("short.{}", ids.len());
+            runtime.run(&id, &["/bin/true"])?;
+            ids.push(id);
+        }
+        let last = ids.last().context("there are some")?;
+        sensor.wait("the end of the last", |record| record.is_container("stopped", last))?;
     }
-    let last = ids.last().context("there are some")?;
-    sensor.wait("the end of the last", |record| record.is_container("stopped", last))?;
     let recording = sensor.stop()?;
-    let (started, stopped, enriched) =
-        (of(&recording, "started"), of(&recording, "stopped"), of(&recording, "enriched"));
-    let mut short_lived = 0;
+    let (started, enriched) = (of(&recording.records, "started"), of(&recording.records, "enriched"));
     for id in &ids {
         let find = |records: &BTreeMap<&str, &Record>| -> Result<Record> {
-            records
-                .get(id.as_str())
-                .map(|record| (*record).clone())
-                .with_context(|| format!("{id} is missing"))
+            let record = records.get(id.as_str()).with_context(|| format!("{id} is missing"))?;
+            Ok((*record).clone())
         };
-        let (start, end) = (find(&started)?, find(&stopped)?);
+        let start = find(&started)?;
         // On a busy machine the files may be read after the record went out, which is amended then.
-        let whole = if start.text("quality.enrichment") == "ok" { start.clone() } else { find(&enriched)? };
+        let whole = if start.text("quality.enrichment") == "ok" { start } else { find(&enriched)? };
         ensure!(whole.text("container.image") == IMAGE, "no image: {whole}");
         ensure!(risks(&whole)? == ["seccomp-off"], "{whole}");
-        let lived = end.number("boot_ns").context("no time")? - start.number("boot_ns").context("no time")?;
-        short_lived += usize::from(lived < SHORT);
     }
-    println!("{short_lived} of {SHORT_LIVED} lived under 50 ms, {} were amended", enriched.len());
-    ensure!(short_lived > SHORT_LIVED / 2, "only {short_lived} of {SHORT_LIVED} were short-lived");
+    println!("{} containers, {} were amended", ids.len(), enriched.len());
     Ok(())
+}
+
+/// Containers that did not live longer than [`SHORT`].
+fn short_lived(records: &[Record]) -> usize {
+    let (started, stopped) = (of(records, "started"), of(records, "stopped"));
+    let times = stopped
+        .iter()
+        .filter_map(|(id, end)| end.number("boot_ns")?.checked_sub(started.get(id)?.number("boot_ns")?));
+    times.filter(|lived| *lived < SHORT).count()
 }

@@ -1,5 +1,7 @@
 //! Connects beyond the budget of their cgroup.
 
+use std::net::Ipv4Addr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use quaywatch::kernel::Options;
@@ -8,24 +10,30 @@ use sensor_common::record::{CloseRecord, ConnectRecord, ConnectStage, Direction,
 use sensor_common::settings::port_flags;
 
 use crate::cgroups::Cgroup;
-use crate::watch::{Watch, own_network, task_mount};
+use crate::watch::{Watch, mapped, own_network, task_mount};
 
 const CONNECTS: u64 = 3000;
 const FLOODED: u16 = 2375;
 const TRIED: u16 = 2379;
 const OTHER: u16 = 10_250;
 
-/// Floods one port with connects that succeed and another one with connects that fail; then a connect to a third port, and
-/// one that succeeds after all.
+/// An address that is not one of the loopback network.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
+/// Floods one port with connects that succeed and another one with connects that fail, and the first one at every address
+/// of the loopback network; then a connect to a third port, one that succeeds after all, and one to the first port of
+/// another host.
 const FLOOD: &str = "\
 use strict; use IO::Socket::INET;
-my ($count, $flooded, $tried, $other) = @ARGV;
+my ($count, $flooded, $tried, $other, $elsewhere) = @ARGV;
 sub listener { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $_[0], Listen => 9) or die }
-sub attempt { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $_[0]) }
-sub refused { attempt($_[0]) and die }
+sub attempt { IO::Socket::INET->new(PeerAddr => $_[1] || '127.0.0.1', PeerPort => $_[0]) }
+sub refused { attempt(@_) and die }
 sub accepted { my $client = attempt($_[1]) or die; $_[0]->accept or die }
 my $listener = listener($flooded);
 for (1..$count) { accepted($listener, $flooded); refused($tried) }
+for (1..$count) { refused($flooded, '127.1.' . int($_ / 250) . '.' . (1 + $_ % 250)) }
+refused($flooded, $elsewhere);
 refused($other);
 accepted(listener($tried), $tried);
 ";
@@ -33,6 +41,8 @@ accepted(listener($tried), $tried);
 #[test]
 fn connects_beyond_the_budget_of_a_cgroup_are_counted_and_hide_neither_other_ports_nor_a_success() {
     let netns = own_network();
+    let add = Command::new("ip").args(["address", "add", &ELSEWHERE.to_string(), "dev", "lo"]).status();
+    assert!(add.expect("the program `ip` (package iproute2)").success());
     let watch = Watch::with(Options::default(), &[], Duration::from_millis(1), |probes| {
         let lateral = [FLOODED, TRIED, OTHER].map(|port| (port, port_flags::LATERAL));
         probes.set_ports(lateral).expect("ports");
@@ -41,7 +51,7 @@ fn connects_beyond_the_budget_of_a_cgroup_are_counted_and_hide_neither_other_por
     let script = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(script.path(), FLOOD).expect("written");
     let begun = Instant::now();
-    let arguments = format!("{CONNECTS} {FLOODED} {TRIED} {OTHER}");
+    let arguments = format!("{CONNECTS} {FLOODED} {TRIED} {OTHER} {ELSEWHERE}");
     let mut flooding = cgroup.shell(&format!("exec perl {} {arguments}", script.path().display()));
     assert!(flooding.wait().expect("perl ends").success());
     let seconds = begun.elapsed().as_secs() + 1;
@@ -54,27 +64,31 @@ fn connects_beyond_the_budget_of_a_cgroup_are_counted_and_hide_neither_other_por
         let of_port = ours.iter().filter(|(_, connect)| connect.ends.peer_port == port);
         of_port.filter(|(_, connect)| connect.stage == stage as u32).count() as u64
     };
-    let budget = 1024..=1024 + 256 * seconds;
+    // One destination gets half of what all together do.
     let flooded = [
-        (FLOODED, ConnectStage::Attempted),
-        (FLOODED, ConnectStage::Established),
-        (TRIED, ConnectStage::Attempted),
-        (TRIED, ConnectStage::Failed),
+        (FLOODED, ConnectStage::Attempted, 1024),
+        (FLOODED, ConnectStage::Established, 512),
+        (TRIED, ConnectStage::Attempted, 512),
+        (TRIED, ConnectStage::Failed, 512),
     ];
-    for (port, stage) in flooded {
-        let reported = reported(port, stage);
+    for (port, stage, burst) in flooded {
+        let (reported, budget) = (reported(port, stage), burst..=burst + 256 * seconds);
         assert!(budget.contains(&reported), "port {port}, {stage:?}: {reported} not in {budget:?}");
     }
     assert_eq!(reported(TRIED, ConnectStage::Established), 1, "hidden by attempts that failed");
     for stage in [ConnectStage::Attempted, ConnectStage::Failed] {
         assert_eq!(reported(OTHER, stage), 1, "hidden by connects to another port");
+        let elsewhere = ours.iter().filter(|(_, connect)| {
+            connect.stage == stage as u32 && connect.ends.peer_addr == mapped((ELSEWHERE, FLOODED).into())
+        });
+        assert_eq!(elsewhere.count(), 1, "hidden by connects within the host");
     }
 
     // Of each connect there are two records, of each that succeeds a third about its end.
     let withheld = |kind: RecordKind| {
         outcome.counters.records[Ring::Bulk as usize][kind as usize][Fate::Suppressed as usize]
     };
-    let all = 2 * (2 * CONNECTS + 2);
+    let all = 2 * (3 * CONNECTS + 3);
     assert_eq!(ours.len() as u64 + withheld(RecordKind::Connect), all, "connects reported and withheld");
     let ends = outcome.all::<CloseRecord>(RecordKind::Close, |close| {
         close.ends.netns == netns && close.direction == Direction::Outbound as u32
