@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use sensor_common::ABI_VERSION;
 use sensor_common::record::{
     ARGS_MAX, AcceptRecord, Ancestor, CgroupId, CloseRecord, Direction, Endpoints, ExecRecord, FileId,
-    ListenerItem, RecordHeader, RecordKind, Ring, TaskId, exec_flags,
+    ForkRecord, ListenerItem, RecordHeader, RecordKind, Ring, TaskId, TaskItem, exec_flags,
 };
 use sensor_core::engine::{Engine, SeedCgroup, SeedProcess, Settings};
 use sensor_core::fact::Node;
@@ -30,6 +30,8 @@ struct Throughput {
 const START_NS: u64 = 1_000_000_000_000;
 const STEP_NS: u64 = 2_000;
 const NETNS: u32 = 4_026_531_833;
+/// The shell that makes all processes.
+const SHELL: TaskId = TaskId { pid: 900, uid: 0, start_ns: 6_000, comm: *b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
 const DAEMON: TaskId = TaskId { pid: 800, uid: 0, start_ns: 5_000, comm: *b"dockerd\0\0\0\0\0\0\0\0\0" };
 
 /// A container of Docker's.
@@ -114,23 +116,8 @@ pub fn engine(cgroups: Vec<SeedCgroup>) -> Engine {
     });
     engine.handle_clock(ClockMap { offset_ns: 1 << 60 });
     engine.handle_cgroups(cgroups);
-    let item = sensor_common::record::TaskItem {
-        task: DAEMON,
-        cgroup: CgroupId { id: 1, hierarchy: 0, reserved: 0 },
-        parent_pid: 1,
-        reserved: 0,
-        parent_start_ns: 100,
-    };
-    let args = ["/usr/sbin/dockerd", "-H", "tcp://0.0.0.0:2375"].map(Arc::from);
-    engine.handle_process(SeedProcess {
-        item,
-        exe: Some("/usr/sbin/dockerd".into()),
-        args: Some(Arc::from(args)),
-        truncated: false,
-        contents: None,
-        flags: Default::default(),
-        namespaces: Default::default(),
-    });
+    seed(&mut engine, DAEMON, &["/usr/sbin/dockerd", "-H", "tcp://0.0.0.0:2375"]);
+    seed(&mut engine, SHELL, &["/bin/sh"]);
     let now = Timestamp { boot_ns: START_NS, unix_ns: START_NS };
     let mut listener = ends();
     (listener.peer_addr, listener.peer_port) = ([0; 16], 0);
@@ -140,12 +127,31 @@ pub fn engine(cgroups: Vec<SeedCgroup>) -> Engine {
             sock: 1,
             cgroup: CgroupId { id: 1, hierarchy: 0, reserved: 0 },
             task: DAEMON,
-            task_cgroup: item.cgroup,
+            task_cgroup: CgroupId { id: 1, hierarchy: 0, reserved: 0 },
             ends: listener,
         }],
     );
     engine.handle_ready(now);
     engine
+}
+
+/// A process that was there before the sensor, as the walk of the processes finds it.
+fn seed(engine: &mut Engine, task: TaskId, args: &[&str]) {
+    engine.handle_process(SeedProcess {
+        item: TaskItem {
+            task,
+            cgroup: CgroupId { id: 1, hierarchy: 0, reserved: 0 },
+            parent_pid: 1,
+            reserved: 0,
+            parent_start_ns: 100,
+        },
+        exe: args.first().map(|exe| Arc::from(*exe)),
+        args: Some(args.iter().map(|arg| Arc::from(*arg)).collect()),
+        truncated: false,
+        contents: None,
+        flags: Default::default(),
+        namespaces: Default::default(),
+    });
 }
 
 fn ends() -> Endpoints {
@@ -192,6 +198,23 @@ fn close(number: u64, boot_ns: u64) -> CloseRecord {
     }
 }
 
+/// A process that no other number has, when it has just been made. Process ids come again.
+fn child(number: u64, exec_ns: u64) -> TaskId {
+    TaskId { pid: 1_000 + (number % 30_000) as u32, start_ns: exec_ns - 1_000, ..SHELL }
+}
+
+/// How it is made, before it executes something at this time.
+pub fn fork(number: u64, exec_ns: u64) -> ForkRecord {
+    let child = child(number, exec_ns);
+    ForkRecord {
+        header: header(RecordKind::Fork, size_of::<ForkRecord>(), child.start_ns),
+        child,
+        parent_pid: SHELL.pid,
+        reserved: 0,
+        parent_start_ns: SHELL.start_ns,
+    }
+}
+
 /// An exec in a container, of a process that no other number has.
 fn exec(number: u64, boot_ns: u64, container: &Container) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -208,17 +231,11 @@ pub fn write_exec(bytes: &mut Vec<u8>, number: u64, boot_ns: u64, container: &Co
     let len = size_of::<ExecRecord>() + name.len() + FILE.len() + ARGS.len();
     let none = Ancestor { pid: 0, reserved: 0, start_ns: 0, comm: [0; 16] };
     let mut ancestors = [none; 6];
-    ancestors[0] =
-        Ancestor { pid: 900, reserved: 0, start_ns: 6_000, comm: *b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
-    ancestors[1] = Ancestor { pid: 801, reserved: 0, start_ns: 5_500, comm: *b"containerd-shim\0" };
+    let TaskId { pid, start_ns, comm, .. } = SHELL;
+    ancestors[0] = Ancestor { pid, reserved: 0, start_ns, comm };
     let record = ExecRecord {
         header: header(RecordKind::Exec, len, boot_ns),
-        task: TaskId {
-            pid: 1_000 + (number % 30_000) as u32,
-            uid: 0,
-            start_ns: boot_ns - 1_000,
-            comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
-        },
+        task: TaskId { comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0", ..child(number, boot_ns) },
         cgroup: container.cgroup,
         pid_ns: 4_026_532_200,
         mnt_ns: 4_026_532_198,
@@ -227,7 +244,7 @@ pub fn write_exec(bytes: &mut Vec<u8>, number: u64, boot_ns: u64, container: &Co
         cgroup_name_len: name.len() as u16,
         filename_len: FILE.len() as u16,
         args_len: ARGS.len() as u16,
-        ancestors_len: 2,
+        ancestors_len: 1,
         args_total: ARGS.len() as u64,
         exe: FileId { inode: 1, device: 1, reserved: 0 },
         exe_changed_ns: 1,
