@@ -14,7 +14,7 @@ use crate::wire::{self, Kind, KindFilter};
 
 mod allowance;
 
-use self::allowance::Allowance;
+use self::allowance::{Allowance, Author};
 
 /// A chunk is handed over when it has grown to this size, or at the end of a turn.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -63,8 +63,8 @@ impl Destination {
     }
 }
 
-/// Whether an output is one of those that a container can make as many of as it likes. They may not crowd out the
-/// others.
+/// Whether an output is one of those that a container, or somebody without rights, can make as many of as he likes. They may
+/// not crowd out the others.
 ///
 /// The role of a program is not asked for in a container, where everybody can give a program a runtime's name; nor does
 /// an exit tell it. A process of which it is not known where it is counts as one of a container.
@@ -72,21 +72,37 @@ fn is_bulk(output: &Output) -> bool {
     let Output::Fact { fact, .. } = output else { return matches!(output, Output::Signal { .. }) };
     let on_host = |fact: &Fact| fact.container.is_none() && fact.quality.enrichment != Enrichment::None;
     match &fact.kind {
-        FactKind::Listener { .. }
-        | FactKind::Accept { .. }
+        FactKind::Accept { .. }
         | FactKind::AcceptTask
         | FactKind::Scan { .. }
         | FactKind::Escape(_)
         | FactKind::Container { .. } => false,
         // Likewise a hello; that of whoever gets further is followed by what he does.
         FactKind::Connect { .. } | FactKind::TlsHello(_) => true,
-        // Whoever may ask at all can ask as often as he likes; what changes nothing gives way to what does.
-        FactKind::ApiRequest(api) => {
-            matches!(api.class, ApiClass::Probe | ApiClass::Discovery | ApiClass::Other)
-        }
+        // A port above 1023 needs no right to be listened on; whoever may ask at all can ask as often as he likes.
+        FactKind::Listener { .. } | FactKind::ApiRequest(_) => true,
         FactKind::Close { .. } => fact.net.as_ref().and_then(|net| net.direction) != Some(Direction::Inbound),
         FactKind::Exec { role } => *role == ExecRole::Workload || !on_host(fact),
         FactKind::Exit { .. } | FactKind::SocketConnect { .. } | FactKind::FileRead { .. } => !on_host(fact),
+    }
+}
+
+/// Who has a share of his own for a line of this kind.
+fn author_of(fact: &Fact) -> Option<Author> {
+    let container = || fact.container.as_ref().map(|container| Author::Container(container.id.clone()));
+    match &fact.kind {
+        // What changes nothing gives way to what does.
+        FactKind::ApiRequest(api)
+            if matches!(api.class, ApiClass::Probe | ApiClass::Discovery | ApiClass::Other) =>
+        {
+            None
+        }
+        FactKind::ApiRequest(_) => Some(Author::Peer(fact.net.as_ref()?.peer.as_ref()?.ip)),
+        FactKind::Listener { netns, .. } => container().or_else(|| {
+            let uid = fact.process.as_ref().and_then(|process| process.uid);
+            Some(Author::Listener { uid, netns: *netns })
+        }),
+        _ => container(),
     }
 }
 
@@ -150,8 +166,7 @@ impl OutputQueue {
 
     fn is_allowed(&mut self, output: &Output) -> bool {
         let Output::Fact { fact, .. } = output else { return false };
-        let container = fact.container.as_ref();
-        container.is_some_and(|container| self.allowance.take(&container.id, fact.at.boot_ns))
+        author_of(fact).is_some_and(|author| self.allowance.take(author, fact.at.boot_ns))
     }
 
     /// Hands over what is encoded.

@@ -1,19 +1,31 @@
-//! What every container may always say: its first lines, and then a few.
+//! What everybody may always have said of himself: his first lines, and then a few.
 //!
-//! The lines that containers can make as many of as they like share one half of a queue. Without a share of its own the
+//! The lines that somebody can make as many of as he likes share one half of a queue. Without a share of its own the
 //! container of an attack would be told nothing of while another one floods.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashlink::LruCache;
 
-/// Lines that a container has at first, and at most.
+/// Whose lines they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Author {
+    /// What a container does.
+    Container(Arc<str>),
+    /// Who listens on the host: anybody may, in a network namespace of his own.
+    Listener { uid: Option<u32>, netns: u32 },
+    /// Who asks for changes.
+    Peer(IpAddr),
+}
+
+/// Lines that an author has at first, and at most.
 const LINES: u32 = 32;
-/// It gets another one after this time, nanoseconds.
+/// He gets another one after this time, nanoseconds.
 const REFILL_NS: u64 = 1_000_000_000;
-/// Containers that are kept account of. One that had to go begins anew, and a new container is told of in lines that are
+/// Authors that are kept account of. One that had to go begins anew; a new container or peer is told of in lines that are
 /// not shed for others.
-const CONTAINERS: usize = 4096;
+const AUTHORS: usize = 4096;
 
 #[derive(Clone, Copy)]
 struct Account {
@@ -22,28 +34,28 @@ struct Account {
     refilled_ns: u64,
 }
 
-/// The accounts of all containers.
+/// The accounts of all authors.
 pub(super) struct Allowance {
-    accounts: LruCache<Arc<str>, Account>,
+    accounts: LruCache<Author, Account>,
 }
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self { accounts: LruCache::new(CONTAINERS) }
+        Self { accounts: LruCache::new(AUTHORS) }
     }
 }
 
 impl Allowance {
-    /// Whether a container has a line left at this time on the boot clock; takes it.
-    pub(super) fn take(&mut self, container: &Arc<str>, boot_ns: u64) -> bool {
+    /// Whether an author has a line left at this time on the boot clock; takes it.
+    pub(super) fn take(&mut self, author: Author, boot_ns: u64) -> bool {
         let new = Account { lines: LINES, refilled_ns: boot_ns };
-        let mut account = self.accounts.get(container).copied().unwrap_or(new);
+        let mut account = self.accounts.get(&author).copied().unwrap_or(new);
         let due = boot_ns.saturating_sub(account.refilled_ns) / REFILL_NS;
         account.lines = u32::try_from(due).unwrap_or(LINES).saturating_add(account.lines).min(LINES);
         account.refilled_ns += due * REFILL_NS;
         let has_line = account.lines > 0;
         account.lines -= u32::from(has_line);
-        self.accounts.insert(Arc::clone(container), account);
+        self.accounts.insert(author, account);
         has_line
     }
 }
@@ -53,12 +65,11 @@ mod tests {
     use super::*;
 
     fn taken(allowance: &mut Allowance, container: &str, boot_ns: u64) -> u32 {
-        let container = container.into();
-        (0..1000).map(|_| u32::from(allowance.take(&container, boot_ns))).sum()
+        (0..1000).map(|_| u32::from(allowance.take(Author::Container(container.into()), boot_ns))).sum()
     }
 
     #[test]
-    fn each_container_has_its_own_lines() {
+    fn each_author_has_his_own_lines() {
         let mut allowance = Allowance::default();
         assert_eq!(taken(&mut allowance, "floods", 5), LINES);
         assert_eq!(taken(&mut allowance, "attacked", 5), LINES);
@@ -77,9 +88,9 @@ mod tests {
     #[test]
     fn there_are_not_more_accounts_than_fit() {
         let mut allowance = Allowance::default();
-        for number in 0..2 * CONTAINERS {
-            assert!(allowance.take(&number.to_string().into(), 0));
+        for number in 0..2 * AUTHORS {
+            assert!(allowance.take(Author::Container(number.to_string().into()), 0));
         }
-        assert_eq!(allowance.accounts.len(), CONTAINERS);
+        assert_eq!(allowance.accounts.len(), AUTHORS);
     }
 }

@@ -3,7 +3,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, mpsc};
 
 use sensor_core::fact::{
-    Container, ContainerAction, End, Net, Node, Origin, Process, Quality, Runtime, Service,
+    Container, ContainerAction, End, ListenerState, Net, Node, Origin, Process, Quality, Runtime, Scope,
+    Service, Tls,
 };
 use sensor_core::health::{Health, HealthState};
 use sensor_core::ids::RecordId;
@@ -156,6 +157,27 @@ fn a_flood_of_execs_in_a_container_does_not_crowd_out_those_of_another() {
     reader.go.send(()).expect("it waits");
     queue.finish().expect("the reader reads");
     assert_eq!(reader.read().last(), Some(&("exec".to_owned(), flood)));
+}
+
+#[test]
+fn a_loop_of_listeners_does_not_crowd_out_accepts_or_listeners_of_others() {
+    let (mut queue, reader) = held_queue();
+    let listener = |netns| {
+        let state = ListenerState::Opened;
+        let (scope, tls) = (Scope::Any, Tls::Unknown);
+        fact(FactKind::Listener { state, scope, tls, netns, leads_to: None, reach: None })
+    };
+    let mut loops = 0;
+    while queue.shed() < 100 {
+        queue.push(&output(loops, listener(1)));
+        loops += 1;
+    }
+    queue.push(&output(loops, fact(FactKind::Accept { task: None, client: None })));
+    queue.push(&output(loops + 1, listener(2)));
+    reader.go.send(()).expect("it waits");
+    queue.finish().expect("the reader reads");
+    let last = [("accept".to_owned(), loops), ("listener".to_owned(), loops + 1)];
+    assert!(reader.read().ends_with(&last));
 }
 
 #[test]
