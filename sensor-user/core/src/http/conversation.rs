@@ -177,6 +177,10 @@ impl Conversation {
 
     /// Takes a captured segment; `turn` says that it is the first one after others in the other direction.
     pub fn push(&mut self, at: Timestamp, way: Way, piece: Piece<'_>, turn: bool, steps: &mut Vec<Step>) {
+        if way == Way::ToServer && turn && self.replies.lost {
+            // The client has gone on: what it asked before was answered, by answers that were not read.
+            self.flush(steps);
+        }
         // What was not captured before it may cost the thread, which is then taken up here.
         self.read(at, way, Piece { offset: piece.settled, bytes: &[], len: 0, ..piece }, steps);
         if self.side(way).lost && turn && piece.offset >= piece.settled {
@@ -201,7 +205,7 @@ impl Conversation {
             }
         }
         if order.is_err() {
-            self.give_up(steps);
+            self.lose(at, way, steps);
         }
     }
 
@@ -316,10 +320,12 @@ impl Conversation {
         steps.push(Step::Asked { at, endpoint: endpoint.clone(), exact: self.exact });
         let (framing, mut head) = (head.framing, head);
         head.truncated |= !whole;
-        self.waiting.push_back(Asked { at, head, endpoint, body: Vec::new(), is_whole: whole });
-        if self.waiting.len() > WAITING_MAX {
-            return self.give_up(steps);
+        if self.waiting.len() >= WAITING_MAX {
+            // Whoever asks on without waiting has his requests told without their answers.
+            self.lose_replies(steps);
+            self.flush(steps);
         }
+        self.waiting.push_back(Asked { at, head, endpoint, body: Vec::new(), is_whole: whole });
         self.requests.reader.frame(framing);
     }
 
@@ -339,7 +345,7 @@ impl Conversation {
             match item {
                 Item::Head(head) => match ReplyHead::parse(&head) {
                     Ok(head) => self.answer(head, steps),
-                    Err(_) => return self.give_up(steps),
+                    Err(_) => return self.lose_replies(steps),
                 },
                 Item::Body(bytes) => {
                     if let Some((.., body)) = &mut self.answering {
@@ -415,8 +421,8 @@ impl Conversation {
             // What was asked before was answered, or will not be: the client has gone on.
             self.flush(steps);
         } else if self.waiting.len() != 1 {
-            // Nobody can tell whose answer it is.
-            return self.give_up(steps);
+            // Nobody can tell whose answer it is; of those at a later turn, perhaps.
+            return;
         }
         let side = self.side(way);
         side.lost = false;

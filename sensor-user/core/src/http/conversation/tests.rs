@@ -158,7 +158,37 @@ fn what_is_read_after_the_thread_was_lost_is_not_exact() {
     wire.ask("GET /containers/json HTTP/1.1\r\n\r\n").send(Way::ToClient, long.as_bytes(), 100);
     wire.ask(CREATE).ask(PING).answer(&created()).ask(PING).answer(PONG);
     let told = wire.told();
-    assert_eq!(told[1..], ["POST /containers/create - inexact", "GET /_ping - inexact"]);
+    // From the next turn on that can be told.
+    let expected = ["POST /containers/create - inexact", "GET /_ping - inexact", "GET /_ping 200 inexact"];
+    assert_eq!(told[1..], expected);
+}
+
+#[test]
+fn whoever_asks_more_than_can_wait_hides_nothing_that_he_asks_later() {
+    for count in [WAITING_MAX, WAITING_MAX + 2, 10 * WAITING_MAX] {
+        let mut wire = Wire::new();
+        wire.ask(&PING.repeat(count)).answer(&PONG.repeat(count));
+        wire.ask(CREATE).answer(&created()).ask(CREATE).answer(&created());
+        let told = wire.told();
+        let (pings, creates) = told.split_at(count);
+        let is_read = count <= WAITING_MAX;
+        assert_eq!(pings.iter().all(|one| one == "GET /_ping 200"), is_read, "{told:?}");
+        let exact = if is_read { "" } else { " inexact" };
+        assert_eq!(creates, vec![format!("POST /containers/create 201 created{exact}"); 2]);
+    }
+}
+
+#[test]
+fn pieces_that_contradict_each_other_hide_nothing_that_is_asked_later() {
+    let mut wire = Wire::new();
+    wire.ask(PING).answer(PONG);
+    let (early, late) = (wire.sent[0] + 5, wire.sent[0]);
+    for (offset, bytes) in [(early, "aaaa"), (early, "bbbb")] {
+        let piece = Piece { offset, settled: late, bytes: bytes.as_bytes(), len: 4 };
+        wire.conversation.push(Timestamp::default(), Way::ToServer, piece, false, &mut wire.steps);
+    }
+    wire.ask(PING).answer(PONG).ask(CREATE).answer(&created());
+    assert_eq!(wire.told().last().map(String::as_str), Some("POST /containers/create 201 created inexact"));
 }
 
 const HELLO: &[u8] = include_bytes!("../../../../../tests/fixtures/tls/kubectl-1.32.hello");
