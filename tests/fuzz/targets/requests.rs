@@ -3,7 +3,8 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use sensor_core::http::conversation::{Api, Conversation, Step, WAITING_MAX, Way};
+use sensor_core::http::Api;
+use sensor_core::http::conversation::{Conversation, Step, WAITING_MAX, Way};
 use sensor_core::http::create::{BODY_MAX, CreateBody, created_id};
 use sensor_core::http::reassembly::Piece;
 use sensor_core::time::Timestamp;

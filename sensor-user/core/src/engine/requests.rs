@@ -7,7 +7,8 @@ use crate::bounded::Bounded;
 use crate::engine::Engine;
 use crate::event::{AcceptEvent, Ends, PayloadEvent};
 use crate::fact::{ApiRequest, End, FactKind, Net, Protocol, Service};
-use crate::http::conversation::{Api, Conversation, Exchange, Step, Way};
+use crate::http::Api;
+use crate::http::conversation::{Conversation, Exchange, Step, Way};
 use crate::http::docker;
 use crate::http::reassembly::Piece;
 use crate::http::route::ApiClass;
@@ -42,6 +43,8 @@ pub(super) struct Requests {
     open: Bounded<u64, Open>,
     /// Of all of them.
     bytes: usize,
+    /// Times that what was asked on one of them could not be read.
+    unread: u64,
     early: Bounded<(End, End, u32), (Timestamp, Box<PayloadEvent>)>,
 }
 
@@ -55,14 +58,14 @@ struct Open {
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { open: Bounded::new(CONVERSATIONS_MAX), bytes: 0, early: Bounded::new(EARLY_MAX) }
+        Self { open: Bounded::new(CONVERSATIONS_MAX), bytes: 0, unread: 0, early: Bounded::new(EARLY_MAX) }
     }
 }
 
 impl Requests {
-    /// Connections that were given up for others.
+    /// Connections that were given up for others, and times that what was asked on one could not be read.
     pub(super) fn evicted(&self) -> u64 {
-        self.open.evicted() + self.early.evicted()
+        self.open.evicted() + self.early.evicted() + self.unread
     }
 }
 
@@ -112,13 +115,14 @@ impl Engine {
         }
         let Some(open) = self.requests.open.get_mut(&conn) else { return };
         let (cgroup, ends) = (open.cgroup, open.ends);
-        let before = open.conversation.heap_bytes();
+        let (before, unread) = (open.conversation.heap_bytes(), open.conversation.unread());
         let way = if event.to_peer { Way::ToClient } else { Way::ToServer };
         let PayloadEvent { offset, settled, bytes, len, .. } = event;
         let piece = Piece { offset: *offset, settled: *settled, bytes, len: u64::from(*len) };
         let mut steps = Vec::new();
         open.conversation.push(at, way, piece, event.turn, &mut steps);
         self.callers.note_heard(conn, open.conversation.is_read());
+        self.requests.unread += open.conversation.unread() - unread;
         self.requests.bytes += open.conversation.heap_bytes();
         self.requests.bytes -= before;
         self.take_steps(conn, cgroup, &ends, steps);

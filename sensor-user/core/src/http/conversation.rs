@@ -3,7 +3,8 @@
 //! Answers belong to requests in order. Where a direction is not read from end to end, because bytes were not captured that
 //! say where a message ends, the thread is taken up again when the direction of the traffic turns: a client that waits for
 //! its answers sends a request there, and a server begins an answer. What is read after that is not exact, and says so; a
-//! client that does not wait loses itself the thread and moves nothing to another connection.
+//! client that does not wait loses itself the thread and moves nothing to another connection. So does one that asks more at a
+//! time than is waited for: its requests are told without their answers, until it waits again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use super::head::{Framing, HTTP2_METHOD, ReplyHead, RequestHead};
 use super::reader::{Item, Loss, Reader};
 use super::reassembly::{Part, Piece, Reassembly};
 use super::route::Endpoint;
-use super::{docker, kubelet, kubernetes};
+use super::{Api, docker};
 use crate::time::Timestamp;
 use crate::tls::hello::ClientHello;
 use crate::tls::reader::{HANDSHAKE, HelloReader};
 
-/// Most requests that wait for their answers.
+/// Most requests that wait for their answers; those of a client that asks more at a time are told without.
 pub const WAITING_MAX: usize = 64;
 /// Most bytes kept of what may be another protocol already.
 const HELD_MAX: usize = 4 << 10;
@@ -26,29 +27,6 @@ const HELD_MAX: usize = 4 << 10;
 const REPLY_BODY_MAX: usize = 1 << 10;
 /// About what a request costs beside its body.
 const EXCHANGE_BYTES: usize = 1 << 10;
-
-/// Whose API is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Api {
-    /// Docker's or podman's.
-    Docker,
-    /// The kubelet's.
-    Kubelet,
-    /// That of the Kubernetes API server.
-    Kubernetes,
-}
-
-impl Api {
-    /// The endpoint that a request is for.
-    #[must_use]
-    pub fn endpoint(self, method: &str, path: &str) -> Endpoint {
-        match self {
-            Self::Docker => docker::endpoint(method, path),
-            Self::Kubelet => kubelet::endpoint(method, path),
-            Self::Kubernetes => kubernetes::endpoint(method, path),
-        }
-    }
-}
 
 /// What is spoken on a connection that is not HTTP/1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,8 +97,12 @@ pub struct Conversation {
     answering: Option<(Asked, u16, Vec<u8>)>,
     /// What came after a request whose answer may change the protocol.
     held: Option<Vec<u8>>,
+    /// Requests were told without their answers in this turn: the next answers may be theirs.
+    adrift: bool,
     /// No thread was lost yet.
     exact: bool,
+    /// Times that what was asked until the next turn could not be read though it was captured.
+    unread: u64,
     /// A request was read.
     spoken: bool,
     /// That it is no HTTP was said, or will be.
@@ -168,7 +150,9 @@ impl Conversation {
             waiting: VecDeque::new(),
             answering: None,
             held: None,
+            adrift: false,
             exact: true,
+            unread: 0,
             spoken: false,
             foreign: false,
             hello: None,
@@ -177,14 +161,10 @@ impl Conversation {
 
     /// Takes a captured segment; `turn` says that it is the first one after others in the other direction.
     pub fn push(&mut self, at: Timestamp, way: Way, piece: Piece<'_>, turn: bool, steps: &mut Vec<Step>) {
-        if way == Way::ToServer && turn && self.replies.lost {
-            // The client has gone on: what it asked before was answered, by answers that were not read.
-            self.flush(steps);
-        }
         // What was not captured before it may cost the thread, which is then taken up here.
         self.read(at, way, Piece { offset: piece.settled, bytes: &[], len: 0, ..piece }, steps);
-        if self.side(way).lost && turn && piece.offset >= piece.settled {
-            self.take_up(way, piece.offset, steps);
+        if turn && piece.offset >= piece.settled {
+            self.turn(at, way, piece.offset, steps);
         }
         self.read(at, way, piece, steps);
     }
@@ -205,7 +185,12 @@ impl Conversation {
             }
         }
         if order.is_err() {
-            self.lose(at, way, steps);
+            if self.foreign {
+                self.give_up(steps);
+            } else {
+                self.unread += u64::from(way == Way::ToServer);
+                self.lose(at, way, steps);
+            }
         }
     }
 
@@ -221,6 +206,12 @@ impl Conversation {
     #[must_use]
     pub const fn is_read(&self) -> bool {
         self.exact && !self.foreign
+    }
+
+    /// Times that what was asked until the next turn could not be read though it was captured.
+    #[must_use]
+    pub const fn unread(&self) -> u64 {
+        self.unread
     }
 
     /// Bytes kept, about.
@@ -307,6 +298,7 @@ impl Conversation {
                     if loss == Loss::LongHead {
                         self.read_partial(at, steps);
                     }
+                    self.unread += u64::from(loss == Loss::Malformed);
                     return self.lose(at, Way::ToServer, steps);
                 }
             }
@@ -320,10 +312,8 @@ impl Conversation {
         steps.push(Step::Asked { at, endpoint: endpoint.clone(), exact: self.exact });
         let (framing, mut head) = (head.framing, head);
         head.truncated |= !whole;
-        if self.waiting.len() >= WAITING_MAX {
-            // Whoever asks on without waiting has his requests told without their answers.
-            self.lose_replies(steps);
-            self.flush(steps);
+        if self.waiting.len() == WAITING_MAX {
+            self.forgo_answers(steps);
         }
         self.waiting.push_back(Asked { at, head, endpoint, body: Vec::new(), is_whole: whole });
         self.requests.reader.frame(framing);
@@ -400,7 +390,7 @@ impl Conversation {
             return self.lose_replies(steps);
         }
         self.exact = false;
-        self.held = None;
+        self.unread += u64::from(self.held.take().is_some_and(|held| !held.is_empty()));
         self.requests.reader.stop();
         self.requests.lost = true;
         if !self.spoken && !self.foreign {
@@ -415,19 +405,40 @@ impl Conversation {
         self.replies.lost = true;
     }
 
-    /// Takes up the thread at the first byte of a turn.
-    fn take_up(&mut self, way: Way, offset: u64, steps: &mut Vec<Step>) {
+    /// Tells what was asked without its answers: nobody can tell whose the next ones are. A request whose body is still
+    /// coming stays.
+    fn forgo_answers(&mut self, steps: &mut Vec<Step>) {
+        self.lose_replies(steps);
+        let coming = if self.requests.reader.is_in_body() { self.waiting.pop_back() } else { None };
+        self.flush(steps);
+        self.waiting.extend(coming);
+        self.adrift = true;
+    }
+
+    /// The direction has turned: takes up a thread that was lost at the first byte.
+    fn turn(&mut self, at: Timestamp, way: Way, offset: u64, steps: &mut Vec<Step>) {
         if way == Way::ToServer {
             // What was asked before was answered, or will not be: the client has gone on.
-            self.flush(steps);
-        } else if self.waiting.len() != 1 {
-            // Nobody can tell whose answer it is; of those at a later turn, perhaps.
-            return;
+            if self.requests.lost {
+                self.flush(steps);
+            } else if self.replies.lost && !self.waiting.is_empty() {
+                self.forgo_answers(steps);
+                // Each time at least a request comes off its front.
+                while let Some(held) = self.held.take() {
+                    self.read_requests(at, &held, steps);
+                    self.forgo_answers(steps);
+                }
+            }
+            self.adrift = false;
         }
+        // One request, or nobody can tell whose answer it is.
+        let is_known = way == Way::ToServer || self.waiting.len() == 1 && !self.adrift;
         let side = self.side(way);
-        side.lost = false;
-        side.reader.restart();
-        side.order = Reassembly::from(offset);
+        if side.lost && is_known {
+            side.lost = false;
+            side.reader.restart();
+            side.order = Reassembly::from(offset);
+        }
     }
 
     /// Nothing more of the hello comes, if one is being read.
@@ -451,8 +462,9 @@ impl Conversation {
     }
 
     fn meet_foreign(&mut self, at: Timestamp, foreign: Foreign, steps: &mut Vec<Step>) {
+        let is_said = std::mem::replace(&mut self.foreign, true);
         self.give_up(steps);
-        if !std::mem::replace(&mut self.foreign, true) {
+        if !is_said {
             steps.push(Step::Foreign(at, foreign));
         }
     }

@@ -19,3 +19,28 @@ pub mod kubernetes;
 pub mod reader;
 pub mod reassembly;
 pub mod route;
+
+use route::Endpoint;
+
+/// Whose API is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// Docker's or podman's.
+    Docker,
+    /// The kubelet's.
+    Kubelet,
+    /// That of the Kubernetes API server.
+    Kubernetes,
+}
+
+impl Api {
+    /// The endpoint that a request is for.
+    #[must_use]
+    pub fn endpoint(self, method: &str, path: &str) -> Endpoint {
+        match self {
+            Self::Docker => docker::endpoint(method, path),
+            Self::Kubelet => kubelet::endpoint(method, path),
+            Self::Kubernetes => kubernetes::endpoint(method, path),
+        }
+    }
+}

@@ -97,6 +97,12 @@ impl Reader {
         matches!(self.state, State::Deaf)
     }
 
+    /// Whether a message was framed whose body has not ended.
+    #[must_use]
+    pub const fn is_in_body(&self) -> bool {
+        !matches!(self.state, State::Head | State::Unframed | State::Deaf)
+    }
+
     /// What there is of a head that is not complete.
     #[must_use]
     pub fn partial_head(&self) -> &[u8] {

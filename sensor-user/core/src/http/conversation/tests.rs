@@ -158,37 +158,84 @@ fn what_is_read_after_the_thread_was_lost_is_not_exact() {
     wire.ask("GET /containers/json HTTP/1.1\r\n\r\n").send(Way::ToClient, long.as_bytes(), 100);
     wire.ask(CREATE).ask(PING).answer(&created()).ask(PING).answer(PONG);
     let told = wire.told();
-    // From the next turn on that can be told.
     let expected = ["POST /containers/create - inexact", "GET /_ping - inexact", "GET /_ping 200 inexact"];
     assert_eq!(told[1..], expected);
+    // What the server says is no answer: so goes that thread, not the connection.
+    let mut wire = Wire::new();
+    wire.ask(PING).answer("no answer\r\n\r\n").ask(CREATE).answer(&created());
+    assert_eq!(wire.told(), ["GET /_ping - inexact", "POST /containers/create 201 created inexact"]);
 }
 
 #[test]
-fn whoever_asks_more_than_can_wait_hides_nothing_that_he_asks_later() {
-    for count in [WAITING_MAX, WAITING_MAX + 2, 10 * WAITING_MAX] {
-        let mut wire = Wire::new();
-        wire.ask(&PING.repeat(count)).answer(&PONG.repeat(count));
-        wire.ask(CREATE).answer(&created()).ask(CREATE).answer(&created());
-        let told = wire.told();
-        let (pings, creates) = told.split_at(count);
-        let is_read = count <= WAITING_MAX;
-        assert_eq!(pings.iter().all(|one| one == "GET /_ping 200"), is_read, "{told:?}");
-        let exact = if is_read { "" } else { " inexact" };
-        assert_eq!(creates, vec![format!("POST /containers/create 201 created{exact}"); 2]);
+fn who_asks_more_at_a_time_than_is_waited_for_is_read_all_the_same() {
+    for count in [1, 63, 64, 65, 66, 127, 128, 129, 400] {
+        for create_at in [0, count / 2, count - 1] {
+            let (mut asked, mut answers) = (vec![PING; count], vec![PONG.to_owned(); count]);
+            (asked[create_at], answers[create_at]) = (CREATE, created());
+            let mut wire = Wire::new();
+            wire.ask(&asked.concat());
+            assert!(wire.conversation.heap_bytes() < WAITING_MAX * (BODY_MAX + EXCHANGE_BYTES));
+            wire.answer(&answers.concat());
+            for _ in 0..2 {
+                wire.ask(PING).answer(PONG).ask(CREATE).answer(&created());
+            }
+            let (told, is_few) = (wire.told(), count <= WAITING_MAX);
+            assert_eq!(told.len(), count + 4, "each request once: {count}");
+            for (index, one) in told[..count].iter().enumerate() {
+                let expected = match (index == create_at, is_few) {
+                    (false, true) => "GET /_ping 200",
+                    (false, false) => "GET /_ping - inexact",
+                    (true, true) => "POST /containers/create 201 created",
+                    (true, false) => "POST /containers/create - inexact",
+                };
+                assert_eq!(one, expected, "{index} of {count}");
+            }
+            let quality = if is_few { "" } else { " inexact" };
+            let turn =
+                [format!("GET /_ping 200{quality}"), format!("POST /containers/create 201 created{quality}")];
+            assert_eq!(told[count..], [turn.clone(), turn].concat(), "{count}");
+            assert_eq!(wire.conversation.unread(), 0);
+        }
     }
 }
 
 #[test]
-fn pieces_that_contradict_each_other_hide_nothing_that_is_asked_later() {
+fn who_goes_on_before_all_is_answered_has_no_answer_proved() {
+    let mut wire = Wire::new();
+    wire.ask(&PING.repeat(WAITING_MAX + 2)).answer(PONG).ask(CREATE);
+    wire.answer(&PONG.repeat(WAITING_MAX + 1)).answer(&created()).ask(CREATE).answer(&created());
+    let told = wire.told();
+    assert_eq!(told.len(), WAITING_MAX + 4, "each request once");
+    assert!(told.iter().all(|one| one.ends_with("inexact")), "{told:?}");
+    assert_eq!(told.last().map(String::as_str), Some("POST /containers/create 201 created inexact"));
+}
+
+#[test]
+fn a_request_behind_one_that_may_upgrade_is_told_though_no_answer_is_read() {
+    let mut wire = Wire::new();
+    let exec = "POST /exec/x/start HTTP/1.1\r\nUpgrade: tcp\r\nContent-Length: 2\r\n\r\n{}";
+    wire.ask(&format!("{}{exec}{CREATE}", PING.repeat(WAITING_MAX))).answer(PONG).ask(PING).answer(PONG);
+    let told = wire.told();
+    let expected =
+        ["POST /exec/{id}/start - inexact", "POST /containers/create - inexact", "GET /_ping 200 inexact"];
+    assert_eq!(told[WAITING_MAX..], expected);
+    wire.ask(CREATE).answer(&created());
+    assert_eq!(wire.told(), ["POST /containers/create 201 created inexact"]);
+}
+
+#[test]
+fn two_versions_of_the_same_bytes_cost_one_turn_and_are_counted() {
     let mut wire = Wire::new();
     wire.ask(PING).answer(PONG);
-    let (early, late) = (wire.sent[0] + 5, wire.sent[0]);
-    for (offset, bytes) in [(early, "aaaa"), (early, "bbbb")] {
-        let piece = Piece { offset, settled: late, bytes: bytes.as_bytes(), len: 4 };
+    let at = wire.sent[Way::ToServer as usize];
+    for bytes in ["GET /info", "GET /_pin"] {
+        let piece = Piece { offset: at + 5, settled: at, bytes: bytes.as_bytes(), len: 9 };
         wire.conversation.push(Timestamp::default(), Way::ToServer, piece, false, &mut wire.steps);
     }
-    wire.ask(PING).answer(PONG).ask(CREATE).answer(&created());
-    assert_eq!(wire.told().last().map(String::as_str), Some("POST /containers/create 201 created inexact"));
+    wire.sent[Way::ToServer as usize] += 14;
+    wire.answer(PONG).ask(CREATE).answer(&created());
+    assert_eq!(wire.told(), ["GET /_ping 200", "POST /containers/create 201 created inexact"]);
+    assert_eq!(wire.conversation.unread(), 1);
 }
 
 const HELLO: &[u8] = include_bytes!("../../../../../tests/fixtures/tls/kubectl-1.32.hello");
