@@ -32,6 +32,7 @@ mod oci;
 mod seeds;
 mod spec;
 mod storage;
+mod volumes;
 
 /// Containers whose state directory is remembered; the one looked at longest ago gives way.
 const KNOWN_MAX: usize = 16_384;

@@ -126,6 +126,10 @@ impl Asked {
         match (keys, value) {
             ([""], Value::Object) => self.end_mount(),
             (["", "source"], Value::Text(source)) => mount.source = Some(source.clone()),
+            // A volume that is made on the way, of what the driver `local` is to mount.
+            (["", "volumeoptions", "driverconfig", "options", "device"], Value::Text(device)) => {
+                mount.device = Some(device.clone());
+            }
             (["", "readonly"], value) if value.is_true() => mount.read_only = true,
             // Podman's.
             (["", "options", ""], Value::Text(option)) if option == "ro" => mount.read_only = true,
@@ -134,8 +138,11 @@ impl Asked {
     }
 
     fn end_mount(&mut self) {
-        let Mount { source, read_only } = std::mem::take(&mut self.mount);
-        self.found.extend(source.and_then(|source| of_asked_mount(&source, !read_only)));
+        let Mount { source, device, read_only } = std::mem::take(&mut self.mount);
+        let sources = source.iter().chain(&device);
+        self.found.extend(sources.filter_map(|source| of_asked_mount(source, !read_only)));
+        self.found
+            .extend(device.filter(|path| path.starts_with("/dev/")).and_then(|path| of_asked_device(&path)));
     }
 }
 
@@ -143,6 +150,7 @@ impl Asked {
 #[derive(Debug, Default)]
 struct Mount {
     source: Option<String>,
+    device: Option<String>,
     read_only: bool,
 }
 
@@ -215,6 +223,19 @@ mod tests {
         let body = r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/root","Target":"/x","ReadOnly":true},
             {"Source":"/srv/../etc","Type":"bind"},{"Type":"volume","Source":"v","Target":"/z"}]}}"#;
         assert_eq!(flags(body), ["mount:/etc:rw", "mount:/root"]);
+    }
+
+    #[test]
+    fn volumes_made_of_the_hosts_tree_are_mounts_of_it() {
+        let volume = |device: &str| {
+            format!(
+                r#"{{"HostConfig":{{"Mounts":[{{"Type":"volume","Target":"/x","VolumeOptions":{{"DriverConfig":
+                {{"Name":"local","Options":{{"type":"none","o":"bind","device":"{device}"}}}}}}}}]}}}}"#
+            )
+        };
+        assert_eq!(flags(&volume("/etc")), ["mount:/etc:rw"]);
+        assert_eq!(flags(&volume("/srv/data")), [""; 0]);
+        assert!(flags(&volume("/dev/vda1")).contains(&"device:/dev/vda1".to_owned()));
     }
 
     #[test]

@@ -167,6 +167,8 @@ fn add_namespaces(found: &mut Vec<Risk>, spec: &Spec, host: &Host) {
 fn add_mount(found: &mut Vec<Risk>, mount: &Mount, spec: &Spec, host: &Host, own: &Own) {
     let path = match mount.kind {
         MountKind::Bind => &mount.source,
+        // All of it, whatever part of the host's tree it is elsewhere.
+        MountKind::Block => return found.push(Risk::Device(mount.source.clone())),
         MountKind::Sysfs if mount.writable => {
             return found.push(Risk::Mount { path: "/sys".into(), writable: true });
         }

@@ -77,6 +77,8 @@ pub struct NamespaceSpec {
 pub enum MountKind {
     /// A part of the host's tree.
     Bind,
+    /// A file system on a device of the host.
+    Block,
     /// sysfs.
     Sysfs,
     /// A cgroup hierarchy.
@@ -88,7 +90,7 @@ pub enum MountKind {
 pub struct Mount {
     /// What it is.
     pub kind: MountKind,
-    /// For a bind mount: where it comes from, on the host.
+    /// Where it comes from, on the host: a directory or file, or a device; empty for the others.
     pub source: Arc<str>,
     /// Where it is in the container.
     pub destination: Arc<str>,

@@ -123,7 +123,7 @@ fn read_options(search: Search<'_>, directory: &Path, owner: Option<u32>) -> Res
     let host: HostConfig = file::read_json(&directory.join("hostconfig.json"), owner)?;
     let options: Options = file::read_json(&directory.join("config.v2.json"), owner)?;
     let publishes = host.publishes();
-    Ok((docker_options::read(host, options, search.roots, owner.is_some()), publishes))
+    Ok((docker_options::read(host, options, search.roots, owner), publishes))
 }
 
 /// The data roots of now, each once, as places of this process.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::super::json::Limited;
 use super::super::{Roots, paths};
 use super::docker_ports::Bindings;
-use super::text;
+use super::{text, volumes};
 
 /// Most entries of any list.
 const ITEMS_MAX: usize = 4096;
@@ -89,7 +89,8 @@ struct MountPoint {
 }
 
 /// What both files say, in the core's terms.
-pub(super) fn read(host: HostConfig, options: Options, roots: &Roots, rootless: bool) -> Spec {
+pub(super) fn read(host: HostConfig, options: Options, roots: &Roots, owner: Option<u32>) -> Spec {
+    let rootless = owner.is_some();
     let config = options.config.unwrap_or_default();
     let has_option = |name: &str, value: &str| {
         host.security_opt.0.iter().any(|option| {
@@ -108,6 +109,7 @@ pub(super) fn read(host: HostConfig, options: Options, roots: &Roots, rootless: 
             writable: mount.writable,
         })
         .collect();
+    volumes::look_behind(&mut mounts, roots, owner);
     if host.privileged {
         mounts.extend([MountKind::Sysfs, MountKind::Cgroup].map(|kind| Mount {
             kind,

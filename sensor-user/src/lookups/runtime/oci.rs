@@ -166,7 +166,7 @@ pub(super) fn read(search: Search<'_>, bundle: &Path, made_unix_ns: Option<u64>)
     let spec = spec.ok().map(|spec| {
         // As the runtime sees it: relative mounts are relative to it.
         let place = search.query.bundle.as_deref().unwrap_or_default();
-        let mut spec = spec.into_spec(search.host, place, search.owner().is_some());
+        let mut spec = spec.into_spec(search.host, place, search.owner());
         spec.privileged =
             annotations.get(PODMAN_PRIVILEGED).is_some_and(|said| said.eq_ignore_ascii_case("true"));
         spec

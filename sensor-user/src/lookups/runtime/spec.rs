@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::super::json::Limited;
 use super::super::paths;
 use super::host::HostFacts;
+use super::volumes;
 
 /// Most mounts: the kernel's own bound for a mount namespace is 100,000, and honest containers have dozens.
 const MOUNTS_MAX: usize = 4096;
@@ -140,7 +141,8 @@ struct SyscallRule {
 
 impl OciSpec {
     /// In the core's terms, with the paths of a bundle that a user's runtime wrote taken as text.
-    pub(super) fn into_spec(self, host: &HostFacts, bundle: &str, rootless: bool) -> Spec {
+    pub(super) fn into_spec(self, host: &HostFacts, bundle: &str, owner: Option<u32>) -> Spec {
+        let rootless = owner.is_some();
         let linux = self.linux.unwrap_or_default();
         let resources = linux.resources.unwrap_or_default();
         let place = |source: &str| {
@@ -148,10 +150,12 @@ impl OciSpec {
             let path = if absolute { source.to_owned() } else { format!("{bundle}/{source}") };
             paths::resolve(host.roots(), &path, !rootless)
         };
+        let mut mounts: Vec<Mount> = self.mounts.0.iter().flat_map(|mount| mount.read(&place)).collect();
+        volumes::look_behind(&mut mounts, host.roots(), owner);
         Spec {
             process: self.process.unwrap_or_default().into(),
             namespaces: linux.namespaces.0.iter().filter_map(|entry| entry.read(host, rootless)).collect(),
-            mounts: self.mounts.0.into_iter().filter_map(|mount| mount.read(&place)).collect(),
+            mounts,
             devices: linux.devices.0.into_iter().map(Device::from).collect(),
             device_rules: resources.devices.0.iter().map(DeviceRule::from).collect(),
             seccomp: linux.seccomp.is_some_and(|seccomp| seccomp.refuses_any()),
@@ -181,24 +185,42 @@ impl From<OciProcess> for ProcessSpec {
     }
 }
 
+/// What a mount brings into a container, by the type, source and options of mount(2); nothing when it tells nothing.
+pub(super) fn read_mount(
+    kind: &str,
+    source: &str,
+    options: &[&str],
+    destination: &str,
+    place: &dyn Fn(&str) -> Arc<str>,
+) -> Vec<Mount> {
+    let mode = options.iter().rev().find(|option| matches!(**option, "ro" | "rw" | "rro"));
+    let writable = mode.is_none_or(|mode| *mode == "rw");
+    let mount = |kind, source, writable| Mount { kind, source, destination: destination.into(), writable };
+    let is_bind = kind == "bind" || options.iter().any(|option| matches!(*option, "bind" | "rbind"));
+    match kind {
+        _ if is_bind && source.is_empty() => Vec::new(),
+        _ if is_bind => vec![mount(MountKind::Bind, place(source), writable)],
+        "sysfs" => vec![mount(MountKind::Sysfs, Arc::from(""), writable)],
+        "cgroup" | "cgroup2" => vec![mount(MountKind::Cgroup, Arc::from(""), writable)],
+        // Directories of the host show through it; what is written goes to the upper one.
+        "overlay" => {
+            let named =
+                |name: &str| options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
+            let lower = named("lowerdir").unwrap_or_default().split(':').map(|path| (path, false));
+            let layers = lower.chain(named("upperdir").map(|path| (path, writable)));
+            let layers = layers.filter(|(path, _)| !path.is_empty()).take(MOUNTS_MAX);
+            layers.map(|(path, writable)| mount(MountKind::Bind, place(path), writable)).collect()
+        }
+        _ if source.starts_with('/') => vec![mount(MountKind::Block, place(source), writable)],
+        _ => Vec::new(),
+    }
+}
+
 impl OciMount {
-    fn read(self, place: &impl Fn(&str) -> Arc<str>) -> Option<Mount> {
-        let options = &self.options.0;
-        let is_bind = options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind"));
-        let kind = match self.kind.as_deref().unwrap_or_default() {
-            "bind" => MountKind::Bind,
-            _ if is_bind => MountKind::Bind,
-            "sysfs" => MountKind::Sysfs,
-            "cgroup" | "cgroup2" => MountKind::Cgroup,
-            _ => return None,
-        };
-        let source = match kind {
-            MountKind::Bind => place(&self.source?),
-            MountKind::Sysfs | MountKind::Cgroup => Arc::from(""),
-        };
-        let mode = options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw" | "rro"));
-        let writable = mode.is_none_or(|mode| mode == "rw");
-        Some(Mount { kind, source, destination: self.destination.into(), writable })
+    fn read(&self, place: &dyn Fn(&str) -> Arc<str>) -> Vec<Mount> {
+        let options: Vec<&str> = self.options.0.iter().map(String::as_str).collect();
+        let (kind, source) = (self.kind.as_deref(), self.source.as_deref());
+        read_mount(kind.unwrap_or_default(), source.unwrap_or_default(), &options, &self.destination, place)
     }
 }
 
