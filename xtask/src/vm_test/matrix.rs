@@ -79,6 +79,7 @@ const ALL: &[&str] = &[
     "coverage",
     "time",
     "loss",
+    "idle",
     "doctor",
     "rights",
     "no-btf",
@@ -270,7 +271,7 @@ pub const ROWS: &[Row] = &[
     ),
     row("requests", "requests-foreign", "TLS on a plaintext port is said"),
     row(
-        "requests",
+        "idle",
         "requests-idle",
         "without a management listener the hooks on packets rest; one calls them, and what was missed is said",
     ),

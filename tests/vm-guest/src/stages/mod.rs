@@ -79,6 +79,7 @@ const SENSOR: &str = "sensor";
 /// Stages with sensors of their own.
 const STAGES: &[(&str, Stage)] = &[
     ("loss", loss::run),
+    ("idle", requests::run_idle),
     ("doctor", coverage::run_doctor),
     ("rights", degrade::rights),
     ("no-btf", degrade::no_type_information),

@@ -7,10 +7,11 @@ use anyhow::{Result, ensure};
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
 
+use super::CONFIGURATION;
 use super::kinds::Row;
 use super::sockets::{DOCKER, UNLISTED, UNLISTED_V6, address, connect_between};
 use crate::cgroups::Container;
-use crate::report::Outcome;
+use crate::report::{Outcome, Report};
 
 /// The rows of the stage. Needs version 2 cgroups, at whose root packets are looked at.
 pub const ROWS: &[Row] = &[
@@ -18,8 +19,14 @@ pub const ROWS: &[Row] = &[
     ("requests-ipv6", |sensor| requests(sensor, UNLISTED_V6)),
     ("requests-cause", cause),
     ("requests-foreign", foreign),
-    ("requests-idle", idle),
 ];
+
+/// Rests and is called back. Has a sensor of its own, and no management listener but its own.
+pub fn run_idle(report: &mut Report) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    report.row("requests-idle", || idle(&sensor))?;
+    sensor.stop().map(drop)
+}
 
 const BODY: &str = r#"{"Image":"alpine","Cmd":["id"],"Env":["KEY=secret"],"HostConfig":{"Privileged":true}}"#;
 
