@@ -28,6 +28,7 @@ mod docker_daemon;
 mod docker_options;
 mod docker_ports;
 mod host;
+mod mounts;
 mod oci;
 mod seeds;
 mod spec;

@@ -139,10 +139,12 @@ impl Asked {
 
     fn end_mount(&mut self) {
         let Mount { source, device, read_only } = std::mem::take(&mut self.mount);
-        let sources = source.iter().chain(&device);
-        self.found.extend(sources.filter_map(|source| of_asked_mount(source, !read_only)));
-        self.found
-            .extend(device.filter(|path| path.starts_with("/dev/")).and_then(|path| of_asked_device(&path)));
+        let asked = |source: &str| of_asked_mount(source, !read_only);
+        self.found.extend(source.and_then(|source| asked(&source)));
+        self.found.extend(device.and_then(|path| match path.starts_with("/dev/") {
+            true => of_asked_device(&path),
+            false => asked(&path),
+        }));
     }
 }
 
@@ -235,7 +237,7 @@ mod tests {
         };
         assert_eq!(flags(&volume("/etc")), ["mount:/etc:rw"]);
         assert_eq!(flags(&volume("/srv/data")), [""; 0]);
-        assert!(flags(&volume("/dev/vda1")).contains(&"device:/dev/vda1".to_owned()));
+        assert_eq!(flags(&volume("/dev/vda1")), ["device:/dev/vda1"]);
     }
 
     #[test]

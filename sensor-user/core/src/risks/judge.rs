@@ -26,8 +26,9 @@ pub fn of_container(spec: &Spec, host: &Host, own: &Own) -> Risks {
     if privileged {
         found.push(Risk::Privileged);
     }
-    // In a user namespace of its own, what it may do ends there.
-    let is_confined = spec.rootless || sharing(spec, Some(Namespace::User)) == Some(Sharing::Own);
+    // In a user namespace of its own, what it may do ends there, unless that has the host's root in it.
+    let has_own_users = sharing(spec, Some(Namespace::User)) == Some(Sharing::Own) && !spec.maps_host_root;
+    let is_confined = spec.rootless || has_own_users;
     add_process(&mut found, &spec.process, host, is_confined);
     if spec.new_privileges_wanted && !spec.process.no_new_privileges {
         found.push(Risk::NewPrivileges);

@@ -164,6 +164,8 @@ pub struct Spec {
     pub privileged: bool,
     /// It was exempted, in so many words, from `no_new_privileges`.
     pub new_privileges_wanted: bool,
+    /// Its user namespace, if it has one of its own, has the host's root in it: that user is root of every file it reaches.
+    pub maps_host_root: bool,
     /// It was made by a user's runtime, which is in a user namespace itself.
     pub rootless: bool,
 }

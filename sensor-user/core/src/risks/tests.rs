@@ -91,6 +91,13 @@ fn capabilities_within_a_user_namespace_reach_no_further() {
     spec.process.capabilities.insert(Capability::from_name("SYS_ADMIN").expect("a name"));
     assert_eq!(names(&spec), ["cap:SYS_ADMIN"]);
     assert_eq!(names(&Spec { rootless: true, ..spec.clone() }), [""; 0]);
+    let own_users = |maps_host_root| {
+        let own = NamespaceSpec { namespace: Some(Namespace::User), sharing: Sharing::Own };
+        let namespaces = spec.namespaces.iter().cloned().chain([own]).collect();
+        names(&Spec { namespaces, maps_host_root, ..spec.clone() })
+    };
+    assert_eq!(own_users(false), [""; 0]);
+    assert_eq!(own_users(true), names(&spec));
     spec.namespaces.push(namespace(Some(Namespace::User), Sharing::Own));
     assert_eq!(names(&spec), [""; 0]);
 }

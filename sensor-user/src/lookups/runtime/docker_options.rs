@@ -136,6 +136,7 @@ pub(super) fn read(host: HostConfig, options: Options, roots: &Roots, owner: Opt
         masked: !(host.privileged || has_option("systempaths", "unconfined")),
         privileged: host.privileged,
         new_privileges_wanted: has_option("no-new-privileges", "false"),
+        maps_host_root: false,
         rootless,
     }
 }

@@ -7,15 +7,15 @@
 use std::sync::Arc;
 
 use sensor_core::risks::{
-    Capabilities, Capability, Device, DeviceRule, Mount, MountKind, Namespace, NamespaceSpec, ProcessSpec,
-    Sharing, Spec, normal,
+    Capabilities, Capability, Device, DeviceRule, Mount, Namespace, NamespaceSpec, ProcessSpec, Sharing,
+    Spec, normal,
 };
 use serde::Deserialize;
 
 use super::super::json::Limited;
 use super::super::paths;
 use super::host::HostFacts;
-use super::volumes;
+use super::{mounts, volumes};
 
 /// Most mounts: the kernel's own bound for a mount namespace is 100,000, and honest containers have dozens.
 const MOUNTS_MAX: usize = 4096;
@@ -82,6 +82,8 @@ struct OciMount {
 struct Linux {
     namespaces: Limited<OciNamespace, WORDS_MAX>,
     devices: Limited<OciDevice, DEVICES_MAX>,
+    #[serde(rename = "uidMappings")]
+    users: Limited<IdMapping, WORDS_MAX>,
     resources: Option<Resources>,
     seccomp: Option<Seccomp>,
     #[serde(rename = "maskedPaths")]
@@ -96,6 +98,15 @@ struct OciNamespace {
     #[serde(rename = "type")]
     kind: String,
     path: Option<String>,
+}
+
+/// Ids of the host, from one on, in a user namespace.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct IdMapping {
+    #[serde(rename = "hostID")]
+    host: u32,
+    size: u32,
 }
 
 #[derive(Default, Deserialize)]
@@ -162,6 +173,7 @@ impl OciSpec {
             masked: !(linux.masked.0.is_empty() && linux.read_only.0.is_empty()),
             privileged: false,
             new_privileges_wanted: false,
+            maps_host_root: linux.users.0.iter().any(|mapping| mapping.host == 0 && mapping.size > 0),
             rootless,
         }
     }
@@ -185,42 +197,11 @@ impl From<OciProcess> for ProcessSpec {
     }
 }
 
-/// What a mount brings into a container, by the type, source and options of mount(2); nothing when it tells nothing.
-pub(super) fn read_mount(
-    kind: &str,
-    source: &str,
-    options: &[&str],
-    destination: &str,
-    place: &dyn Fn(&str) -> Arc<str>,
-) -> Vec<Mount> {
-    let mode = options.iter().rev().find(|option| matches!(**option, "ro" | "rw" | "rro"));
-    let writable = mode.is_none_or(|mode| *mode == "rw");
-    let mount = |kind, source, writable| Mount { kind, source, destination: destination.into(), writable };
-    let is_bind = kind == "bind" || options.iter().any(|option| matches!(*option, "bind" | "rbind"));
-    match kind {
-        _ if is_bind && source.is_empty() => Vec::new(),
-        _ if is_bind => vec![mount(MountKind::Bind, place(source), writable)],
-        "sysfs" => vec![mount(MountKind::Sysfs, Arc::from(""), writable)],
-        "cgroup" | "cgroup2" => vec![mount(MountKind::Cgroup, Arc::from(""), writable)],
-        // Directories of the host show through it; what is written goes to the upper one.
-        "overlay" => {
-            let named =
-                |name: &str| options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
-            let lower = named("lowerdir").unwrap_or_default().split(':').map(|path| (path, false));
-            let layers = lower.chain(named("upperdir").map(|path| (path, writable)));
-            let layers = layers.filter(|(path, _)| !path.is_empty()).take(MOUNTS_MAX);
-            layers.map(|(path, writable)| mount(MountKind::Bind, place(path), writable)).collect()
-        }
-        _ if source.starts_with('/') => vec![mount(MountKind::Block, place(source), writable)],
-        _ => Vec::new(),
-    }
-}
-
 impl OciMount {
     fn read(&self, place: &dyn Fn(&str) -> Arc<str>) -> Vec<Mount> {
         let options: Vec<&str> = self.options.0.iter().map(String::as_str).collect();
         let (kind, source) = (self.kind.as_deref(), self.source.as_deref());
-        read_mount(kind.unwrap_or_default(), source.unwrap_or_default(), &options, &self.destination, place)
+        mounts::read(kind.unwrap_or_default(), source.unwrap_or_default(), &options, &self.destination, place)
     }
 }
 

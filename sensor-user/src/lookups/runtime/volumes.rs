@@ -10,12 +10,12 @@ use sensor_core::risks::{Mount, MountKind};
 use serde::Deserialize;
 
 use super::super::{Roots, file, paths};
-use super::spec::read_mount;
+use super::mounts;
 
 /// Adds what lies behind those mounts that are volumes with options.
-pub(super) fn look_behind(mounts: &mut Vec<Mount>, roots: &Roots, owner: Option<u32>) {
+pub(super) fn look_behind(found: &mut Vec<Mount>, roots: &Roots, owner: Option<u32>) {
     let place = |path: &str| paths::resolve(roots, path, owner.is_none());
-    let binds = mounts.iter().filter(|mount| mount.kind == MountKind::Bind);
+    let binds = found.iter().filter(|mount| mount.kind == MountKind::Bind);
     let behind: Vec<Mount> = binds
         .filter_map(|mount| Some((mount, options(roots, &mount.source, owner)?)))
         .flat_map(|(mount, options)| {
@@ -24,7 +24,7 @@ pub(super) fn look_behind(mounts: &mut Vec<Mount>, roots: &Roots, owner: Option<
             found.into_iter().map(|found| Mount { writable: found.writable && *writable, ..found })
         })
         .collect();
-    mounts.extend(behind);
+    found.extend(behind);
 }
 
 /// `opts.json` beside the directory of a volume; volumes without options have none.
@@ -45,7 +45,7 @@ struct VolumeOptions {
 impl VolumeOptions {
     fn read(&self, destination: &str, place: &dyn Fn(&str) -> Arc<str>) -> Vec<Mount> {
         let options: Vec<&str> = self.mount_opts.split(',').collect();
-        read_mount(&self.mount_type, &self.mount_device, &options, destination, place)
+        mounts::read(&self.mount_type, &self.mount_device, &options, destination, place)
     }
 }
 

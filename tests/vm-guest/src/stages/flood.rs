@@ -1,6 +1,6 @@
 //! Many connections of one peer, of which most get no record, and attempts that come to nothing. None is unaccounted for.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpListener};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -40,9 +40,12 @@ fn flood(sensor: &Sensor) -> Result<Outcome> {
     let mut author = None;
     for number in 0..CONNECTIONS {
         let mut client = connect_between(UNLISTED, FLOODED)?;
-        let server = listener.accept()?;
+        let mut server = listener.accept()?;
         if number == AUTHOR {
-            client.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+            const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+            client.write_all(REQUEST)?;
+            // It must be there before the connection ends.
+            server.0.read_exact(&mut [0; REQUEST.len()])?;
             author = Some(client.local_addr()?.port());
         }
         drop((server, client));
