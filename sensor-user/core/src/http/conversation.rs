@@ -103,6 +103,8 @@ pub struct Conversation {
     exact: bool,
     /// Times that what was asked until the next turn could not be read though it was captured.
     unread: u64,
+    /// Something of what the client says was read.
+    begun: bool,
     /// A request was read.
     spoken: bool,
     /// That it is no HTTP was said, or will be.
@@ -153,6 +155,7 @@ impl Conversation {
             adrift: false,
             exact: true,
             unread: 0,
+            begun: false,
             spoken: false,
             foreign: false,
             hello: None,
@@ -260,11 +263,8 @@ impl Conversation {
             }
             return;
         }
-        if !self.spoken
-            && self.requests.reader.partial_head().is_empty()
-            && !self.foreign
-            && bytes.first() == Some(&HANDSHAKE)
-        {
+        let is_first = !bytes.is_empty() && !std::mem::replace(&mut self.begun, true);
+        if is_first && !self.spoken && !self.foreign && bytes.first() == Some(&HANDSHAKE) {
             self.foreign = true;
             self.replies.reader.stop();
             self.hello = Some((at, HelloReader::default()));

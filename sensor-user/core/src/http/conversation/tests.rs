@@ -258,6 +258,14 @@ fn tls_client_is_told_by_its_hello_in_any_segments() {
 }
 
 #[test]
+fn a_hello_after_something_else_is_none() {
+    let mut wire = Wire::new();
+    wire.ask("\r\n").send(Way::ToServer, HELLO, usize::MAX);
+    wire.conversation.close(Timestamp::default(), &mut wire.steps);
+    assert_eq!(wire.told(), ["Unknown"]);
+}
+
+#[test]
 fn hello_that_is_not_whole_is_told_as_that() {
     let mut cut = Wire::new();
     cut.send(Way::ToServer, &HELLO[..700], usize::MAX);
