@@ -96,6 +96,20 @@ pub fn withhold_inbound(sock: Sock<Direct>, opened_ns: u64) -> bool {
     }
 }
 
+/// Finds a withheld connection in the table and gives it an id, so that nobody else reports it; `None` when it is not there
+/// or was reported. Looked up and taken in one go: at the end of the connection the entry leaves, and another one may use it.
+#[inline(always)]
+pub fn take_withheld(sock: Sock<Direct>) -> Option<&'static mut Accepted> {
+    // SAFETY: points into the map. Between the load and the store nobody else takes it but in the same moment, as with a
+    // mark, see withheld.rs.
+    let connection = unsafe { &mut *ACCEPTED.get_ptr_mut(sock.key())? };
+    if connection.conn != WITHHELD {
+        return None;
+    }
+    connection.conn = new_id(Direction::Inbound);
+    Some(connection)
+}
+
 /// What is known of an accepted connection that ends.
 pub enum Ended {
     /// Its accept was reported.

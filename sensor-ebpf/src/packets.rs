@@ -11,6 +11,7 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use sensor_common::settings::port_flags;
 
+use crate::connections::take_withheld;
 use crate::emit::now;
 use crate::flood::{Account, Count, PeerKey};
 use crate::kernel::{Direct, Sock, mapped};
@@ -72,7 +73,7 @@ fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16, flags: u8) {
         }
         return;
     }
-    resume_marked(ctx, sk, sock, port);
+    resume_withheld(ctx, sk, sock, port);
     let is_read = flags & port_flags::PLAINTEXT != 0
         || flags & port_flags::ENCRYPTED != 0 && sock.tcp().is_some_and(|tcp| tcp.bytes_out() == 0);
     if is_read {
@@ -82,20 +83,31 @@ fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16, flags: u8) {
 
 /// Reports the accept of a connection that was withheld, if a request came.
 #[inline(always)]
-fn resume_marked(ctx: &SkBuffContext, sk: *mut bpf_sock, sock: Sock<Direct>, port: u16) {
-    // Marks are set on kernels with socket numbers only.
+fn resume_withheld(ctx: &SkBuffContext, sk: *mut bpf_sock, sock: Sock<Direct>, port: u16) {
     if !Sock::has_number() {
+        if has_request(ctx, sock)
+            && let Some(connection) = take_withheld(sock)
+        {
+            connection.ring = resume(sock, port, connection.conn, connection.opened_ns, now()) as u64;
+        }
         return;
     }
     let Some(mark) = Mark::find(sk.cast_const().cast()).filter(|mark| mark.is_waiting()) else { return };
-    let Some(segment) = Segment::read(ctx) else { return };
-    // Packets with IPv6 extension headers are not looked into; the next one tells of their data.
-    let has_request = segment.payload > 0 || sock.tcp().is_some_and(|tcp| tcp.bytes_in() > 0);
-    if has_request && let Some(since_ns) = mark.take() {
+    if has_request(ctx, sock)
+        && let Some(since_ns) = mark.take()
+    {
         // SAFETY: the context is a packet's.
         let conn = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
         mark.note_ring(resume(sock, port, conn, since_ns, now()));
     }
+}
+
+/// Whether a packet brings data, or follows some. Packets with IPv6 extension headers are not looked into; the next one
+/// tells of their data.
+#[inline(always)]
+fn has_request(ctx: &SkBuffContext, sock: Sock<Direct>) -> bool {
+    Segment::read(ctx)
+        .is_some_and(|segment| segment.payload > 0 || sock.tcp().is_some_and(|tcp| tcp.bytes_in() > 0))
 }
 
 #[inline(always)]

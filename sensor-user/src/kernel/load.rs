@@ -93,8 +93,6 @@ pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) hierarchy: TaskHierarchy,
     pub(super) types: KernelTypes,
-    /// Whether the probes can keep something with a socket.
-    pub(super) marks_sockets: bool,
 }
 
 /// Type information of the running kernel. Large: not kept once the programs are loaded.
@@ -163,8 +161,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
     }
     let object = complete(OBJECT, &offsets, &settings)?;
     let ebpf = loader.load(object.as_bytes()).map_err(KernelError::from_object)?;
-    let marks_sockets = offsets.helper_socket_cookie != ABSENT;
-    Ok(Loaded { ebpf, hierarchy, types, marks_sockets })
+    Ok(Loaded { ebpf, hierarchy, types })
 }
 
 /// Returns major and minor version of a kernel that has all that the probes are made of.

@@ -53,7 +53,6 @@ pub struct Probes {
     credential_places: HashMap<MapData, FileId, u8>,
     credential_filter: Array<MapData, [u64; place_filter::WORDS]>,
     hierarchy: TaskHierarchy,
-    marks_sockets: bool,
     proc: PathBuf,
 }
 
@@ -63,7 +62,7 @@ impl Probes {
     /// # Errors
     /// When the kernel cannot run them or a right is missing, see [`KernelError::is_unsupported`]; when it refuses them.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        let Loaded { mut ebpf, hierarchy, types, marks_sockets } = load(options)?;
+        let Loaded { mut ebpf, hierarchy, types } = load(options)?;
         let log = if options.debug { EbpfLogger::init(&mut ebpf).ok() } else { None };
         let probes = Self {
             rings: Some(Rings {
@@ -82,7 +81,6 @@ impl Probes {
             credential_filter: take(&mut ebpf, "CREDENTIAL_FILTER")?,
             programs: types.load_programs(ebpf, options)?,
             hierarchy,
-            marks_sockets,
             proc: options.proc.clone(),
         };
         drop(types);
@@ -102,13 +100,6 @@ impl Probes {
     #[must_use]
     pub const fn task_hierarchy(&self) -> TaskHierarchy {
         self.hierarchy
-    }
-
-    /// Whether a request on a connection whose accept was withheld is reported at once, given the packet hook; before Linux
-    /// 5.12 it is when the connection ends.
-    #[must_use]
-    pub const fn marks_sockets(&self) -> bool {
-        self.marks_sockets
     }
 
     /// Attaches every program. When this returns, no event is missed any more.

@@ -42,11 +42,6 @@ pub(super) fn seed(
         warn!(cgroups = walk.cgroups.len(), "{reason}");
         engine.handle_gap(now, Gap { capability: Capability::Containers, reason });
     }
-    if !probes.marks_sockets() {
-        let reason =
-            "a request on a connection whose accept was withheld is reported when the connection ends";
-        engine.handle_gap(now, Gap { capability: Capability::Scans, reason });
-    }
     for metadata in containers.existing() {
         engine.handle_container_metadata(now, metadata);
     }

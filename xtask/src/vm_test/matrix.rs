@@ -259,6 +259,11 @@ pub const ROWS: &[Row] = &[
     ),
     row("half-open", "half-open", "40 attempts that are never completed: counted in a summary"),
     row(
+        "half-open",
+        "flood-request",
+        "20 requests on connections beyond the budget: each is read, with its answer, while its connection is open",
+    ),
+    row(
         "requests",
         "requests",
         "a request in single bytes and another after it: method, route, class, flags of the body, status",
@@ -306,12 +311,10 @@ pub const ROWS: &[Row] = &[
         .but(&[("5.10", Owed::SeenBy("refusal"))]),
 ];
 
-/// Packets are seen at the root of the version 2 cgroups only, and requests on withheld connections at once only
-/// where sockets have numbers of their own.
+/// Packets are seen at the root of the version 2 cgroups only.
 const WITHOUT_SCANS: &[(&str, Owed)] = &[
     ("5.10-v1", Owed::SeenBy("all but scans, requests")),
     ("7.x-v1", Owed::SeenBy("all but scans, requests")),
-    ("5.10", Owed::SeenBy("all but scans")),
 ];
 
 /// What a machine owes for a row; `None` when it does not try it.

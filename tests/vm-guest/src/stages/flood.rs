@@ -11,14 +11,15 @@ use sensor_tests::sensor::{RECORD_TIMEOUT, Sensor};
 use sensor_tests::traffic::SynSender;
 
 use super::kinds::Row;
-use super::sockets::{UNLISTED, address, connect_between};
+use super::sockets::{DOCKER, UNLISTED, address, connect_between};
 use crate::report::Outcome;
 
 pub const ROWS: &[Row] = &[("flood", flood)];
-/// A scan that completes no connection. Needs version 2 cgroups, at whose root packets are looked at.
-pub const HALF_OPEN: &[Row] = &[("half-open", half_open)];
+/// What needs version 2 cgroups, at whose root packets are looked at: a scan that completes no connection, and requests on
+/// connections that are withheld.
+pub const HALF_OPEN: &[Row] = &[("half-open", half_open), ("flood-request", flood_request)];
 
-/// Of no other stage that comes after: what is left of its budget is nothing.
+/// Of no other stage that comes after, like [`DOCKER`]: what is left of its budget is nothing.
 const FLOODED: u16 = 2376;
 const SCANNED: u16 = 10_250;
 /// Longer than the sensor waits between two summaries.
@@ -27,6 +28,8 @@ const SUMMARY_INTERVAL: Duration = Duration::from_millis(1500);
 const CONNECTIONS: u64 = 200;
 /// The one among them that brings a request.
 const AUTHOR: u64 = 150;
+/// Connections beyond the budget with a request: more than the budget bears again in the meantime.
+const AUTHORS: usize = 20;
 /// Attempts that are never completed.
 const ATTEMPTS: u16 = 40;
 /// Where they come from: no port that the kernel chooses by itself, because what is left of an earlier connection would
@@ -70,6 +73,45 @@ fn half_open(sensor: &Sensor) -> Result<Outcome> {
     }
     let seen = settled(sensor, before, |seen| seen.half_open == u64::from(ATTEMPTS));
     ensure!(seen.half_open == u64::from(ATTEMPTS), "{ATTEMPTS} attempts, but {seen:?}");
+    Ok(Outcome::Seen)
+}
+
+/// Requests of a peer whose budget is spent are read while their connections are open.
+fn flood_request(sensor: &Sensor) -> Result<Outcome> {
+    const REQUEST: &[u8] = b"GET /info HTTP/1.1\r\nHost: h\r\n\r\n";
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+    let listener = TcpListener::bind(address(UNLISTED[0], DOCKER)?)?;
+    sensor.wait_for_packets(false)?;
+    let before = sensor.mark();
+    for _ in 0..AUTHOR {
+        drop((connect_between(UNLISTED, DOCKER)?, listener.accept()?));
+    }
+    let mut open = Vec::with_capacity(AUTHORS);
+    for _ in 0..AUTHORS {
+        let mut client = connect_between(UNLISTED, DOCKER)?;
+        let (mut server, _) = listener.accept()?;
+        client.write_all(REQUEST)?;
+        server.read_exact(&mut [0; REQUEST.len()])?;
+        server.write_all(ANSWER)?;
+        client.read_exact(&mut [0; ANSWER.len()])?;
+        open.push((client, server));
+    }
+    let docker = DOCKER.to_string();
+    for (client, _) in &open {
+        let port = client.local_addr()?.port().to_string();
+        let ends = [("net.peer.ip", UNLISTED[1]), ("net.peer.port", &*port), ("net.local.port", &*docker)];
+        let request = [("api.route", "/info"), ("api.class", "discovery"), ("api.status", "200")];
+        let is_its = |kind: &str, more: &[(&str, &str)]| {
+            sensor.wait_after(before, kind, |record| record.is(kind, &ends) && record.is(kind, more))
+        };
+        let (accept, request) = (is_its("accept", &[])?, is_its("api_request", &request)?);
+        ensure!(accept.text("net.conn") == request.text("net.conn"), "{accept}\n{request}");
+    }
+    sensor.wait_after(before, "that the accepts of some were withheld", |record| {
+        is_summary(record, "flood")
+            && record.is("scan", &[("net.local.port", &*docker)])
+            && record.number("scan.resumed") > Some(0)
+    })?;
     Ok(Outcome::Seen)
 }
 
