@@ -44,11 +44,14 @@ pub enum Event {
     ResumedOnBulk = 6,
     /// Likewise, but there was no room on the bulk ring.
     ResumedOnBulkLost = 7,
+    /// A cgroup has as many outbound connections in the table as it may: another one of its was not entered, and neither its
+    /// result nor its end will be reported.
+    ConnectionShare = 8,
 }
 
 impl Event {
     /// Number of events.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
     /// Every event, in index order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::UntrackedConnection,
@@ -59,6 +62,7 @@ impl Event {
         Self::ResumedLost,
         Self::ResumedOnBulk,
         Self::ResumedOnBulkLost,
+        Self::ConnectionShare,
     ];
 }
 

@@ -111,8 +111,9 @@ pub fn bears_payload(key: &PeerKey, bytes: u64, now: u64) -> bool {
     true
 }
 
+/// The hash of a cgroup; not every bit of it depends on every other one.
 #[inline(always)]
-fn hash_of_cgroup(cgroup: &CgroupId) -> u64 {
+pub fn hash_of_cgroup(cgroup: &CgroupId) -> u64 {
     mix(salt(), cgroup.id << 8 ^ u64::from(cgroup.hierarchy))
 }
 

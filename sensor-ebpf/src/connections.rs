@@ -7,14 +7,18 @@
 //! Most sockets of a node are of no interest, so being told "not in the table" must be cheaper than a hash lookup: a
 //! counter per peer port says whether there can be an outbound connection.
 
-use core::arch::asm;
-
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use sensor_common::counters::Event;
 use sensor_common::record::{CgroupId, Direction, Ring, TaskId};
 
+use crate::budgets::hash_of_cgroup;
+use crate::flood::add;
+use crate::hash::finish;
 use crate::kernel::{Direct, Sock};
-use crate::maps::{ACCEPTED, CONNECTION_IDS, OUTBOUND, OUTBOUND_PORTS, OUTBOUND_PORTS_LEN};
+use crate::maps::{
+    ACCEPTED, BPF_NOEXIST, CONNECTION_IDS, OUTBOUND, OUTBOUND_MAX, OUTBOUND_PORTS, OUTBOUND_PORTS_LEN,
+    OUTBOUND_SHARES, OUTBOUND_SHARES_LEN,
+};
 use crate::withheld::Mark;
 
 /// An accepted connection, on kernels where it must be remembered.
@@ -51,9 +55,15 @@ pub mod outbound_state {
     pub const ESTABLISHED: u64 = 1;
     /// The budget of its cgroup did not bear the record of how far it has come: what follows from that has none either.
     pub const WITHHELD: u64 = 1 << 1;
-    /// It is charged to no budget: it is no cgroup's, but the sensor's own canary.
+    /// It is charged to no budget and no share: it is no cgroup's, but the sensor's own canary.
     pub const FREE: u64 = 1 << 2;
 }
+
+/// Entries of [`OUTBOUND`] that no cgroup gets.
+const OUTBOUND_RESERVED: u64 = 256;
+/// A cgroup may have an entry more while it has fewer than this part of those that are free. Whoever takes all it can gets a
+/// ninth of the table; the more there are of that kind the less each gets, and there always is room for one that has none.
+const OUTBOUND_SHARE: u64 = 8;
 
 /// Returns the id of a connection that is being accepted.
 #[inline(always)]
@@ -167,20 +177,74 @@ pub fn new_id(direction: Direction) -> u64 {
 /// Remembers an outbound connection; replaces what a socket whose end was missed has left at the same address.
 #[inline(always)]
 pub fn begin_outbound(sock: Sock<Direct>, connection: &Outbound) -> Result<(), Event> {
-    if OUTBOUND.insert(sock.key(), connection, 0).is_err() {
-        return Err(Event::UntrackedConnection);
+    if !has_share(connection) {
+        return Err(Event::ConnectionShare);
+    }
+    let key = sock.key();
+    if OUTBOUND.insert(key, connection, BPF_NOEXIST).is_err() {
+        // What was left goes with its share; the counter of its port is not known any more, and may be too high.
+        if let Some(left) = OUTBOUND.get_ptr(key) {
+            // SAFETY: points into the map; nobody but the owner of the socket touches its entry.
+            forget(key, unsafe { &*left });
+        }
+        OUTBOUND.insert(key, connection, BPF_NOEXIST).map_err(|_| Event::UntrackedConnection)?;
     }
     add_outbound(sock.peer_port(), 1);
+    add_share(connection, 1);
     Ok(())
 }
 
-/// Forgets an outbound connection.
+/// Forgets an outbound connection, the one that was found for the socket.
 #[inline(always)]
-pub fn end_outbound(sock: Sock<Direct>) {
-    // Fails only when somebody else has removed it, and nobody else removes.
-    if OUTBOUND.remove(sock.key()).is_ok() {
+pub fn end_outbound(sock: Sock<Direct>, connection: &Outbound) {
+    if forget(sock.key(), connection) {
         add_outbound(sock.peer_port(), -1);
     }
+}
+
+/// Removes an entry and gives its share back; says whether it was there.
+#[inline(always)]
+fn forget(key: u64, connection: &Outbound) -> bool {
+    // Another connection may use the entry as soon as it is removed.
+    let connection = *connection;
+    // Fails only when somebody else has removed it, and nobody else removes.
+    let is_removed = OUTBOUND.remove(key).is_ok();
+    if is_removed {
+        add_share(&connection, -1);
+    }
+    is_removed
+}
+
+/// Whether the cgroup of a connection may have one more entry.
+#[inline(always)]
+fn has_share(connection: &Outbound) -> bool {
+    if connection.state & outbound_state::FREE != 0 {
+        return true;
+    }
+    let entries = |place| OUTBOUND_SHARES.get(place).map_or(u64::MAX, |entries| *entries);
+    let free = (u64::from(OUTBOUND_MAX) - OUTBOUND_RESERVED).saturating_sub(entries(OUTBOUND_SHARES_LEN));
+    entries(share_of(&connection.cgroup)) < free / OUTBOUND_SHARE
+}
+
+/// Counts the entry of a connection, for its cgroup and for all.
+#[inline(always)]
+fn add_share(connection: &Outbound, delta: i64) {
+    let add_at = |place| {
+        if let Some(entries) = OUTBOUND_SHARES.get_ptr_mut(place) {
+            // SAFETY: points into the map.
+            unsafe { add(entries, delta as u64) };
+        }
+    };
+    add_at(OUTBOUND_SHARES_LEN);
+    if connection.state & outbound_state::FREE == 0 {
+        add_at(share_of(&connection.cgroup));
+    }
+}
+
+/// The place of a cgroup in [`OUTBOUND_SHARES`].
+#[inline(always)]
+fn share_of(cgroup: &CgroupId) -> u32 {
+    finish(hash_of_cgroup(cgroup)) as u32 & (OUTBOUND_SHARES_LEN - 1)
 }
 
 /// Finds the outbound connection of a socket.
@@ -199,14 +263,11 @@ pub fn may_be_outbound(sock: Sock<Direct>) -> bool {
     }
 }
 
-/// Adds to the counter of a peer port. In assembly for the reason given in emit.rs.
+/// Adds to the counter of a peer port.
 #[inline(always)]
 fn add_outbound(port: u16, delta: i64) {
     if let Some(counters) = OUTBOUND_PORTS.get_ptr_mut(0) {
-        // SAFETY: the index is within the array; the addition is a single instruction.
-        unsafe {
-            let counter = counters.cast::<u64>().add(port as usize % OUTBOUND_PORTS_LEN);
-            asm!("lock *(u64 *)({counter} + 0) += {delta}", counter = in(reg) counter, delta = in(reg) delta);
-        }
+        // SAFETY: the index is within the array.
+        unsafe { add(counters.cast::<u64>().add(port as usize % OUTBOUND_PORTS_LEN), delta as u64) };
     }
 }

@@ -14,7 +14,7 @@ use sensor_common::record::Ring;
 use crate::constants::setting;
 use crate::hash::{finish, mix, salt};
 use crate::kernel::opaque;
-use crate::maps::{FLOOD_ATTEMPTS, FLOOD_EARLY, FLOOD_PEERS, FLOOD_PORTS};
+use crate::maps::{BPF_NOEXIST, FLOOD_ATTEMPTS, FLOOD_EARLY, FLOOD_PEERS, FLOOD_PORTS};
 
 /// Key of the entry for ports that find no place at all; the agent makes it.
 const OTHER_PORTS: PortKey = PortKey { netns: 0, port: 0 };
@@ -229,9 +229,6 @@ fn port_of(place: &PortKey) -> Option<*mut Port> {
         .or_else(|| FLOOD_PORTS.get_ptr_mut(OTHER_PORTS))
 }
 
-/// Do not replace what another CPU has made.
-const BPF_NOEXIST: u64 = 1;
-
 #[inline(always)]
 fn peer_at(hash: u64) -> Option<*mut Peer> {
     let index = hash & (PEERS_LEN as u64 - 1);
@@ -268,12 +265,12 @@ unsafe fn is_worth_less(one: *const Peer, other: *const Peer) -> bool {
     }
 }
 
-/// Adds in a single instruction; see emit.rs for why in assembly.
+/// Adds in a single instruction, wrapping around; see emit.rs for why in assembly.
 ///
 /// # Safety
 /// `to` must point to a number in a map.
 #[inline(always)]
-unsafe fn add(to: *mut u64, number: u64) {
+pub unsafe fn add(to: *mut u64, number: u64) {
     // SAFETY: see above.
     unsafe { asm!("lock *(u64 *)({to} + 0) += {number}", to = in(reg) to, number = in(reg) number) };
 }

@@ -60,10 +60,21 @@ pub static RUNTIME_PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(1 << 
 #[map]
 pub static ACCEPTED: HashMap<u64, Accepted> = HashMap::with_max_entries(1 << 15, 0);
 
-/// Outbound connections that have not ended, like [`ACCEPTED`], on every kernel. Full: a connect is reported when it is
-/// tried, because its result will not be known.
+/// Outbound connections that have not ended, like [`ACCEPTED`], on every kernel. Full, or the share of their cgroup spent: a
+/// connect is reported when it is tried, because its result will not be known.
 #[map]
-pub static OUTBOUND: HashMap<u64, Outbound> = HashMap::with_max_entries(1 << 15, 0);
+pub static OUTBOUND: HashMap<u64, Outbound> = HashMap::with_max_entries(OUTBOUND_MAX, 0);
+
+/// Entries of [`OUTBOUND`].
+pub const OUTBOUND_MAX: u32 = 1 << 15;
+
+/// Places in [`OUTBOUND_SHARES`], without the last one.
+pub const OUTBOUND_SHARES_LEN: u32 = 1024;
+
+/// Entries that a cgroup has in [`OUTBOUND`], by the cgroup's hash: cgroups that share a place share what one may have. The
+/// last place counts all entries.
+#[map]
+pub static OUTBOUND_SHARES: Array<u64> = Array::with_max_entries(OUTBOUND_SHARES_LEN + 1, 0);
 
 /// Length of the value of [`OUTBOUND_PORTS`]: a cache line. More would tell ports apart better and cost more than the
 /// lookups it saves, because random parts of it are never in the cache.
@@ -142,6 +153,9 @@ pub static EXEC_SCRATCH: PerCpuArray<ExecScratch> = PerCpuArray::with_max_entrie
 /// Like [`EXEC_SCRATCH`].
 #[map]
 pub static CGROUP_SCRATCH: PerCpuArray<CgroupScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Enter what is not there yet, and do not replace what is.
+pub const BPF_NOEXIST: u64 = 1;
 
 /// `BPF_F_NO_PREALLOC`, for maps that only the agent writes.
 const BPF_F_NO_PREALLOC: u32 = 1;

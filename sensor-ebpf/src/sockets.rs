@@ -220,7 +220,8 @@ fn established(sock: Sock<Direct>, connection: *mut Outbound) -> Result<(), Even
     let at = now();
     // SAFETY: `connection` points into the map; the kernel holds the lock of the socket it belongs to.
     unsafe {
-        let is_borne = (*connection).state & outbound_state::FREE != 0
+        let free = (*connection).state & outbound_state::FREE;
+        let is_borne = free != 0
             || bears_connect(
                 &(*connection).cgroup,
                 sock.peer_addr(),
@@ -229,7 +230,7 @@ fn established(sock: Sock<Direct>, connection: *mut Outbound) -> Result<(), Even
                 at,
             );
         let withheld = if is_borne { 0 } else { outbound_state::WITHHELD };
-        (*connection).state = outbound_state::ESTABLISHED | withheld;
+        (*connection).state = outbound_state::ESTABLISHED | withheld | free;
         report_connect(sock, connection, at, ConnectStage::Established, 0);
         (*connection).since_ns = at;
     }
@@ -272,7 +273,7 @@ fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
             let opened = Accepted { conn, opened_ns: since_ns, ring: Ring::Bulk as u64 };
             report_close(sock, &tcp, Direction::Outbound, opened, task, cgroup);
         }
-        end_outbound(sock);
+        end_outbound(sock, connection);
         return Ok(());
     }
     // The kernel has released the port by now; this is where it came from.

@@ -10,7 +10,7 @@ mod rounds;
 
 use std::sync::Arc;
 
-use sensor_common::counters::Fate;
+use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{RecordKind, Ring};
 
 use crate::fact::End;
@@ -186,6 +186,16 @@ impl Sign {
             Self::Exit => RecordKind::Exit,
             Self::CgroupMade => RecordKind::CgroupMkdir,
             Self::CgroupRemoved => RecordKind::CgroupRmdir,
+        }
+    }
+
+    /// Connections that the probes could not enter in their table because it was full, where the record depends on that.
+    const fn untracked(self, counters: &KernelCounters) -> u64 {
+        match self {
+            Self::InboundClose | Self::Connect | Self::OutboundClose => {
+                counters.events[Event::UntrackedConnection as usize]
+            }
+            _ => 0,
         }
     }
 

@@ -208,6 +208,7 @@ const fn loss_name(event: Event) -> Option<&'static str> {
         Event::UntrackedConnection => Some("untracked-connection"),
         Event::ReadFailed => Some("read-failed"),
         Event::UntrackedProcess => Some("untracked-process"),
+        Event::ConnectionShare => Some("connection-share"),
         // The end of a connection whose first record was never owed: it is older than the sensor. What was evicted or
         // not entered is counted as an untracked connection when that happens.
         Event::UnknownClose => None,

@@ -8,6 +8,8 @@ use crate::event::Event;
 use crate::health::KernelCounters;
 use crate::time::Timestamp;
 
+/// What keeps the end of a connection, and the result of a connect, from being reported.
+const TABLE_FULL: &str = "the table of connections is full";
 /// How long after the end of a round its last record may be made: the far end of a connection is served in softirq, which
 /// a busy CPU puts off.
 const GRACE_NS: u64 = 1_000_000_000;
@@ -30,6 +32,10 @@ struct Watch {
     fresh: bool,
     /// Records of its kind that were dropped before.
     dropped_before: u64,
+    /// Connections that did not find room in the table before, see [`TABLE_FULL`].
+    untracked_before: u64,
+    /// Some did not in the last round, in which it was owed and not seen.
+    untracked: bool,
     /// When it was owed for the first time; `None` once it was seen.
     owed: Option<Timestamp>,
     /// When it was seen last.
@@ -153,6 +159,7 @@ impl Canaries {
                         watch.owed.get_or_insert(now);
                     }
                     watch.dropped_before = sign.dropped(counters);
+                    watch.untracked_before = sign.untracked(counters);
                 }
                 self.identity.announce(canary);
             }
@@ -238,9 +245,10 @@ impl Canaries {
             if !std::mem::take(&mut watch.expected) {
                 continue;
             }
-            // One that was dropped was most likely made, and is reported as loss. Of one that is told by others, nothing is
-            // known without these.
-            if sign.dropped(counters) > watch.dropped_before || !can_be_told {
+            // One that was dropped was most likely made, and is reported as loss; one of a connection that the probes could not
+            // enter in their table is not made at all. Of one that is told by others, nothing is known without these.
+            watch.untracked = sign.untracked(counters) > watch.untracked_before;
+            if sign.dropped(counters) > watch.dropped_before || watch.untracked || !can_be_told {
                 continue;
             }
             watch.misses += 1;
@@ -326,7 +334,8 @@ impl Canaries {
             // Without its act the hook cannot be heard of again.
             (Some(since), _, failure) if !(anew && failure.is_some()) => Standing::Silent { since, anew },
             (_, Some(since), failure) if self.is_stale(watch, interval_ns) => {
-                Standing::Stale { since, obstacle: failure.or_else(|| self.obstacle()) }
+                let full = watch.untracked.then_some(TABLE_FULL);
+                Standing::Stale { since, obstacle: failure.or(full).or_else(|| self.obstacle()) }
             }
             (_, _, Some(reason)) => Standing::Untested { reason },
             (_, None, None) => Standing::Unproved,

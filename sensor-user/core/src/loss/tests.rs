@@ -80,7 +80,8 @@ fn every_event_of_the_probes_is_reported_but_the_one_that_is_no_loss() {
     for (count, event) in (1..).zip(Event::ALL) {
         counters.events[event as usize] = count;
     }
-    let expected = [("untracked-connection", 1), ("read-failed", 3), ("untracked-process", 4)];
+    let expected =
+        [("untracked-connection", 1), ("read-failed", 3), ("untracked-process", 4), ("connection-share", 9)];
     let named = |loss: &[Loss]| loss.iter().map(|loss| (loss.kind, loss.lost)).collect::<Vec<_>>();
     let mut ledger = LossLedger::default();
     assert_eq!(named(&ledger.compare(now(1), &counters, Vec::new()).0), expected);

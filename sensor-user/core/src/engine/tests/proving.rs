@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sensor_common::counters::Fate;
+use sensor_common::counters::{Event as ProbeEvent, Fate};
 use sensor_common::record::{ConnectStage, RecordKind};
 
 use super::*;

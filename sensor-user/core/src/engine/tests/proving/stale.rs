@@ -12,10 +12,14 @@ fn intervals(proving: &mut Proving, count: u32, mut each: impl FnMut(&mut Provin
     }
 }
 
-/// The last record with coverage, and what it says of a capability.
+/// What the last record with coverage says of a capability.
 fn told(proving: &mut Proving, capability: Capability) -> Coverage {
+    entry(&last_told(proving), capability).clone()
+}
+
+fn last_told(proving: &mut Proving) -> Health {
     let last = proving.healths().into_iter().rfind(|health| !health.coverage.is_empty());
-    entry(&last.expect("a change is told"), capability).clone()
+    last.expect("a change is told")
 }
 
 #[test]
@@ -110,6 +114,35 @@ fn loss_without_end_proves_nothing_either() {
         proving.pass(2 * SECOND);
     }
     assert_eq!(told(&mut proving, Capability::Execs).state, CoverageState::Degraded);
+}
+
+#[test]
+fn a_full_table_of_connections_is_named_and_not_held_against_the_hook() {
+    let mut proving = Proving::ready();
+    for _ in 0..4 {
+        proving.pass(INTERVAL_NS);
+        proving.round(&[Sign::Connect, Sign::OutboundClose]);
+        proving.counters.events[ProbeEvent::UntrackedConnection as usize] += 1;
+        proving.pass(2 * SECOND);
+    }
+    let told = last_told(&mut proving);
+    assert_eq!(states_of(&told), [(Capability::Connects, CoverageState::Degraded)]);
+    assert_eq!(
+        entry(&told, Capability::Connects).reason,
+        Some(format!("{STALE}; the table of connections is full").into())
+    );
+}
+
+#[test]
+fn a_spent_share_of_that_table_is_no_excuse() {
+    let mut proving = Proving::ready();
+    for _ in 0..2 {
+        proving.pass(INTERVAL_NS);
+        proving.round(&[Sign::Connect, Sign::OutboundClose]);
+        proving.counters.events[ProbeEvent::ConnectionShare as usize] += 1;
+        proving.pass(2 * SECOND);
+    }
+    assert_eq!(told(&mut proving, Capability::Connects).state, CoverageState::Blind);
 }
 
 #[test]
