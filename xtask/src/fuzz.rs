@@ -29,20 +29,20 @@ pub struct Options {
 struct Target {
     /// Its name.
     name: &'static str,
-    /// A directory of sound input to start from.
-    seeds: Option<&'static str>,
+    /// A directory to start from: sound input, and what was found once.
+    seeds: &'static str,
 }
 
 /// Every target.
 const TARGETS: [Target; 8] = [
-    Target { name: "records", seeds: None },
-    Target { name: "requests", seeds: None },
-    Target { name: "identity", seeds: Some("tests/fuzz/seeds/identity") },
-    Target { name: "recording", seeds: Some("tests/fixtures/replay") },
-    Target { name: "config", seeds: Some("deploy/config") },
-    Target { name: "spec", seeds: Some("tests/fuzz/seeds/spec") },
-    Target { name: "hello", seeds: Some("tests/fixtures/tls") },
-    Target { name: "btf", seeds: Some("tests/fuzz/seeds/btf") },
+    Target { name: "records", seeds: "tests/fuzz/seeds/records" },
+    Target { name: "requests", seeds: "tests/fuzz/seeds/requests" },
+    Target { name: "identity", seeds: "tests/fuzz/seeds/identity" },
+    Target { name: "recording", seeds: "tests/fixtures/replay" },
+    Target { name: "config", seeds: "deploy/config" },
+    Target { name: "spec", seeds: "tests/fuzz/seeds/spec" },
+    Target { name: "hello", seeds: "tests/fixtures/tls" },
+    Target { name: "btf", seeds: "tests/fuzz/seeds/btf" },
 ];
 
 fn target_names() -> PossibleValuesParser {
@@ -125,7 +125,7 @@ fn attack(built: &Path, target: &Target, seconds: u32) -> Result<()> {
     let mut fuzzer = command::program(built.join(name));
     fuzzer
         .arg(&corpus)
-        .args(seeds.map(|seeds| command::repository().join(seeds)))
+        .arg(command::repository().join(seeds))
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         // A reader that hangs or swallows memory has failed, too.

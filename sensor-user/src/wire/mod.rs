@@ -109,6 +109,24 @@ impl DecodeError {
     }
 }
 
+/// What a replay reads of a fact that was written: the same, with addresses in their canonical form, and with what was cut
+/// of its process said of the record as a whole.
+#[must_use]
+pub fn as_read(mut fact: Fact) -> Fact {
+    if let Some(process) = &mut fact.process
+        && process.truncated
+    {
+        fact.quality.truncated = true;
+        Arc::make_mut(process).truncated = false;
+    }
+    if let Some(net) = &mut fact.net {
+        for end in [&mut net.peer, &mut net.local].into_iter().flatten() {
+            end.ip = end.ip.to_canonical();
+        }
+    }
+    fact
+}
+
 /// Kinds that are derived from facts and therefore not read.
 const DERIVED: [&str; 2] = ["signal", "finding"];
 
