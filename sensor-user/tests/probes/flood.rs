@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -371,13 +371,25 @@ fn a_crowd_has_a_common_budget_and_busy_peers_leave_some_of_it() {
     assert!(sum <= suppressed && (lost_places > 0 || sum == suppressed), "{sum} of {suppressed}");
 }
 
+/// Waits until the kernel knows an address as its own: it adds the route to a new one later, in a work queue
+/// (addrconf_dad_work).
+fn wait_for_route(address: &str) {
+    let begun = Instant::now();
+    let probe = UdpSocket::bind("[::]:0").expect("socket");
+    while let Err(error) = probe.connect((address, 9)) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "no route to {address}: {error}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Connects three times from each of these addresses; returns accepts and withheld ones of each peer.
 fn peers_of(addresses: &[&str]) -> Vec<(u64, u64)> {
     let site = Site::new(4, true);
     for address in addresses {
-        let address = format!("{address}/64");
-        let arguments = ["-6", "address", "add", &address, "dev", "lo", "nodad"];
+        let network = format!("{address}/64");
+        let arguments = ["-6", "address", "add", &network, "dev", "lo", "nodad"];
         assert!(std::process::Command::new("ip").args(arguments).status().expect("ip").success());
+        wait_for_route(address);
     }
     // A connection to one's own address comes from that address.
     for target in addresses {
