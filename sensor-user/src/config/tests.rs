@@ -1,5 +1,7 @@
 //! What the configuration accepts, what it means, and what it says of everything else.
 
+mod entries;
+
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -294,113 +296,6 @@ output: [{type: stdout, kinds: [accept, health]}]
     assert_eq!(settings.policy.limits.an1007, an1007);
     let kinds = settings.outputs[0].kinds;
     assert!(kinds.admits(Kind::Accept) && kinds.admits(Kind::Health) && !kinds.admits(Kind::Exec));
-}
-
-fn entry_with(rest: &str) -> String {
-    format!("allow: [{{name: a, from: {{cidr: [10.0.0.0/8]}}, to: {{services: [any]}}, {rest}}}]")
-}
-
-#[test]
-fn times_of_entries_are_refused_with_place_and_remedy() {
-    for (rest, expected) in [
-        ("when: {days: [mo]}", "1:84: error: \"mo\" is no day of the week; did you mean \"mon\"?"),
-        (
-            "when: {hours: \"7-20\"}",
-            "1:84: error: \"7-20\" are no hours of a day; write begin and end, as in \"07:00-20:00\" or \"22:00-06:00\"",
-        ),
-        (
-            "when: {hours: \"07:00-07:00\"}",
-            "1:84: error: \"07:00-07:00\" are no hours of a day; write begin and end, as in \"07:00-20:00\" or \"22:00-06:00\"",
-        ),
-        (
-            "when: {zone: Europe/Berln}",
-            "1:83: error: unknown time zone \"Europe/Berln\"; write a name of the IANA database, as in Europe/Berlin or UTC",
-        ),
-        (
-            "when: {from: 2026-12-01}",
-            "1:83: error: \"2026-12-01\" is no date with a time; write both, without a zone, as in 2026-12-01T22:00",
-        ),
-        (
-            "expires: 2027-02-30",
-            "1:79: error: \"2027-02-30\" is no date; write year, month and day, as in 2027-03-31",
-        ),
-        (
-            "when: {zone: UTC}",
-            "1:76: error: the entry names no time; add days, hours, from or until, or leave `when` out",
-        ),
-        (
-            "when: {from: 2026-12-02T00:00, until: 2026-12-01T00:00, zone: UTC}",
-            "1:76: error: the window ends before it begins; exchange `from` and `until`",
-        ),
-        (
-            "when: {days: [sat]}",
-            "1:76: warning: no zone is given and UTC counts; add one, as in `zone: Europe/Berlin`, or `zone: UTC`",
-        ),
-    ] {
-        assert_eq!(problems(&entry_with(rest)), format!("q.yaml:{expected}"), "{rest}");
-    }
-}
-
-#[test]
-fn entries_that_cannot_be_what_was_meant_are_warnings() {
-    let list = |entries: &[&str]| {
-        let entries = entries
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| format!("  - {{name: e{index}, {entry}, to: {{services: [docker]}}}}\n"));
-        format!("networks: {{wide: [8.0.0.0/7]}}\nallow:\n{}", entries.collect::<String>())
-    };
-    for (entries, expected) in [
-        (
-            &["from: {cidr: [10.0.0.0/8]}", "from: {cidr: [10.1.0.0/16]}"][..],
-            "4:12: warning: the entry \"e1\" is never reached: \"e0\" before it decides all that it speaks of; drop it or move it up",
-        ),
-        (
-            &["from: {cidr: [10.0.0.0/9]}", "from: {cidr: [10.128.0.0/9]}", "from: {cidr: [10.0.0.0/8]}"],
-            "5:12: warning: the entry \"e2\" is never reached: \"e0\", \"e1\" before it decide all that it speaks of; drop it or move it up",
-        ),
-        (
-            &["from: {cidr: [0.0.0.0/0], except: [10.0.0.0/8]}"],
-            "3:30: warning: the entry \"e0\" expects peers from 0.0.0.0/0, which is more than anybody has of his own; name the networks that are meant",
-        ),
-        (
-            &["from: {networks: [wide]}"],
-            "3:34: warning: the entry \"e0\" expects peers from 8.0.0.0/7, which is more than anybody has of his own; name the networks that are meant",
-        ),
-        (
-            &["from: {cidr: [\"fc00::/7\", 10.0.0.0/8]}", "from: {cidr: [10.0.0.0/7]}"],
-            "4:30: warning: the entry \"e1\" expects peers from 10.0.0.0/7, which is more than anybody has of his own; name the networks that are meant",
-        ),
-    ] {
-        let text = list(entries);
-        assert!(load_text(&text).is_ok(), "{text}");
-        assert_eq!(problems(&text), format!("q.yaml:{expected}"), "{text}");
-    }
-}
-
-#[test]
-fn entries_expire_at_the_end_of_their_day_where_their_hours_are() {
-    let message = |rest: &str, now: &str| {
-        let file = load_text(&entry_with(rest)).expect("valid").file;
-        let now: jiff::Timestamp = now.parse().expect("a time");
-        let now_ns = u64::try_from(now.as_nanosecond()).expect("after 1970");
-        review::expired(&file, now_ns).into_iter().map(|finding| finding.message).collect::<String>()
-    };
-    let expired = "the entry \"a\" expired on 2027-03-31; renew it or drop it";
-    for (rest, now, expected) in [
-        ("expires: 2027-03-31", "2027-03-31T23:59:59Z", ""),
-        ("expires: 2027-03-31", "2027-04-01T00:00:00Z", expired),
-        ("expires: 2027-03-31, when: {days: [mon-sun], zone: Asia/Tokyo}", "2027-03-31T14:59:59Z", ""),
-        ("expires: 2027-03-31, when: {days: [mon-sun], zone: Asia/Tokyo}", "2027-03-31T15:00:00Z", expired),
-        ("when: {until: 2026-12-02T04:00, zone: UTC}", "2026-12-02T03:59:59Z", ""),
-        (
-            "when: {until: 2026-12-02T04:00, zone: UTC}",
-            "2026-12-02T04:00:00Z",
-            "the window of the entry \"a\" ended at 2026-12-02T04:00; drop the entry",
-        ),
-    ] {
-        assert_eq!(message(rest, now), expected, "{rest} at {now}");
-    }
 }
 
 #[test]
