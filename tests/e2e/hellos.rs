@@ -50,10 +50,14 @@ fn client(lab: &Lab, command: &[&str]) -> Result<()> {
     run_unchecked(lab.network.client.command(program).args(arguments).stdin(Stdio::null())).map(drop)
 }
 
+fn endpoint_over_tls() -> String {
+    format!("tcp://{NODE_OUTSIDE}:{DOCKER_TLS}")
+}
+
 /// `docker` in the client's network namespace.
-fn docker_over_tls(lab: &Lab, endpoint: &str, certificate: &Certificate) -> Command {
+fn docker_over_tls(lab: &Lab, certificate: &Certificate) -> Command {
     let mut docker = lab.network.client.command("docker");
-    docker.args(["--host", endpoint, "--tls", "--tlscacert"]).arg(&certificate.certificate);
+    docker.args(["--host", &endpoint_over_tls(), "--tls", "--tlscacert"]).arg(&certificate.certificate);
     docker.arg("--tlscert").arg(&certificate.certificate).arg("--tlskey").arg(&certificate.key);
     docker.stdin(Stdio::null());
     docker
@@ -68,20 +72,21 @@ fn hello_after(sensor: &Sensor, mark: usize, service: &str) -> Result<Record> {
     Ok(hello)
 }
 
-fn clients(lab: &Lab) -> Result<()> {
+/// A dockerd that asks for TLS, and its certificate.
+fn dockerd_over_tls(lab: &Lab) -> Result<(Dockerd, Certificate)> {
     let certificate = Certificate::make(lab.directory())?;
-    let endpoint = format!("tcp://{NODE_OUTSIDE}:{DOCKER_TLS}");
-    let _dockerd = Dockerd::start_tls(
-        &lab.network.node,
-        lab.directory().join("docker-tls"),
-        std::slice::from_ref(&endpoint),
-        &certificate,
-    )?;
+    let directory = lab.directory().join("docker-tls");
+    let dockerd = Dockerd::start_tls(&lab.network.node, directory, &[endpoint_over_tls()], &certificate)?;
+    Ok((dockerd, certificate))
+}
+
+fn clients(lab: &Lab) -> Result<()> {
+    let (_dockerd, certificate) = dockerd_over_tls(lab)?;
     let servers: Vec<Process> =
         KUBERNETES.iter().map(|(port, _)| serve(lab, &certificate, *port)).collect::<Result<_>>()?;
     let sensor = Sensor::start(CONFIGURATION)?;
     let mark = sensor.mark();
-    run(docker_over_tls(lab, &endpoint, &certificate).arg("version"))?;
+    run(docker_over_tls(lab, &certificate).arg("version"))?;
     let first = hello_after(&sensor, mark, "docker-tls")?;
     ensure!(first.text("process.comm") == "dockerd" && first.text("tls.stack") == "first", "{first}");
     let mut of_tools = vec![first.text("tls.ja4").to_owned()];
@@ -135,14 +140,7 @@ fn clients(lab: &Lab) -> Result<()> {
 }
 
 fn wrong_ports(lab: &Lab) -> Result<()> {
-    let certificate = Certificate::make(lab.directory())?;
-    let endpoint = format!("tcp://{NODE_OUTSIDE}:{DOCKER_TLS}");
-    let _dockerd = Dockerd::start_tls(
-        &lab.network.node,
-        lab.directory().join("docker-tls"),
-        std::slice::from_ref(&endpoint),
-        &certificate,
-    )?;
+    let (_dockerd, certificate) = dockerd_over_tls(lab)?;
     let sensor = Sensor::start(CONFIGURATION)?;
     run(lab
         .network
@@ -162,17 +160,13 @@ fn wrong_ports(lab: &Lab) -> Result<()> {
 }
 
 fn inferred(lab: &Lab) -> Result<()> {
-    let certificate = Certificate::make(lab.directory())?;
-    let endpoint = format!("tcp://{NODE_OUTSIDE}:{DOCKER_TLS}");
-    let directory = lab.directory().join("docker-tls");
-    let dockerd =
-        Dockerd::start_tls(&lab.network.node, directory, std::slice::from_ref(&endpoint), &certificate)?;
+    let (dockerd, certificate) = dockerd_over_tls(lab)?;
     let image = lab.directory().join("image.tar");
     lab.dockerd.save_image(&image)?;
     dockerd.docker(&["load", "--input", image.to_str().context("path is not text")?])?;
     let sensor = Sensor::start(CONFIGURATION)?;
     let start = || {
-        let mut docker = docker_over_tls(lab, &endpoint, &certificate);
+        let mut docker = docker_over_tls(lab, &certificate);
         run(docker.args(["run", "--detach", "--network", "none", IMAGE, "/bin/sleep", "600"]))
     };
     let step = |id: &str, action| sensor.wait(action, |record| record.is_container(action, id.trim()));
@@ -193,7 +187,7 @@ fn inferred(lab: &Lab) -> Result<()> {
         }
     }
 
-    let mut other = docker_over_tls(lab, &endpoint, &certificate);
+    let mut other = docker_over_tls(lab, &certificate);
     let mark = sensor.mark();
     let _other = Process::start(other.arg("events").stdout(Stdio::null()))?;
     let watcher = hello_after(&sensor, mark, "docker-tls")?;
