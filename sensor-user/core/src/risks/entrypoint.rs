@@ -2,8 +2,12 @@
 //!
 //! Arguments are data from outside: every walk is over what is there, once.
 
-use super::spec::Mount;
+use super::path;
+use super::spec::{Mount, ProcessSpec};
 use crate::text::basename;
+
+/// Words behind a wrapper at which its command is looked for: which of its options take a value is its own affair.
+const WRAPPED_MAX: usize = 64;
 
 /// Directories that hosts are mounted at by convention; counts where the mounts are not known.
 const HOST_ROOTS: &[&str] = &["/host", "/host-root", "/hostfs", "/mnt/host", "/node", "/rootfs"];
@@ -13,50 +17,69 @@ const WAYS_OUT: &[&str] = &["/proc/1/root", "/proc/1/ns/", "release_agent", "cor
 const WRAPPERS: &[&str] = &[
     "busybox",
     "catatonit",
+    "chrt",
     "command",
     "doas",
     "dumb-init",
     "env",
     "exec",
+    "flock",
+    "gosu",
+    "ionice",
     "nice",
     "nohup",
+    "prlimit",
+    "runuser",
+    "setarch",
+    "setpriv",
     "setsid",
     "stdbuf",
+    "su",
+    "su-exec",
     "sudo",
+    "taskset",
     "time",
+    "timeout",
     "tini",
     "toybox",
+    "xargs",
 ];
-const SHELLS: &[&str] = &["ash", "bash", "dash", "ksh", "sh", "zsh"];
+/// Programs that take a script by `-c`.
+const SHELLS: &[&str] = &["ash", "bash", "dash", "ksh", "runuser", "sh", "su", "zsh"];
 /// Words of the shell after which a command begins.
 const KEYWORDS: &[&str] = &["!", "do", "elif", "else", "if", "then", "until", "while", "{"];
 
-/// Whether a process with these arguments leaves the container it is put into. `mounts` are the container's; a chroot to
-/// one of them that comes from the host's root counts.
-pub(super) fn is_escape(args: &[impl AsRef<str>], mounts: &[Mount]) -> bool {
-    let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
-    let Some(command) = unwrap(&args, WRAPPERS) else { return false };
-    if is_way_out(command, mounts) {
-        return true;
-    }
-    let is_shell = SHELLS.contains(&basename(command[0]));
-    is_shell && script(command).is_some_and(|script| script_escapes(script, mounts))
+/// Whether this process leaves the container it is put into. `mounts` are the container's; a chroot to one of them that
+/// comes from the host's root counts.
+pub(super) fn is_escape(process: &ProcessSpec, mounts: &[Mount]) -> bool {
+    let args: Vec<&str> = process.args.iter().map(AsRef::as_ref).collect();
+    let place = Place { directory: process.cwd.as_deref().unwrap_or("/").to_owned(), mounts };
+    let is_shell = |command: &&[&str]| SHELLS.contains(&basename(command[0]));
+    candidates(&args, WRAPPERS).any(|command| place.is_left_by(command))
+        || candidates(&args, WRAPPERS)
+            .find(is_shell)
+            .and_then(script)
+            .is_some_and(|script| script_escapes(script, place))
 }
 
 /// The script of `sh -c SCRIPT`, options in between.
 fn script<'a>(command: &[&'a str]) -> Option<&'a str> {
-    let flag = command.iter().position(|word| {
-        let is_short = word.starts_with('-') && !word.starts_with("--");
-        is_short && word.contains('c')
+    let flag = command.iter().position(|word| match word.strip_prefix("--") {
+        Some(long) => matches!(long, "command" | "session-command"),
+        None => word.starts_with('-') && word.contains('c'),
     })?;
     command[flag + 1..].iter().find(|word| !word.starts_with(['-', '+'])).copied()
 }
 
-fn script_escapes(script: &str, mounts: &[Mount]) -> bool {
+fn script_escapes(script: &str, mut place: Place<'_>) -> bool {
     // Within a script a shell is one more wrapper: its own script has lost its quotes.
     let wrappers = [WRAPPERS, SHELLS].concat();
-    let escapes =
-        |words: &Vec<&str>| unwrap(words, &wrappers).is_some_and(|command| is_way_out(command, mounts));
+    let escapes = |words: &Vec<&str>| {
+        if let Some(["cd" | "pushd", operands @ ..]) = unwrap(words, &wrappers).map(|(command, _)| command) {
+            place.enter(first_operand(operands).unwrap_or("/"));
+        }
+        candidates(words, &wrappers).any(|command| place.is_left_by(command))
+    };
     WAYS_OUT.iter().any(|way| script.contains(way)) || commands(script).iter().any(escapes)
 }
 
@@ -73,24 +96,25 @@ fn commands(script: &str) -> Vec<Vec<&str>> {
         .collect()
 }
 
-/// The command behind wrappers, assignments and words of the shell.
-fn unwrap<'a, 'w>(words: &'w [&'a str], wrappers: &[&str]) -> Option<&'w [&'a str]> {
-    let mut rest = words;
-    let mut wrapped = false;
-    loop {
-        let word = *rest.first()?;
-        let is_assignment = word.split_once('=').is_some_and(|(name, _)| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        });
-        let is_wrapper = wrappers.contains(&basename(word));
-        // Options of a wrapper; the value of one is taken for the command at worst.
-        let is_option = wrapped && word.starts_with('-');
-        if !(is_assignment || is_wrapper || is_option || KEYWORDS.contains(&word)) {
-            return Some(rest);
-        }
-        wrapped |= is_wrapper;
-        rest = &rest[1..];
-    }
+/// Where the command may begin: behind assignments, words of the shell and wrappers, and, since a wrapper has options with
+/// values and operands of its own, at any of the next words.
+fn candidates<'a, 'w>(words: &'w [&'a str], wrappers: &[&str]) -> impl Iterator<Item = &'w [&'a str]> {
+    let (command, wrapped) = unwrap(words, wrappers).unwrap_or_default();
+    let count = if wrapped { WRAPPED_MAX } else { 1 };
+    (0..command.len().min(count)).map(move |at| &command[at..])
+}
+
+/// The words from the first program on, and whether that is a wrapper.
+fn unwrap<'a, 'w>(words: &'w [&'a str], wrappers: &[&str]) -> Option<(&'w [&'a str], bool)> {
+    let is_prefix = |word: &&str| is_assignment(word) || KEYWORDS.contains(word);
+    let start = words.iter().position(|word| !is_prefix(word))?;
+    Some((&words[start..], wrappers.contains(&basename(words[start]))))
+}
+
+fn is_assignment(word: &str) -> bool {
+    word.split_once('=').is_some_and(|(name, _)| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
 }
 
 /// Whether a path leads through the runtime's own links in procfs, which are resolved before it lets go of the host.
@@ -104,13 +128,42 @@ pub(super) fn is_of_runtime(path: &str) -> bool {
     names.any(|name| matches!(name, "fd" | "exe" | "cwd" | "root"))
 }
 
-fn is_way_out(command: &[&str], mounts: &[Mount]) -> bool {
-    let Some((program, args)) = command.split_first() else { return false };
-    match basename(program) {
-        "nsenter" => enters_other_process(args),
-        "chroot" => first_operand(args).is_some_and(|root| is_host_root(root, mounts)),
-        "unshare" => args.iter().any(|arg| is_unsharing(arg)),
-        _ => false,
+/// Where a command is run.
+struct Place<'a> {
+    /// Working directory in the container.
+    directory: String,
+    mounts: &'a [Mount],
+}
+
+impl Place<'_> {
+    fn enter(&mut self, directory: &str) {
+        self.directory = self.absolute(directory);
+    }
+
+    fn absolute(&self, path: &str) -> String {
+        if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", self.directory) }
+    }
+
+    /// Whether a command that is run here leaves the container.
+    fn is_left_by(&self, command: &[&str]) -> bool {
+        let Some((program, args)) = command.split_first() else { return false };
+        match basename(program) {
+            "nsenter" => enters_other_process(args),
+            "chroot" => first_operand(args).is_some_and(|root| self.is_host_root(root)),
+            "unshare" => args.iter().any(|arg| is_unsharing(arg)),
+            _ => false,
+        }
+    }
+
+    /// Whether a directory of the container is the host's root.
+    fn is_host_root(&self, directory: &str) -> bool {
+        let written = self.absolute(directory);
+        let directory = path::normal(&written);
+        let is_of_host =
+            |mount: &Mount| &*mount.source == "/" && path::normal(&mount.destination) == directory;
+        // What follows a link of procfs is the host's, `..` included.
+        let by_proc = normal(&written).strip_prefix("/proc/").is_some_and(|rest| rest.ends_with("/root"));
+        by_proc || HOST_ROOTS.contains(&directory.as_str()) || self.mounts.iter().any(is_of_host)
     }
 }
 
@@ -131,15 +184,6 @@ fn enters_other_process(args: &[&str]) -> bool {
 /// The first argument that is no option.
 fn first_operand<'a>(args: &[&'a str]) -> Option<&'a str> {
     args.iter().find(|arg| !arg.starts_with('-')).copied()
-}
-
-/// Whether a directory of a container is the host's root.
-fn is_host_root(directory: &str, mounts: &[Mount]) -> bool {
-    let directory = normal(directory);
-    let is_mounted =
-        mounts.iter().any(|mount| &*mount.source == "/" && normal(&mount.destination) == directory);
-    let by_proc = directory.strip_prefix("/proc/").is_some_and(|rest| rest.ends_with("/root"));
-    is_mounted || by_proc || HOST_ROOTS.contains(&directory.as_str())
 }
 
 /// A path without empty and `.` components.
@@ -167,6 +211,11 @@ fn is_unsharing(arg: &str) -> bool {
 mod tests {
     use super::*;
     use crate::risks::spec::MountKind;
+
+    fn is_escape_from(cwd: &str, args: &[&str], mounts: &[Mount]) -> bool {
+        let args = args.iter().map(|arg| (*arg).into()).collect();
+        is_escape(&ProcessSpec { args, cwd: Some(cwd.into()), ..ProcessSpec::default() }, mounts)
+    }
 
     fn host_at(destination: &str) -> Vec<Mount> {
         vec![Mount {
@@ -204,9 +253,44 @@ mod tests {
             &["env", "A=b", "chroot", "/host"],
             &["tini", "--", "sh", "-c", "chroot /host"],
             &["unshare", "--mount", "--map-root-user", "sh"],
+            &["nice", "-n", "5", "nsenter", "-t", "1", "-m"],
+            &["timeout", "-s", "KILL", "5", "nsenter", "-t", "1", "-m"],
+            &["env", "-u", "X", "nsenter", "-t", "1", "-m"],
+            &["env", "-u", "X", "A=b", "timeout", "5", "sh", "-c", "chroot /host"],
+            &["su", "-c", "nsenter -t 1 -m"],
+            &["su", "root", "-c", "chroot /host"],
+            &["su", "--command", "chroot /host", "-"],
+            &["xargs", "-a", "/dev/null", "nsenter", "-t", "1", "-m"],
+            &["setsid", "-w", "chroot", "/host"],
+            &["flock", "/tmp/x", "unshare", "-Ur"],
+            &["sh", "-c", "nice -n 5 nsenter -t 1 -m"],
+            &["sh", "-c", "timeout 5 su -c 'nsenter -t 1 -m'"],
+            &["sh", "-c", "cd /elsewhere && chroot . /bin/true"],
+            &["sh", "-c", "cd /elsewhere/etc; chroot .. sh"],
+            &["sh", "-c", "if cd -P /; then cd elsewhere; chroot ./; fi"],
+            &["chroot", "/srv/../elsewhere"],
         ] {
-            assert!(is_escape(args, &host_at("/elsewhere")), "{args:?}");
+            assert!(is_escape_from("/", args, &host_at("/elsewhere")), "{args:?}");
         }
+    }
+
+    #[test]
+    fn a_relative_root_counts_from_the_working_directory() {
+        let mounts = host_at("/elsewhere");
+        assert!(is_escape_from("/elsewhere", &["chroot", "."], &mounts));
+        assert!(is_escape_from("/elsewhere/etc", &["sh", "-c", "chroot .."], &mounts));
+        assert!(!is_escape_from("/srv", &["chroot", "."], &mounts));
+    }
+
+    #[test]
+    fn the_command_of_a_wrapper_is_looked_for_in_a_bounded_part() {
+        let behind = |count: usize| {
+            let mut args = vec!["timeout"];
+            args.extend(std::iter::repeat_n("x", count));
+            args.extend(["nsenter", "-t", "1"]);
+            is_escape_from("/", &args, &[])
+        };
+        assert!(behind(WRAPPED_MAX - 2) && !behind(WRAPPED_MAX));
     }
 
     #[test]
@@ -249,10 +333,16 @@ mod tests {
             &["env"],
             &["sh", "-c"],
             &["sh", "-c", ""],
+            &["timeout", "5", "sleep", "chroot"],
+            &["env", "-u", "X", "nginx", "-t", "/host"],
+            &["su", "-c", "ls /host"],
+            &["sh", "-c", "cd /elsewhere/etc && chroot . true"],
+            &["sh", "-c", "cd /srv && chroot . true"],
+            &["sh", "-c", "chroot . true; cd /elsewhere"],
         ] {
-            assert!(!is_escape(args, &host_at("/elsewhere")), "{args:?}");
+            assert!(!is_escape_from("/", args, &host_at("/elsewhere")), "{args:?}");
         }
         let none: &[Mount] = &[];
-        assert!(!is_escape(&["chroot", "/elsewhere"], none), "nothing of the host is there");
+        assert!(!is_escape_from("/", &["chroot", "/elsewhere"], none), "nothing of the host is there");
     }
 }

@@ -47,7 +47,7 @@ pub fn of_container(spec: &Spec, host: &Host, own: &Own) -> Risks {
         });
         add_device_rules(&mut found, &spec.device_rules, &spec.devices);
     }
-    if entrypoint::is_escape(&spec.process.args, &spec.mounts) || begins_outside(&spec.process) {
+    if entrypoint::is_escape(&spec.process, &spec.mounts) || begins_outside(&spec.process) {
         found.push(Risk::EntrypointEscape);
     }
     Risks::new(found)
@@ -61,7 +61,7 @@ pub fn of_process(process: &ProcessSpec, host: &Host, rootless: bool) -> Risks {
     if process.capabilities.is_full() {
         found.push(Risk::Privileged);
     }
-    if entrypoint::is_escape(&process.args, &[]) || begins_outside(process) {
+    if entrypoint::is_escape(process, &[]) || begins_outside(process) {
         found.push(Risk::EntrypointEscape);
     }
     Risks::new(found)
