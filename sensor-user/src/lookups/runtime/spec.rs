@@ -11,6 +11,7 @@ use sensor_core::risks::{
     Spec, normal,
 };
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::super::json::Limited;
 use super::super::paths;
@@ -23,6 +24,10 @@ const MOUNTS_MAX: usize = 4096;
 const DEVICES_MAX: usize = 65_536;
 /// Most arguments, options of a mount, and whatever else is short.
 const WORDS_MAX: usize = 65_536;
+
+/// System calls of a container that leaves. A filter that carries out what it does not name confines only if it refuses
+/// each of these.
+const REFUSED: &[&str] = &["bpf", "finit_module", "init_module", "mount", "setns", "unshare"];
 
 type Words = Limited<String, WORDS_MAX>;
 
@@ -147,7 +152,10 @@ struct Seccomp {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct SyscallRule {
+    names: Words,
     action: String,
+    /// Conditions: with any, the same call may go through by other arguments.
+    args: Limited<IgnoredAny, WORDS_MAX>,
 }
 
 impl OciSpec {
@@ -169,7 +177,7 @@ impl OciSpec {
             mounts,
             devices: linux.devices.0.into_iter().map(Device::from).collect(),
             device_rules: resources.devices.0.iter().map(DeviceRule::from).collect(),
-            seccomp: linux.seccomp.is_some_and(|seccomp| seccomp.refuses_any()),
+            seccomp: linux.seccomp.is_some_and(|seccomp| seccomp.confines()),
             masked: !(linux.masked.0.is_empty() && linux.read_only.0.is_empty()),
             privileged: false,
             new_privileges_wanted: false,
@@ -249,11 +257,21 @@ impl From<&OciDeviceRule> for DeviceRule {
 }
 
 impl Seccomp {
-    /// Whether any system call has another fate than to be carried out.
-    fn refuses_any(&self) -> bool {
-        let actions = self.syscalls.0.iter().map(|rule| rule.action.as_str());
-        std::iter::once(self.default_action.as_str())
-            .chain(actions)
-            .any(|action| !matches!(action, "" | "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG"))
+    /// Whether it refuses what it does not name, or else every call of [`REFUSED`].
+    fn confines(&self) -> bool {
+        let refused_by_name = |call: &str| self.syscalls.0.iter().any(|rule| rule.refuses(call));
+        is_refusal(&self.default_action) || REFUSED.iter().all(|call| refused_by_name(call))
     }
+}
+
+impl SyscallRule {
+    /// Whether it refuses a call, whatever its arguments are.
+    fn refuses(&self, call: &str) -> bool {
+        is_refusal(&self.action) && self.args.0.is_empty() && self.names.0.iter().any(|name| name == call)
+    }
+}
+
+/// Whether an action has any other fate for a call than to be carried out.
+fn is_refusal(action: &str) -> bool {
+    !matches!(action, "" | "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG")
 }

@@ -181,12 +181,21 @@ fn security_modules_count_where_the_host_has_them() {
 }
 
 #[test]
-fn a_filter_that_refuses_nothing_is_none() {
+fn a_filter_that_lets_the_ways_out_through_is_none() {
     let host = Host::new();
     let mut spec = plain_spec();
-    spec["linux"]["seccomp"]["defaultAction"] = json!("SCMP_ACT_ALLOW");
-    expect(&host, &spec, &["seccomp-off"]);
-    spec["linux"]["seccomp"]["syscalls"] = json!([{"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}]);
+    let filter = |rules: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
+    let refusal = |names: &[&str]| json!({"names": names, "action": "SCMP_ACT_ERRNO"});
+    let ways_out = ["bpf", "finit_module", "init_module", "mount", "setns", "unshare"];
+    let conditional = json!({"names": ways_out, "action": "SCMP_ACT_ERRNO",
+        "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]});
+    for rules in
+        [json!([]), json!([refusal(&["vm86"])]), json!([refusal(&ways_out[1..])]), json!([conditional])]
+    {
+        spec["linux"]["seccomp"] = filter(rules);
+        expect(&host, &spec, &["seccomp-off"]);
+    }
+    spec["linux"]["seccomp"] = filter(json!([refusal(&ways_out[..2]), refusal(&ways_out[2..])]));
     expect(&host, &spec, &[]);
     spec["linux"]["seccomp"] = Value::Null;
     expect(&host, &spec, &["seccomp-off"]);
