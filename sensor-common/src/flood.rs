@@ -13,6 +13,8 @@ pub const PEERS_CHUNK: usize = 64;
 pub const PORTS_MAX: u32 = 1024;
 /// How many peers with a full budget a port bears: its own limit in those of one peer.
 pub const PEERS_PER_PORT: u64 = 16;
+/// How many peers with a full budget the management ring bears of all network namespaces but the node's.
+pub const PEERS_ELSEWHERE: u64 = 64;
 /// Attempts to connect that are remembered, so that a repeated one does not count twice.
 pub const ATTEMPTS_LEN: usize = 16384;
 /// Budgets of cgroups at files (sockets of runtimes, places of credentials).
@@ -92,9 +94,19 @@ pub struct Port {
     pub counts: Counts,
     /// Times that a peer took a place in the table of peers.
     pub arrivals: u64,
-    /// Not 0 where the agent made the entry: it never gives way.
-    pub is_permanent: u64,
+    /// Who made the entry: one of [`port_origin`].
+    pub origin: u64,
 }
+}
+
+/// Values of [`Port::origin`].
+pub mod port_origin {
+    /// The probes, for a network namespace other than the node's; it gives way when it is idle.
+    pub const PROBES: u64 = 0;
+    /// The agent, for all those that found no place; stays.
+    pub const SHARED: u64 = 1;
+    /// The agent, for the node's own network namespace; stays.
+    pub const NODE: u64 = 2;
 }
 
 /// One value of the `FLOOD_PEERS` map.

@@ -1,20 +1,26 @@
-//! Budgets of cgroups: which of their tasks' records may use the management ring, and which of their uses of files and
-//! which of their connects are reported.
+//! Budgets of the management ring: what all bear together who have budgets of their own there.
+//! Budgets of cgroups: which of their tasks' records may use that ring, and which of their uses of files and which of their
+//! connects are reported.
 //! Budgets of peers: how much of what they say is captured.
 
 use sensor_common::flood::{CONNECTS_LEN, FILES_LEN};
 use sensor_common::record::{CgroupId, ConnectStage, FileId, Ring};
 
-use crate::flood::PeerKey;
+use crate::flood::{PeerKey, add};
 use crate::hash::{finish, mix, salt};
 use crate::maps::{
-    FLOOD_CONNECTS, FLOOD_FILES, FLOOD_PAYLOAD, FLOOD_TASKS, FLOOD_TASKS_LEN, PAYLOAD_PEERS_LEN,
+    FLOOD_CONNECTS, FLOOD_FILES, FLOOD_PARTS, FLOOD_PAYLOAD, FLOOD_TASKS, FLOOD_TASKS_LEN, PAYLOAD_PEERS_LEN,
 };
 
 /// Management records that the tasks of one cgroup may cause in a row. A `docker run` causes some fifty.
 const TASK_BURST: u64 = 4096;
 /// Nanoseconds after which they may cause one more.
 const TASK_INTERVAL_NS: u64 = 1_000_000_000 / 1024;
+/// How far ahead the budget of a cgroup may be spent.
+const TASK_HORIZON_NS: u64 = TASK_BURST * TASK_INTERVAL_NS;
+/// The same of all cgroups together: twice as many records in a row, four times as many per second.
+const ALL_TASKS_INTERVAL_NS: u64 = TASK_INTERVAL_NS / 4;
+const ALL_TASKS_HORIZON_NS: u64 = 2 * TASK_BURST * ALL_TASKS_INTERVAL_NS;
 /// Connects to one socket of a runtime, or opens in one place of credentials, that the tasks of one cgroup may make in a
 /// row and that are reported.
 const FILE_BURST: u64 = 256;
@@ -32,15 +38,59 @@ const PAYLOAD_HORIZON_NS: u64 = 1_000_000_000 / 2;
 /// The same for all peers together: a megabyte, which is half of the ring.
 const PAYLOAD_COMMON_HORIZON_NS: u64 = 1_000_000_000 / 4;
 
-/// The ring for a management record that a task of this cgroup causes: once its tasks cause more than any runtime would,
-/// what they do travels with everybody else's records and cannot displace those of other cgroups.
+/// Those who share a part of the management ring. Each of them has a budget of his own, and whoever can have many of those
+/// (network namespaces, cgroups) would otherwise have the whole ring.
+#[derive(Clone, Copy)]
+pub enum Part {
+    /// Connections in network namespaces other than the node's.
+    Connections,
+    /// Tasks of all cgroups.
+    Tasks,
+}
+
+/// Number of [`Part`]s.
+pub const PARTS_LEN: u32 = 2;
+
+/// Charges a record to a part of the management ring, if less than `horizon` of it is spent. The more of his own budget
+/// somebody has spent, the less he gives as that, down to half: the rest is for those who cause little.
+#[inline(always)]
+pub fn bears_on_ring(part: Part, horizon: u64, interval: u64, now: u64) -> bool {
+    let Some(until) = FLOOD_PARTS.get_ptr_mut(part as u32) else { return false };
+    // SAFETY: `until` points into the map. Every CPU charges here, so that updates must not be lost as they may elsewhere.
+    unsafe {
+        let spent = (*until).saturating_sub(now);
+        if spent >= horizon {
+            return false;
+        }
+        if spent == 0 {
+            *until = now;
+        }
+        add(until, interval);
+    }
+    true
+}
+
+/// The ring for a management record that a task of this cgroup causes: once its tasks cause more than any runtime would, or
+/// those of all cgroups do and this one has more than a small part in it, what they do travels with everybody else's records
+/// and cannot displace those of other cgroups.
 #[inline(always)]
 pub fn ring_for(cgroup: &CgroupId, now: u64) -> Ring {
     let index = finish(hash_of_cgroup(cgroup)) & (u64::from(FLOOD_TASKS_LEN) - 1);
     let Some(until) = FLOOD_TASKS.get_ptr_mut(index as u32) else { return Ring::Bulk };
-    // SAFETY: `until` points into the map.
-    let is_borne = unsafe { spend(until, TASK_BURST * TASK_INTERVAL_NS, TASK_INTERVAL_NS, now) };
-    if is_borne { Ring::Management } else { Ring::Bulk }
+    // SAFETY: `until` points into the map. A lost update lets one record more through.
+    unsafe {
+        let spent = (*until).saturating_sub(now);
+        if spent >= TASK_HORIZON_NS {
+            return Ring::Bulk;
+        }
+        // All of its own is half of the common one.
+        let horizon = ALL_TASKS_HORIZON_NS - spent / (2 * TASK_HORIZON_NS / ALL_TASKS_HORIZON_NS);
+        if !bears_on_ring(Part::Tasks, horizon, ALL_TASKS_INTERVAL_NS, now) {
+            return Ring::Bulk;
+        }
+        *until = now + spent + TASK_INTERVAL_NS;
+    }
+    Ring::Management
 }
 
 /// Whether the budget of a cgroup bears one more record of something its tasks do to a file. Beyond it the records say

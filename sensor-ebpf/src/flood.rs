@@ -7,10 +7,12 @@
 use core::arch::asm;
 
 use sensor_common::flood::{
-    ATTEMPTS_LEN, Counts, PEERS_CHUNK, PEERS_LEN, PEERS_PER_PORT, Peer, Port, PortKey,
+    ATTEMPTS_LEN, Counts, PEERS_CHUNK, PEERS_ELSEWHERE, PEERS_LEN, PEERS_PER_PORT, Peer, Port, PortKey,
+    port_origin,
 };
 use sensor_common::record::Ring;
 
+use crate::budgets::{Part, bears_on_ring};
 use crate::constants::setting;
 use crate::hash::{finish, mix, salt};
 use crate::kernel::opaque;
@@ -140,9 +142,10 @@ impl Account {
         }
     }
 
-    /// Charges a record to the budgets of the peer and of its port, if both can bear it.
+    /// Charges a record to the budgets of the peer and of its port and says on which ring it goes; `None` if they cannot bear
+    /// it. On the bulk ring, if the port is not the node's and the management ring has no room left for those of others.
     #[inline(always)]
-    pub fn charge(&self, budget: Budget, now: u64) -> bool {
+    pub fn charge(&self, budget: Budget, now: u64) -> Option<Ring> {
         let interval = setting!(flood_interval_ns);
         let horizon = interval.wrapping_mul(setting!(flood_burst));
         // SAFETY: both point into maps.
@@ -161,22 +164,29 @@ impl Account {
         unsafe {
             let (spent, spent_by_all) = ((*own).saturating_sub(now), (*common).saturating_sub(now));
             if spent + interval > horizon || spent_by_all + spent / 2 + share > horizon {
-                return false;
+                return None;
             }
             *own = now + spent + interval;
             if spent_by_all == 0 {
                 *common = now;
             }
             add(common, share);
+            let is_borne = (*self.port).origin == port_origin::NODE
+                || bears_on_ring(
+                    Part::Connections,
+                    horizon.saturating_sub(spent_by_all / 2),
+                    interval / PEERS_ELSEWHERE,
+                    now,
+                );
+            Some(if is_borne { Ring::Management } else { Ring::Bulk })
         }
-        true
     }
 
     /// The ring for an accept on whose connection a request came, though its own budget was spent. Beyond the budget for
     /// such accepts it is the bulk ring: a request is never withheld, but a flood of them displaces no management record.
     #[inline(always)]
     pub fn ring_for_request(&self, now: u64) -> Ring {
-        if self.charge(Budget::Requests, now) { Ring::Management } else { Ring::Bulk }
+        self.charge(Budget::Requests, now).unwrap_or(Ring::Bulk)
     }
 
     /// Counts something, exactly for the port, and for the peer as long as it keeps its place.
@@ -215,7 +225,7 @@ fn port_of(place: &PortKey) -> Option<*mut Port> {
         requests_until_ns: 0,
         counts: Counts { attempts: 0, accepts: 0, withheld: 0, resumed: 0 },
         arrivals: 0,
-        is_permanent: 0,
+        origin: port_origin::PROBES,
     };
     // Fails when there is no place left, or another CPU was faster.
     #[expect(

@@ -12,6 +12,7 @@ use sensor_common::settings::{
     port_flags,
 };
 
+use crate::budgets::PARTS_LEN;
 use crate::connections::{Accepted, Outbound};
 use crate::kernel::opaque;
 
@@ -129,6 +130,10 @@ pub const FLOOD_TASKS_LEN: u32 = 1024;
 /// place share the budget.
 #[map]
 pub static FLOOD_TASKS: Array<u64> = Array::with_max_entries(FLOOD_TASKS_LEN, 0);
+
+/// Boot clock until which each [`crate::budgets::Part`] of the management ring is spent.
+#[map]
+pub static FLOOD_PARTS: Array<u64> = Array::with_max_entries(PARTS_LEN, 0);
 
 /// The files that sockets of runtimes are bound to; written by the agent only, at most as many as it looks for.
 #[map]

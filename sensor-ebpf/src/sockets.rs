@@ -141,8 +141,8 @@ fn ring_for_accept(sock: Sock<Direct>, at: u64) -> Option<Ring> {
     // What cannot be charged must not displace what can.
     let Some(account) = Account::of(&key, at) else { return Some(Ring::Bulk) };
     account.count(Count::Accept);
-    if account.charge(Budget::Accepts, at) {
-        return Some(Ring::Management);
+    if let Some(ring) = account.charge(Budget::Accepts, at) {
+        return Some(ring);
     }
     if has_request(sock, &key) {
         return Some(account.ring_for_request(at));

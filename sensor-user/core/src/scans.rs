@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use sensor_common::flood::{Counts, Peer, Port, PortKey};
+use sensor_common::flood::{Counts, Peer, Port, PortKey, port_origin};
 
 use crate::fact::ScanShape;
 use crate::time::Timestamp;
@@ -163,7 +163,7 @@ impl Scans {
             }
             if reading.after.len() > CROWDED
                 && history.idle_readings >= IDLE_READINGS
-                && after.is_permanent == 0
+                && after.origin == port_origin::PROBES
             {
                 idle.push(*place);
             }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 
 use aya::maps::{Array, HashMap, MapData, MapError};
-use sensor_common::flood::{PORTS_MAX, Peer, PeerChunk, Port, PortKey};
+use sensor_common::flood::{PORTS_MAX, Peer, PeerChunk, Port, PortKey, port_origin};
 
 use super::KernelError;
 
@@ -75,7 +75,8 @@ impl FloodTables {
     }
 
     fn keep(&mut self, key: PortKey) -> Result<(), KernelError> {
-        let port = Port { is_permanent: 1, ..Port::default() };
+        let origin = if key.netns == 0 { port_origin::SHARED } else { port_origin::NODE };
+        let port = Port { origin, ..Port::default() };
         match self.ports.insert(key, port, BPF_NOEXIST) {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {
                 Ok(())

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use quaywatch::kernel::{FloodLimits, Options};
 use sensor_common::counters::Fate;
-use sensor_common::flood::{Counts, PEERS_PER_PORT, PORTS_MAX, Peer, Port, PortKey};
-use sensor_common::record::{AcceptRecord, CgroupRecord, CloseRecord, RecordKind, Ring};
+use sensor_common::flood::{Counts, PEERS_PER_PORT, PORTS_MAX, Peer, Port, PortKey, port_origin};
+use sensor_common::record::{AcceptRecord, CloseRecord, RecordKind, Ring};
 
-use crate::cgroups::Cgroup;
-use crate::watch::{Outcome, Watch, boot_ns, mapped, own_network, task_mount, v2_mount};
+use crate::watch::{Outcome, Watch, boot_ns, mapped, own_network, v2_mount};
 
 const PEER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
@@ -66,7 +65,7 @@ impl Site {
     }
 }
 
-fn watch(port: u16, burst: u32, packets: bool) -> Watch {
+pub fn watch(port: u16, burst: u32, packets: bool) -> Watch {
     let flood = FloodLimits { burst, per_second: 1 };
     let options = Options { flood, cgroups: packets.then(v2_mount), ..Options::default() };
     Watch::with(options, &[port], Duration::from_millis(1), |_| {})
@@ -81,7 +80,7 @@ fn address(ip: Ipv4Addr, port: u16) -> libc::sockaddr_in {
     }
 }
 
-fn socket(kind: i32, protocol: i32) -> OwnedFd {
+pub fn socket(kind: i32, protocol: i32) -> OwnedFd {
     // SAFETY: takes numbers only.
     let fd = unsafe { libc::socket(libc::AF_INET, kind | libc::SOCK_CLOEXEC, protocol) };
     assert!(fd >= 0, "a socket");
@@ -89,7 +88,7 @@ fn socket(kind: i32, protocol: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-fn bind_to(socket: &OwnedFd, source: Ipv4Addr) {
+pub fn bind_to(socket: &OwnedFd, source: Ipv4Addr) {
     let from = address(source, 0);
     // SAFETY: the address lives until the call returns.
     let bound = unsafe {
@@ -98,7 +97,7 @@ fn bind_to(socket: &OwnedFd, source: Ipv4Addr) {
     assert_eq!(bound, 0, "bind: {}", std::io::Error::last_os_error());
 }
 
-fn connect_to(socket: &OwnedFd, port: u16) {
+pub fn connect_to(socket: &OwnedFd, port: u16) {
     let to = address(Ipv4Addr::LOCALHOST, port);
     // SAFETY: the address lives until the call returns.
     let connected = unsafe {
@@ -313,14 +312,11 @@ fn a_full_table_of_ports_leaves_those_of_the_node_and_each_port_apart() {
     drop(watch.finish());
     let accepts = |netns: u32, port: u16| {
         let key = PortKey { netns, port: u32::from(port) };
-        counted
-            .iter()
-            .find(|(known, _)| *known == key)
-            .map(|(_, port)| (port.counts.accepts, port.is_permanent))
+        counted.iter().find(|(known, _)| *known == key).map(|(_, port)| (port.counts.accepts, port.origin))
     };
     assert_eq!(counted.len(), PORTS_MAX as usize);
-    assert_eq!(accepts(node, FIRST), Some((0, 1)), "of the node, and its own");
-    assert_eq!(accepts(0, FIRST), Some((1, 1)), "of all that found no place");
+    assert_eq!(accepts(node, FIRST), Some((0, port_origin::NODE)), "of the node, and its own");
+    assert_eq!(accepts(0, FIRST), Some((1, port_origin::SHARED)), "of all that found no place");
     let (of_unlisted, _) = accepts(0, 0).expect("the last resort");
     assert!(of_unlisted > 0);
     let sum: u64 = counted.iter().map(|(_, port)| port.counts.accepts).sum();
@@ -447,26 +443,6 @@ fn accepts_by_syn_cookie_are_seen() {
     let outcome = site.finish();
     assert_eq!(fates(&outcome, RecordKind::Accept), [3, 0, 0], "two, and one because of its request");
     assert_eq!((port.counts.attempts, port.counts.accepts, port.counts.resumed), (3, 3, 1));
-}
-
-#[test]
-fn tasks_that_cause_too_many_management_records_are_sent_to_the_other_ring() {
-    /// Two records each; more than a cgroup has in a row and for the seconds it takes.
-    const CGROUPS: usize = 6000;
-    let watch = watch(21_999, 8, false);
-    // Not in the cgroup of the other tests, which have a budget of their own then.
-    let cgroup = Cgroup::create(&task_mount(watch.probes.task_hierarchy()), "crowd");
-    let child = cgroup.path().join("child");
-    let program = format!("for (1..{CGROUPS}) {{ mkdir $ARGV[0]; rmdir $ARGV[0] }}");
-    let mut flooding = cgroup.shell(&format!("exec perl -e '{program}' {}", child.display()));
-    let pid = flooding.id();
-    assert!(flooding.wait().expect("perl ends").success());
-    let outcome = watch.finish();
-    let records = outcome.all::<CgroupRecord>(RecordKind::CgroupMkdir, |record| record.task.pid == pid);
-    assert_eq!(records.len(), CGROUPS, "none is lost");
-    assert_eq!(records[0].0.ring, Ring::Management);
-    let bulk = records.iter().filter(|(record, _)| record.ring == Ring::Bulk).count();
-    assert!(bulk > 0, "all {CGROUPS} on the management ring");
 }
 
 /// Sends the first packet of a connection and nothing else.

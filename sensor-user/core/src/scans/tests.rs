@@ -226,7 +226,7 @@ fn idle_ports_give_way_only_when_the_table_fills_up() {
     let idle = |entries: u32| {
         let mut scans = Scans::default();
         let entry = |netns: u32| {
-            let port = Port { is_permanent: u64::from(netns < 3), ..Port::default() };
+            let port = Port { origin: u64::from(netns < 3), ..Port::default() };
             (PortKey { netns, port: 2375 }, port)
         };
         let ports: Vec<(PortKey, Port)> = (0..entries).map(entry).collect();
