@@ -5,7 +5,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 /// Pause between two looks at something that is awaited.
 const POLL: Duration = Duration::from_millis(10);
@@ -99,7 +101,7 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_child(&self.0);
         kill_process(pid, signal).or_else(|error| match error {
-            rustix::io::Errno::SRCH => Ok(()),
+            Errno::SRCH => Ok(()),
             error => Err(error).with_context(|| format!("cannot signal process {}", self.id())),
         })
     }
@@ -109,15 +111,21 @@ impl Process {
     /// # Errors
     /// When it does not end in time.
     pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        if let Some(status) = self.0.try_wait()? {
+            return Ok(status);
+        }
+        // Nobody else waits for it, so the id is still its own. Not asked again and again: where every instruction is
+        // emulated, that takes from what it is waited for.
+        let ended = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
         let deadline = Instant::now() + timeout;
         loop {
-            if let Some(status) = self.0.try_wait()? {
-                return Ok(status);
+            let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))?;
+            match poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&left)) {
+                Ok(0) => bail!("process {} still runs after {timeout:?}", self.id()),
+                Ok(_) => return Ok(self.0.wait()?),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            if Instant::now() > deadline {
-                bail!("process {} still runs after {timeout:?}", self.id());
-            }
-            std::thread::sleep(POLL);
         }
     }
 

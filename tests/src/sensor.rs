@@ -21,7 +21,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 pub const RECORD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longer than the programs on packets outlast the last management listener.
 const PACKETS_TIMEOUT: Duration = Duration::from_secs(90);
-/// Pause between two looks at new records.
+/// Pause before a look at new records, so that there are many of them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Longest time between a signal and the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -44,7 +44,7 @@ pub struct Recording {
 #[derive(Default)]
 struct Output {
     state: Mutex<State>,
-    /// `paused` or `ended` changed.
+    /// `paused` or `ended` changed, or a record came that somebody waits for.
     changed: Condvar,
 }
 
@@ -54,6 +54,8 @@ struct State {
     malformed: Vec<String>,
     /// Nothing more is read until this is taken back.
     paused: bool,
+    /// Somebody waits for the next record.
+    awaited: bool,
     ended: bool,
 }
 
@@ -193,16 +195,15 @@ impl Sensor {
     /// # Errors
     /// When they are not in time; with what was said last.
     pub fn wait_for_packets(&self, resting: bool) -> Result<Record> {
-        let deadline = Instant::now() + PACKETS_TIMEOUT;
-        loop {
-            let told = self.records().into_iter().rfind(|record| packets(record).is_some());
-            let told = told.context("nothing is said of the programs on packets")?;
-            if (packets(&told) == Some("standby")) == resting {
-                return Ok(told);
-            }
-            ensure!(Instant::now() < deadline, "the programs on packets still are as they were: {told}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let is_wanted =
+            |record: &Record| packets(record).is_some_and(|state| (state == "standby") == resting);
+        let last = {
+            let state = self.lock();
+            let last = state.records.iter().rposition(|record| packets(record).is_some());
+            last.context("nothing is said of the programs on packets")?
+        };
+        let what = if resting { "programs on packets that rest" } else { "programs on packets at work" };
+        self.search(last, PACKETS_TIMEOUT, what, is_wanted)
     }
 
     /// Waits for a record after the first `mark` ones.
@@ -242,7 +243,8 @@ impl Sensor {
                 return Ok(record.clone());
             }
             seen = state.records.len().max(mark);
-            if state.ended || Instant::now() > deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.ended || left.is_zero() {
                 let why = if state.ended {
                     "the sensor's output ended".to_owned()
                 } else {
@@ -250,7 +252,12 @@ impl Sensor {
                 };
                 bail!("{what}: {why}\n{}", self.describe(&state, mark));
             }
-            drop(state);
+            let is_missing = |state: &mut State| {
+                state.awaited = true;
+                !state.ended && state.records.len() <= seen
+            };
+            let waited = self.output.changed.wait_timeout_while(state, left, is_missing);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
             std::thread::sleep(LOOK_INTERVAL);
         }
     }
@@ -318,6 +325,9 @@ impl Output {
             match record {
                 Ok(record) => state.records.push(record),
                 Err(problem) => state.malformed.push(problem),
+            }
+            if std::mem::take(&mut state.awaited) {
+                self.changed.notify_all();
             }
         }
         self.state.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
