@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -93,14 +93,40 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let machines: Vec<&Machine> = MACHINES.iter().filter(wanted).collect();
     let binary = options.binary.clone().map_or_else(run::build_release, Ok)?;
+    let started = Instant::now();
     let results = boot_all(&machines, &binary)?;
+    let duration = started.elapsed();
     let tally = judge(&results, options.write_docs)?;
     if options.write_docs && tally.failed == 0 {
         table::write(&results)?;
         verifier::write(&results)?;
     }
-    println!("{tally}");
+    print!("{}", costs(&results));
+    println!("{tally}, in {:.0} s", duration.as_secs_f32());
     if tally.failed > 0 { Err(Reported.into()) } else { Ok(()) }
+}
+
+/// Where the time went: the work of all machines, and the stages that took longest.
+fn costs(results: &[Finished]) -> String {
+    const SHOWN: usize = 8;
+    let reports: Vec<(&Machine, &Report)> = results
+        .iter()
+        .filter_map(|Finished { machine, result }| Some((*machine, result.as_ref().ok()?)))
+        .collect();
+    let work: Duration = reports.iter().map(|(_, report)| report.work).sum();
+    let mut stages: Vec<(Duration, String)> = reports
+        .iter()
+        .flat_map(|(machine, report)| {
+            report.stages.iter().map(move |(name, duration)| (*duration, format!("{machine} {name}")))
+        })
+        .collect();
+    stages.sort_unstable_by(|one, other| other.cmp(one));
+    let stages: Vec<String> = stages
+        .iter()
+        .take(SHOWN)
+        .map(|(duration, name)| format!("{name} {:.0} s", duration.as_secs_f32()))
+        .collect();
+    format!("{:.0} s of work; the slowest stages: {}\n", work.as_secs_f32(), stages.join(", "))
 }
 
 /// What `cargo xtask test` runs of the matrix.
@@ -210,4 +236,30 @@ fn judge(results: &[Finished], renew: bool) -> Result<Tally> {
         bail!("no machine was run");
     }
     Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_costs_are_those_of_all_machines_and_begin_with_the_slowest_stage() {
+        let report = |work: u64, stages: &[(&str, u64)]| Finished {
+            machine: &MACHINES[0],
+            result: Ok(Report {
+                work: Duration::from_secs(work),
+                stages: stages
+                    .iter()
+                    .map(|(name, seconds)| ((*name).to_owned(), Duration::from_secs(*seconds)))
+                    .collect(),
+                ..Report::default()
+            }),
+        };
+        let results = [report(10, &[("kinds", 4), ("loss", 6)]), report(5, &[("idle", 31)])];
+        let machine = &MACHINES[0];
+        let expected = format!(
+            "15 s of work; the slowest stages: {machine} idle 31 s, {machine} loss 6 s, {machine} kinds 4 s\n"
+        );
+        assert_eq!(costs(&results), expected);
+    }
 }
