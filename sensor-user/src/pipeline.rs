@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sensor_core::canary::{Act, CanaryNotice};
-use sensor_core::coverage::Gap;
+use sensor_core::coverage::{Gap, Look};
 use sensor_core::engine::{Engine, Request};
 use sensor_core::health::{Capability, Hook, ShellLosses};
 use sensor_core::scans::FloodReading;
@@ -166,6 +166,7 @@ impl Pipeline {
         let now = clock::now();
         self.engine.handle_clock(ClockMap::from_sample(now));
         self.engine.handle_links(now, &self.probes.attached_state());
+        self.engine.handle_gaps(now, Look::FilesLooked, self.files.stuck());
         let counters = self.probes.counters().context("reading the probes' counters")?;
         self.engine.handle_shell_losses(self.shell_losses());
         self.engine.handle_counters(now, &counters);
@@ -353,11 +354,9 @@ pub(crate) fn all_hooks(probes: &Probes, files: &FileWatch) -> Vec<Hook> {
 
 /// Tells engine and probes which files matter.
 pub(crate) fn hand_over_files(engine: &mut Engine, probes: &mut Probes, files: Files) {
-    let Files { sockets, places, problem } = files;
+    let Files { sockets, places, mut gaps, problem } = files;
     if let Some(problem) = problem {
         warn!(%problem, "not every place of credential files is watched");
-        let reason = "some places of credential files cannot be watched";
-        engine.handle_gap(clock::now(), Gap { capability: Capability::CredentialFiles, reason });
     }
     // The engine first: what the probes report is known to it then.
     let keys: Vec<_> = sockets.iter().map(|socket| socket.key).collect();
@@ -365,15 +364,16 @@ pub(crate) fn hand_over_files(engine: &mut Engine, probes: &mut Probes, files: F
     if let Err(error) = probes.set_runtime_sockets(keys) {
         warn!(%error, "not every socket of a runtime is watched");
         let reason = "some sockets of runtimes cannot be watched";
-        engine.handle_gap(clock::now(), Gap { capability: Capability::RuntimeSockets, reason });
+        gaps.push(Gap { capability: Capability::RuntimeSockets, reason });
     }
     let keys: Vec<_> = places.iter().map(|found| found.place.key).collect();
     engine.handle_credential_places(places.into_iter().map(|found| found.place).collect());
     if let Err(error) = probes.set_credential_places(keys) {
         warn!(%error, "not every place of credential files is watched");
         let reason = "some places of credential files cannot be watched";
-        engine.handle_gap(clock::now(), Gap { capability: Capability::CredentialFiles, reason });
+        gaps.push(Gap { capability: Capability::CredentialFiles, reason });
     }
+    engine.handle_gaps(clock::now(), Look::Files, &gaps);
 }
 
 /// Sleeps until the engine or the listener walk has something to do, and no shorter than the timer can tell: what is due

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sensor_common::settings::port_flags;
+use sensor_core::coverage::Look;
 use sensor_core::engine::{Engine, Request, Settings as EngineSettings};
 use sensor_core::fact::Node;
 use sensor_core::role;
@@ -143,7 +144,10 @@ pub(crate) async fn attach(
     engine.handle_hooks(clock::now(), all_hooks(&probes, &files));
     match files.first() {
         Some(found) => hand_over_files(&mut engine, &mut probes, found),
-        None => warn!("sockets of runtimes and credential files are looked for longer than a start may take"),
+        None => {
+            warn!("sockets of runtimes and credential files are looked for longer than a start may take");
+            engine.handle_gaps(clock::now(), Look::FilesLooked, files.stuck());
+        }
     }
     let mut started = Started { engine, probes, rings, files, canaries };
     started.prove().await;

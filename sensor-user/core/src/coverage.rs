@@ -22,6 +22,8 @@ const ATTACHED_ANEW: &str = "the hook is attached again and has not reported a c
 const UNPROVED: &str = "not proved yet";
 /// Added where a hook rests.
 const RESTS: &str = "idle: no management listener is open; the hook is attached when one opens";
+/// Added where a hook is in place and nothing proves that it reports.
+const UNTESTED: &str = "not tested: no canary is made of this";
 /// Why it is not while the last proof is too old.
 const STALE: &str = "no longer proved: no canary has come back for three intervals";
 
@@ -32,6 +34,18 @@ pub struct Gap {
     pub capability: Capability,
     /// What is missing.
     pub reason: &'static str,
+}
+
+/// What was looked at to find out what is missing. What is looked at again replaces what was found before: only what is
+/// looked at once stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// How the sensor started.
+    Start,
+    /// Sockets of runtimes and credential files.
+    Files,
+    /// Whether these are still looked for.
+    FilesLooked,
 }
 
 /// A hook, and what has become of it since it was attached.
@@ -107,6 +121,10 @@ impl Findings {
         push_new(&mut self.notes, note);
     }
 
+    fn is_blind(&self) -> bool {
+        self.costs.iter().any(|(state, _)| *state == CoverageState::Blind)
+    }
+
     fn conclude(mut self) -> Assessment {
         let state = self.costs.iter().map(|(state, _)| *state).max().unwrap_or(CoverageState::Live);
         // What costs less than the state says nothing of when that began.
@@ -128,7 +146,7 @@ fn push_new(texts: &mut Vec<String>, text: &str) {
 #[derive(Debug, Default)]
 pub(crate) struct CoverageLedger {
     hooks: Vec<Known>,
-    gaps: Vec<Gap>,
+    gaps: Vec<(Look, Gap)>,
     entries: Vec<Entry>,
 }
 
@@ -192,11 +210,15 @@ impl CoverageLedger {
         is_news
     }
 
-    /// Notes something else that is missing.
+    /// Notes something else that is missing, for good.
     pub(crate) fn add_gap(&mut self, gap: Gap) {
-        if !self.gaps.contains(&gap) {
-            self.gaps.push(gap);
-        }
+        self.gaps.push((Look::Start, gap));
+    }
+
+    /// Notes what else is missing as of a look, in place of what was missing as of the one before.
+    pub(crate) fn set_gaps(&mut self, look: Look, gaps: &[Gap]) {
+        self.gaps.retain(|(found_by, _)| *found_by != look);
+        self.gaps.extend(gaps.iter().map(|gap| (look, *gap)));
     }
 
     pub(crate) fn hooks(&self) -> Vec<Hook> {
@@ -281,8 +303,12 @@ impl CoverageLedger {
                 What::Sign(sign) => assess_sign(&canaries.standing(sign), need, &mut findings),
             }
         }
-        for gap in self.gaps.iter().filter(|gap| gap.capability == capability) {
+        for (_, gap) in self.gaps.iter().filter(|(_, gap)| gap.capability == capability) {
             findings.add(CoverageState::Degraded, None, gap.reason);
+        }
+        // Nothing is expected of a hook that is not there, or rests.
+        if !has_sign(capability) && !findings.is_blind() && findings.notes.is_empty() {
+            findings.note(UNTESTED);
         }
         findings.conclude()
     }
@@ -334,6 +360,11 @@ impl CoverageLedger {
     fn known_mut(&mut self, program: &str) -> Option<&mut Known> {
         self.hooks.iter_mut().find(|known| &*known.hook.program == program)
     }
+}
+
+/// Whether canaries prove something of a capability.
+fn has_sign(capability: Capability) -> bool {
+    NEEDS.iter().any(|need| need.capability == capability && matches!(need.what, What::Sign(_)))
 }
 
 fn assess_sign(standing: &Standing<'_>, need: &Need, findings: &mut Findings) {

@@ -253,13 +253,15 @@ impl Probes {
     ) -> Result<(), KernelError> {
         let failed = |source| KernelError::Map { what: "set the places of credential files", source };
         let keys: Vec<FileId> = keys.into_iter().map(FileId::from).collect();
-        replace(&mut self.credential_places, &keys).map_err(failed)?;
         let mut filter = [0; place_filter::WORDS];
         for key in &keys {
             let (word, bit) = place_filter::bit(key);
             filter[word] |= bit;
         }
-        self.credential_filter.set(0, filter, 0).map_err(failed)
+        // The filter in any case: it lets through to the table, which then holds what it had room for.
+        let filtered = self.credential_filter.set(0, filter, 0).map_err(failed);
+        replace(&mut self.credential_places, &keys).map_err(failed)?;
+        filtered
     }
 
     /// Reads the counters, summed over all CPUs.

@@ -2,8 +2,8 @@
 //!
 //! Directories and not files, because credentials are replaced by new files under the same names.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, DirEntry};
+use std::path::{Path, PathBuf};
 
 use sensor_common::settings::CREDENTIAL_PLACES_MAX;
 use sensor_core::credentials::{CredentialPlace, PlaceKind};
@@ -39,29 +39,64 @@ pub struct Found {
     pub path: PathBuf,
 }
 
-/// Finds the places that are there now, at most [`CREDENTIAL_PLACES_MAX`].
+/// The places that are there, at most [`CREDENTIAL_PLACES_MAX`].
+#[derive(Debug, Default)]
+pub struct Places {
+    /// The places.
+    pub found: Vec<Found>,
+    /// There are more: directories with too many entries or levels were not looked through, or the places are too many.
+    pub cut: bool,
+}
+
+/// Finds the places that are there now.
 ///
 /// # Errors
 /// When the mounts of this process cannot be read.
-pub fn find(roots: &Roots) -> Result<Vec<Found>, FileError> {
+pub fn find(roots: &Roots) -> Result<Places, FileError> {
     let text = mounts::text(roots)?;
     let mounts: Vec<Mount<'_>> = text.lines().filter_map(Mount::parse).collect();
-    let mut found: Vec<Found> = mounts.iter().filter_map(pod_volume).collect();
-    let mut add = |path: PathBuf, kind, depth| add_directory(&mut found, &mounts, path, kind, depth);
+    let mut places = Places { found: mounts.iter().filter_map(pod_volume).collect(), cut: false };
     for (path, kind, with_those_below) in DIRECTORIES {
-        add(roots.host_path(path), *kind, if *with_those_below { DEPTH_MAX } else { 0 });
+        let levels = with_those_below.then_some(DEPTH_MAX);
+        places.add(&mounts, roots.host_path(path), *kind, levels);
     }
-    let homes = fs::read_dir(roots.host_path(HOMES)).into_iter().flatten().flatten().take(ENTRIES_MAX);
-    for home in homes.map(|home| home.path()).chain([roots.host_path("/root")]) {
+    let homes = places.entries(&roots.host_path(HOMES));
+    for home in homes.into_iter().map(|home| home.path()).chain([roots.host_path("/root")]) {
         for (name, kind) in IN_HOMES {
-            add(home.join(name), *kind, 0);
+            places.add(&mounts, home.join(name), *kind, None);
         }
     }
-    found.sort_unstable();
+    places.found.sort_unstable();
     // A volume of a pod may be mounted at several places, a directory may be a link to another.
-    found.dedup_by_key(|found| found.place.key);
-    found.truncate(CREDENTIAL_PLACES_MAX as usize);
-    Ok(found)
+    places.found.dedup_by_key(|found| found.place.key);
+    places.cut |= places.found.len() > CREDENTIAL_PLACES_MAX as usize;
+    places.found.truncate(CREDENTIAL_PLACES_MAX as usize);
+    Ok(places)
+}
+
+impl Places {
+    /// The entries of a directory, as far as it may be looked through.
+    fn entries(&mut self, path: &Path) -> Vec<DirEntry> {
+        let mut all = fs::read_dir(path).into_iter().flatten().flatten();
+        let entries = all.by_ref().take(ENTRIES_MAX).collect();
+        self.cut |= all.next().is_some();
+        entries
+    }
+
+    /// Adds a directory, with those so many levels below it.
+    fn add(&mut self, mounts: &[Mount<'_>], path: PathBuf, kind: PlaceKind, levels: Option<u32>) {
+        let Some(key) = directory_key(&path, mounts) else { return };
+        if let Some(levels) = levels {
+            let is_directory = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+            for entry in self.entries(&path).into_iter().filter(is_directory) {
+                match levels.checked_sub(1) {
+                    Some(below) => self.add(mounts, entry.path(), kind, Some(below)),
+                    None => self.cut = true,
+                }
+            }
+        }
+        self.found.push(Found { place: CredentialPlace { key, kind }, path });
+    }
 }
 
 /// The file system that a pod's tokens and secrets are in: each volume has its own, in memory.
@@ -76,18 +111,6 @@ fn pod_volume(mount: &Mount<'_>) -> Option<Found> {
     let place =
         CredentialPlace { key: FileKey { device: mount.device, inode: 0 }, kind: PlaceKind::PodVolume };
     Some(Found { place, path: PathBuf::from(&mount.mount_point) })
-}
-
-fn add_directory(found: &mut Vec<Found>, mounts: &[Mount<'_>], path: PathBuf, kind: PlaceKind, depth: u32) {
-    let Some(key) = directory_key(&path, mounts) else { return };
-    if depth > 0 {
-        for entry in fs::read_dir(&path).into_iter().flatten().flatten().take(ENTRIES_MAX) {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                add_directory(found, mounts, entry.path(), kind, depth - 1);
-            }
-        }
-    }
-    found.push(Found { place: CredentialPlace { key, kind }, path });
 }
 
 #[cfg(test)]
@@ -121,8 +144,8 @@ mod tests {
         }
         fs::write(host.join("root/.kube"), "no directory").expect("a file");
         let roots = Roots { host: host.into(), ..Roots::default() };
-        let found = find(&roots).expect("mounts");
-        let of_test: Vec<_> = found.iter().filter(|found| found.path.starts_with(host)).collect();
+        let places = find(&roots).expect("mounts");
+        let of_test: Vec<_> = places.found.iter().filter(|found| found.path.starts_with(host)).collect();
         for (path, kind) in [
             ("etc/kubernetes", PlaceKind::Kubernetes),
             ("etc/kubernetes/pki", PlaceKind::ClusterPki),
@@ -136,5 +159,24 @@ mod tests {
             assert_eq!((place.kind, place.key.inode), (kind, inode), "{}", path.display());
         }
         assert_eq!(of_test.len(), 5, "{of_test:?}");
+        assert!(!places.cut);
+
+        // One level more than is looked at, and nothing is silent about it.
+        fs::create_dir_all(host.join("etc/kubernetes/pki/a/b/c")).expect("directories");
+        assert!(!find(&roots).expect("mounts").cut);
+        fs::create_dir(host.join("etc/kubernetes/pki/a/b/c/d")).expect("a directory");
+        assert!(find(&roots).expect("mounts").cut);
+    }
+
+    #[test]
+    fn more_homes_than_are_looked_at_are_said() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let roots = Roots { host: directory.path().into(), ..Roots::default() };
+        for number in 0..ENTRIES_MAX {
+            fs::create_dir_all(directory.path().join(format!("home/{number}"))).expect("a directory");
+        }
+        assert!(!find(&roots).expect("mounts").cut);
+        fs::create_dir(directory.path().join("home/one-more")).expect("a directory");
+        assert!(find(&roots).expect("mounts").cut);
     }
 }

@@ -30,16 +30,29 @@ const USERS: &str = "/run/user";
 /// Most users that are looked at.
 const USERS_MAX: usize = 100;
 
+/// The sockets that are there, at most [`RUNTIME_SOCKETS_MAX`].
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// The sockets.
+    pub found: Vec<RuntimeSocket>,
+    /// There are more, or more users than are looked at.
+    pub cut: bool,
+}
+
 /// Finds the sockets that are there now: the built-in ones and those that the configuration names. One that is bound to
 /// the same file as another is listed once.
 #[must_use]
-pub fn find(roots: &Roots, configured: &[(Arc<str>, Runtime)]) -> Vec<RuntimeSocket> {
-    let mut found: Vec<RuntimeSocket> = Vec::new();
+pub fn find(roots: &Roots, configured: &[(Arc<str>, Runtime)]) -> Sockets {
+    let mut sockets = Sockets::default();
     let mut add = |path: &Path, service: Runtime| {
         let Some(socket) = look_at(roots, path, service) else { return };
-        let is_new = found.iter().all(|known| known.key != socket.key);
-        if is_new && found.len() < RUNTIME_SOCKETS_MAX as usize {
-            found.push(socket);
+        if sockets.found.iter().any(|known| known.key == socket.key) {
+            return;
+        }
+        if sockets.found.len() < RUNTIME_SOCKETS_MAX as usize {
+            sockets.found.push(socket);
+        } else {
+            sockets.cut = true;
         }
     };
     for (path, service) in configured {
@@ -48,14 +61,15 @@ pub fn find(roots: &Roots, configured: &[(Arc<str>, Runtime)]) -> Vec<RuntimeSoc
     for (path, service) in PATHS {
         add(Path::new(path), *service);
     }
-    let users = fs::read_dir(roots.host_path(USERS)).into_iter().flatten().flatten().take(USERS_MAX);
-    for user in users {
+    let mut users = fs::read_dir(roots.host_path(USERS)).into_iter().flatten().flatten();
+    for user in users.by_ref().take(USERS_MAX) {
         let directory = PathBuf::from(USERS).join(user.file_name());
         for (path, service) in USER_PATHS {
             add(&directory.join(path), *service);
         }
     }
-    found
+    sockets.cut |= users.next().is_some();
+    sockets
 }
 
 fn look_at(roots: &Roots, path: &Path, service: Runtime) -> Option<RuntimeSocket> {
@@ -87,7 +101,8 @@ mod tests {
             ["run/containerd/containerd.sock", "run/user/1000/podman/podman.sock", "srv/d.sock"].map(bind);
         let configured =
             [(Arc::from("/srv/d.sock"), Runtime::Docker), (Arc::from("/srv/none"), Runtime::Docker)];
-        let found = find(&roots, &configured);
+        let Sockets { found, cut } = find(&roots, &configured);
+        assert!(!cut);
         let names: Vec<_> = found.iter().map(|socket| (&*socket.path, socket.service)).collect();
         assert_eq!(
             names,
@@ -108,6 +123,34 @@ mod tests {
         fs::create_dir_all(directory.path().join("run")).expect("a directory");
         let _socket = UnixListener::bind(directory.path().join("run/docker.sock")).expect("a socket");
         std::os::unix::fs::symlink("docker.sock", directory.path().join("run/link")).expect("a link");
-        assert_eq!(find(&roots, &[(Arc::from("/run/link"), Runtime::Docker)]).len(), 1);
+        assert_eq!(find(&roots, &[(Arc::from("/run/link"), Runtime::Docker)]).found.len(), 1);
+    }
+
+    #[test]
+    fn more_users_than_are_looked_at_are_said() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let roots = Roots { host: directory.path().into(), ..Roots::default() };
+        for number in 0..USERS_MAX {
+            fs::create_dir_all(directory.path().join(format!("run/user/{number}"))).expect("a directory");
+        }
+        assert!(!find(&roots, &[]).cut);
+        fs::create_dir(directory.path().join("run/user/one-more")).expect("a directory");
+        assert!(find(&roots, &[]).cut);
+    }
+
+    #[test]
+    fn more_sockets_than_are_watched_are_said() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let roots = Roots { host: directory.path().into(), ..Roots::default() };
+        let most = RUNTIME_SOCKETS_MAX as usize;
+        let paths: Vec<_> = (0..=most).map(|number| format!("/{number}.sock")).collect();
+        let _bound: Vec<_> = paths
+            .iter()
+            .map(|path| UnixListener::bind(directory.path().join(&path[1..])).expect("a socket"))
+            .collect();
+        let configured: Vec<_> = paths.iter().map(|path| (Arc::from(&**path), Runtime::Docker)).collect();
+        assert!(!find(&roots, &configured[..most]).cut);
+        let Sockets { found, cut } = find(&roots, &configured);
+        assert!(cut && found.len() == most);
     }
 }

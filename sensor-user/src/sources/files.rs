@@ -6,19 +6,19 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sensor_core::coverage::FANOTIFY;
+use sensor_core::coverage::{FANOTIFY, Gap};
 use sensor_core::credentials::RuntimeSocket;
 use sensor_core::fact::Runtime;
-use sensor_core::health::{Hook, HookState};
+use sensor_core::health::{Capability, Hook, HookState};
 use tokio::sync::watch;
 
 use super::fanotify::{FileOpen, FileOpens, Groups};
 use crate::lookups::Roots;
-use crate::lookups::credential_files::{self, Found};
+use crate::lookups::credential_files::{self, Found, Places};
 use crate::lookups::runtime_sockets;
 
 /// Distance between two looks. A socket that is connected to, or a credential that is read, this soon after it was made
@@ -34,14 +34,30 @@ pub struct Files {
     pub sockets: Vec<RuntimeSocket>,
     /// Places of credential files.
     pub places: Vec<Found>,
-    /// Why places may be missing.
+    /// What is missing.
+    pub gaps: Vec<Gap>,
+    /// Why places may be missing, where the system has said so.
     pub problem: Option<Arc<str>>,
 }
+
+/// Looks at [`FileWatch::stuck`] without a finished search in between before there is a gap; the pipeline looks twice a second.
+const STUCK_AFTER: u32 = 10;
+/// Neither kind of file is looked for.
+const STUCK: [Gap; 2] = {
+    const REASON: &str = "not looked for any more: a file system does not answer, or the thread has ended; what is bound or \
+                          made from now on is not watched";
+    [
+        Gap { capability: Capability::RuntimeSockets, reason: REASON },
+        Gap { capability: Capability::CredentialFiles, reason: REASON },
+    ]
+};
 
 /// The files, and their opens where no program tells them.
 #[derive(Debug)]
 pub struct FileWatch {
     finder: FileFinder,
+    /// Finished searches when [`Self::stuck`] was asked last, and how often it was asked since that number changed.
+    progress: (u64, u32),
     opens: Option<FileOpens>,
     /// fanotify, as one more hook.
     hook: Hook,
@@ -63,7 +79,7 @@ impl FileWatch {
         let hook = Hook { name: FANOTIFY.into(), program: FANOTIFY.into(), state, reason };
         let opens = groups.clone().map(|groups| FileOpens::start(groups, roots)).transpose()?;
         let finder = FileFinder::start(roots.clone(), configured.to_vec(), groups)?;
-        Ok(Self { finder, opens, hook })
+        Ok(Self { finder, progress: (0, STUCK_AFTER), opens, hook })
     }
 
     /// fanotify, as one more hook.
@@ -75,6 +91,15 @@ impl FileWatch {
     /// Waits for the first look; `None` when it takes too long.
     pub fn first(&mut self) -> Option<Files> {
         self.finder.first()
+    }
+
+    /// What is missing because the search for files does not come to an end; to be asked twice a second. Counted in questions
+    /// and not in time: whoever has stopped the sensor has stopped the search as well.
+    pub fn stuck(&mut self) -> &'static [Gap] {
+        let finished = self.finder.finished.load(Ordering::Acquire);
+        let (before, asked) = self.progress;
+        self.progress = if finished == before { (before, asked.saturating_add(1)) } else { (finished, 0) };
+        if self.progress.1 >= STUCK_AFTER { &STUCK } else { &[] }
     }
 
     /// Waits for a change or an open.
@@ -125,6 +150,8 @@ fn fanotify_refusal(error: &io::Error) -> Arc<str> {
 #[derive(Debug)]
 struct FileFinder {
     found: watch::Receiver<Option<Files>>,
+    /// How often it has looked for everything.
+    finished: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
@@ -141,6 +168,8 @@ impl FileFinder {
         let (sender, found) = watch::channel(None);
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
+        let finished = Arc::new(AtomicU64::new(0));
+        let finishing = Arc::clone(&finished);
         thread::Builder::new().name("files".to_owned()).spawn(move || {
             while !stopping.load(Ordering::Acquire) {
                 let files = look(&roots, &configured, marks.as_deref());
@@ -151,10 +180,11 @@ impl FileFinder {
                     }
                     is_new
                 });
+                finishing.fetch_add(1, Ordering::Release);
                 thread::park_timeout(INTERVAL);
             }
         })?;
-        Ok(Self { found, stop })
+        Ok(Self { found, finished, stop })
     }
 
     /// Waits for the first look; `None` when it takes too long.
@@ -192,13 +222,28 @@ fn look(roots: &Roots, configured: &[(Arc<str>, Runtime)], marks: Option<&Groups
     let sockets = runtime_sockets::find(roots, configured);
     let (places, mut problem) = match credential_files::find(roots) {
         Ok(places) => (places, None),
-        Err(error) => (Vec::new(), Some(error.to_string())),
+        Err(error) => (Places::default(), Some(error.to_string())),
     };
     // Anew each time: a file system that has gone takes its mark along, and the next one may get its number.
-    if let Some(error) = marks.and_then(|marks| marks.mark(&places).err()) {
+    if let Some(error) = marks.and_then(|marks| marks.mark(&places.found).err()) {
         problem = Some(error.to_string());
     }
-    Files { sockets, places, problem: problem.map(Arc::from) }
+    let gaps = [
+        (
+            sockets.cut,
+            Capability::RuntimeSockets,
+            "there are more sockets of runtimes, or users, than are watched",
+        ),
+        (
+            places.cut,
+            Capability::CredentialFiles,
+            "there are more places of credential files than are watched",
+        ),
+        (problem.is_some(), Capability::CredentialFiles, "some places of credential files cannot be watched"),
+    ];
+    let missing = gaps.into_iter().filter(|(is_missing, ..)| *is_missing);
+    let gaps = missing.map(|(_, capability, reason)| Gap { capability, reason }).collect();
+    Files { sockets: sockets.found, places: places.found, gaps, problem: problem.map(Arc::from) }
 }
 
 #[cfg(test)]
@@ -206,6 +251,24 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn a_search_that_does_not_end_is_missed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let roots = Roots { host: directory.path().into(), ..Roots::default() };
+        let mut files = FileWatch::start(&roots, &[], false).expect("a thread");
+        assert!(files.first().is_some(), "in time");
+        // It is counted behind what it found.
+        while files.finder.finished.load(Ordering::Acquire) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(files.stuck(), []);
+        files.finder.stop.store(true, Ordering::Release);
+        // One search may still have been under way.
+        let asked = (0..2 * STUCK_AFTER + 2).find(|_| !files.stuck().is_empty());
+        assert!(asked >= Some(STUCK_AFTER - 1), "{asked:?}");
+        assert_eq!(files.stuck(), STUCK);
+    }
 
     #[test]
     fn a_socket_that_is_bound_anew_is_found_again() {

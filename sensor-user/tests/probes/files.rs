@@ -24,16 +24,16 @@ use crate::watch::{Watch, assert_task, boot_ns, own_comm};
 /// The file that a socket is bound to, as the agent finds it.
 fn socket_key(path: &Path) -> FileKey {
     let configured = [(Arc::from(path.to_str().expect("UTF-8")), Runtime::Docker)];
-    let found = runtime_sockets::find(&Roots::default(), &configured);
-    found.iter().find(|socket| Path::new(&*socket.path) == path).expect("a socket").key
+    let sockets = runtime_sockets::find(&Roots::default(), &configured).found;
+    sockets.iter().find(|socket| Path::new(&*socket.path) == path).expect("a socket").key
 }
 
 /// The directory of credentials below `host`, as the agent finds it.
 fn kube_home(host: &Path) -> Found {
     fs::create_dir_all(host.join("root/.kube")).expect("a directory");
     let roots = Roots { host: host.into(), ..Roots::default() };
-    let found = credential_files::find(&roots).expect("mounts");
-    found.into_iter().find(|found| found.path.starts_with(host)).expect("the directory")
+    let places = credential_files::find(&roots).expect("mounts").found;
+    places.into_iter().find(|found| found.path.starts_with(host)).expect("the directory")
 }
 
 fn watch_with(prepare: impl FnOnce(&mut Probes)) -> Watch {

@@ -42,7 +42,10 @@ fn a_fallback_degrades_by_what_it_does_not_see() {
     assert_eq!(state, CoverageState::Degraded);
     assert!(reason.is_some_and(|reason| reason.contains("refuses")));
     let mut with_second = ledger(&["lsm_file_open", "fanotify"]);
-    assert_eq!(found(&mut with_second, Capability::CredentialFiles), (CoverageState::Live, None));
+    assert_eq!(
+        found(&mut with_second, Capability::CredentialFiles),
+        (CoverageState::Live, Some(UNTESTED.to_owned()))
+    );
 }
 
 #[test]
@@ -64,8 +67,12 @@ fn without_any_alternative_the_reason_of_each_is_told() {
 
 #[test]
 fn everything_attached_is_live_everywhere() {
+    use Capability::{AcceptTasks, CredentialFiles, RuntimeSockets, Scans};
     for capability in Capability::ALL {
-        assert_eq!(found(&mut ledger(&[]), capability), (CoverageState::Live, None));
+        // What no canary proves says so.
+        let is_untested = matches!(capability, Scans | RuntimeSockets | CredentialFiles | AcceptTasks);
+        let reason = is_untested.then(|| UNTESTED.to_owned());
+        assert_eq!(found(&mut ledger(&[]), capability), (CoverageState::Live, reason));
     }
 }
 
@@ -127,6 +134,21 @@ fn gaps_degrade_and_add_their_reason() {
     expect(Execs, Degraded, "something is unknown");
     expect(Containers, Degraded, "the end of a container may be missed; something is unknown");
     expect(Connects, IsBlind, "no connect is seen; something is unknown");
+}
+
+#[test]
+fn what_a_later_look_finds_in_place_is_missing_no_more() {
+    let mut ledger = ledger(&[]);
+    let gap = |capability| Gap { capability, reason: "something is unknown" };
+    ledger.add_gap(gap(Accepts));
+    ledger.set_gaps(Look::Files, &[gap(Execs), gap(Containers)]);
+    ledger.set_gaps(Look::FilesLooked, &[gap(Connects)]);
+    ledger.set_gaps(Look::Files, &[gap(Containers)]);
+    let mut state = |capability| found(&mut ledger, capability).0;
+    assert_eq!(state(Execs), CoverageState::Live);
+    for capability in [Accepts, Containers, Connects] {
+        assert_eq!(state(capability), Degraded, "{capability:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Coverage that proves itself: hooks and canaries come in, changes of coverage go out.
 
 use crate::canary::CanaryNotice;
-use crate::coverage::Gap;
+use crate::coverage::{Gap, Look};
 use crate::engine::{Engine, Request};
 use crate::event::{Ends, Event};
 use crate::fact::Direction;
@@ -52,9 +52,16 @@ impl Engine {
         }
     }
 
-    /// Takes something that is missing for a cause other than a hook.
+    /// Takes something that is missing for a cause other than a hook, and stays missing.
     pub fn handle_gap(&mut self, now: Timestamp, gap: Gap) {
         self.coverage.add_gap(gap);
+        self.report_coverage(now, false);
+    }
+
+    /// Takes what is missing as of a look at something that is looked at again and again: what is not among it any more is
+    /// there again, and that is told, too.
+    pub fn handle_gaps(&mut self, now: Timestamp, look: Look, gaps: &[Gap]) {
+        self.coverage.set_gaps(look, gaps);
         self.report_coverage(now, false);
     }
 

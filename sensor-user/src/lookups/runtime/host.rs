@@ -78,5 +78,5 @@ impl HostFacts {
 }
 
 fn find_sockets(roots: &Roots, configured: &[(Arc<str>, Runtime)]) -> Vec<Arc<str>> {
-    runtime_sockets::find(roots, configured).into_iter().map(|socket| socket.path).collect()
+    runtime_sockets::find(roots, configured).found.into_iter().map(|socket| socket.path).collect()
 }

@@ -79,7 +79,11 @@ impl Proving {
         proving.sensor.engine.handle_ready(at(proving.sensor.now));
         let ready = proving.healths();
         assert!(ready[0].coverage.iter().all(|entry| entry.state == CoverageState::Live), "{ready:#?}");
-        assert!(ready[0].coverage.iter().all(|entry| entry.reason.is_none()), "{ready:#?}");
+        let is_proved = |entry: &Coverage| match &entry.reason {
+            None => true,
+            Some(reason) => !entry.capability.is_core() && reason.starts_with("not tested"),
+        };
+        assert!(ready[0].coverage.iter().all(is_proved), "{ready:#?}");
         proving
     }
 
