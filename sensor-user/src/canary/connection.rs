@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::{read, write};
 use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout};
@@ -21,8 +21,8 @@ use crate::lookups::Roots;
 const STEP_LIMIT: Duration = Duration::from_secs(1);
 /// Attempts to find a port that nobody uses and nobody watches.
 const ATTEMPTS: u32 = 16;
-/// Connections of strangers to our port that are put aside before ours is given up.
-const STRANGERS_MAX: u32 = 16;
+/// Connections that wait at our port: whoever knocks there all the time must not keep ours out.
+const BACKLOG: i32 = 4096;
 
 /// A port on loopback that is ours for the whole run: the socket stays bound to it between the rounds, so that nobody else
 /// in this network namespace can listen there.
@@ -91,7 +91,7 @@ impl Loopback {
     /// # Errors
     /// When a step is refused or takes too long. Nothing listens afterwards in any case.
     pub fn connect(&self, client: Client) -> io::Result<()> {
-        listen(&self.listener, 8)?;
+        listen(&self.listener, BACKLOG)?;
         let connected = self.meet(client);
         let stopped = shutdown(&self.listener, Shutdown::Read);
         connected?;
@@ -100,7 +100,8 @@ impl Loopback {
 
     fn meet(&self, client: Client) -> io::Result<()> {
         connect(&client.socket, &self.server)?;
-        for _ in 0..STRANGERS_MAX {
+        let until = Instant::now() + STEP_LIMIT;
+        while Instant::now() < until {
             let (accepted, peer) = acceptfrom_with(&self.listener, SocketFlags::CLOEXEC)?;
             if peer.and_then(v4) == Some(client.address) {
                 say(&client.socket, &accepted)?;
@@ -166,8 +167,8 @@ mod tests {
     #[test]
     fn strangers_are_put_aside() {
         let loopback = Loopback::reserve(&Roots::default(), &[]).unwrap();
-        listen(&loopback.listener, 8).unwrap();
-        let _strangers = [(); 3].map(|()| TcpStream::connect(loopback.server).unwrap());
+        listen(&loopback.listener, BACKLOG).unwrap();
+        let _strangers = [(); 300].map(|()| TcpStream::connect(loopback.server).unwrap());
         loopback.connect(loopback.client().unwrap()).unwrap();
     }
 
