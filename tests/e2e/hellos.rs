@@ -140,7 +140,7 @@ fn clients(lab: &Lab) -> Result<()> {
 }
 
 fn wrong_ports(lab: &Lab) -> Result<()> {
-    let (_dockerd, certificate) = dockerd_over_tls(lab)?;
+    let (_dockerd, _) = dockerd_over_tls(lab)?;
     let sensor = Sensor::start(CONFIGURATION)?;
     run(lab
         .network
