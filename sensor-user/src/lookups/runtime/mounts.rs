@@ -6,6 +6,11 @@ use sensor_core::risks::{Mount, MountKind};
 
 /// Most layers of an overlay; the kernel takes 500.
 const LAYERS_MAX: usize = 512;
+/// File systems on a device, whose source is a path even if it is a relative one.
+const ON_DEVICE: &[&str] = &[
+    "btrfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "iso9660", "jfs", "msdos", "ntfs",
+    "ntfs3", "squashfs", "udf", "vfat", "xfs",
+];
 /// File systems that have no device, whatever their source is called.
 const WITHOUT_DEVICE: &[&str] = &["devpts", "devtmpfs", "mqueue", "proc", "ramfs", "tmpfs"];
 
@@ -33,7 +38,9 @@ pub(super) fn read(
             layers.map(|(path, upper)| mount(MountKind::Bind, place(path), writable && upper)).collect()
         }
         _ if WITHOUT_DEVICE.contains(&kind) => Vec::new(),
-        _ if source.starts_with('/') => vec![mount(MountKind::Block, place(source), writable)],
+        _ if source.starts_with('/') || ON_DEVICE.contains(&kind) && !source.is_empty() => {
+            vec![mount(MountKind::Block, place(source), writable)]
+        }
         _ => Vec::new(),
     }
 }
@@ -69,6 +76,8 @@ mod tests {
     fn file_systems_of_a_device_are_the_devices() {
         assert_eq!(read_as_text("ext4", "/dev/vda1", &["ro"]), ["Block /dev/vda1"]);
         assert_eq!(read_as_text("xfs", "/srv/node", &[]), ["Block /srv/node rw"]);
+        assert_eq!(read_as_text("ext4", "node", &[]), ["Block node rw"]);
+        assert_eq!(read_as_text("ext4", "", &[]), [""; 0]);
         for (kind, source) in [("tmpfs", "/x"), ("tmpfs", "tmpfs"), ("proc", "proc"), ("nfs", "host:/x")] {
             assert_eq!(read_as_text(kind, source, &["nosuid"]), [""; 0], "{kind}");
         }
