@@ -142,7 +142,7 @@ impl Risk {
         match self {
             Self::Capability(capability) => capability.weight(),
             Self::HostNamespace(namespace) => namespace.weight(),
-            Self::Mount { path, writable } => mounts::weight(path, *writable).unwrap_or(1),
+            Self::Mount { path, writable } => mounts::weight(path, *writable),
             Self::Socket(_) => SOCKET_WEIGHT,
             Self::Device(_) => DEVICE_WEIGHT,
             plain => plain.entry().2,

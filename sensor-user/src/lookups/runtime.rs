@@ -19,6 +19,7 @@ use super::Roots;
 use super::cgroupfs::Hierarchies;
 use super::file::{self, is_component};
 use host::HostFacts;
+use managers::Managers;
 use spec::OciProcess;
 
 mod bolt;
@@ -28,6 +29,7 @@ mod docker_daemon;
 mod docker_options;
 mod docker_ports;
 mod host;
+mod managers;
 mod mounts;
 mod oci;
 mod seeds;
@@ -46,7 +48,7 @@ pub struct Containers {
     roots: Roots,
     hierarchies: Hierarchies,
     host: HostFacts,
-    docker: docker::DataRoots,
+    managers: Managers,
     /// Where a container's state was found: its absence later means that the runtime has dropped it.
     known: Mutex<LinkedHashMap<Arc<str>, PathBuf>>,
 }
@@ -111,9 +113,9 @@ impl Containers {
     /// `sockets` are those of runtimes beside the built-in ones.
     #[must_use]
     pub fn new(roots: Roots, hierarchies: Hierarchies, sockets: Vec<(Arc<str>, Runtime)>) -> Self {
-        let docker = docker::DataRoots::new(&roots);
+        let managers = Managers::new(&roots);
         let host = HostFacts::new(&roots, &hierarchies, sockets);
-        Self { roots, hierarchies, host, docker, known: Mutex::default() }
+        Self { roots, hierarchies, host, managers, known: Mutex::default() }
     }
 
     /// Reads what the state files say of a container now; fields that no file has stay absent.
@@ -123,7 +125,8 @@ impl Containers {
         if let Some(directory) = found.state_directory.take() {
             self.remember(&query.id, directory);
         }
-        found.into_metadata(&query.id, &self.host)
+        let host = risks::Host { directories: self.managers.directories(), ..self.host.now() };
+        found.into_metadata(&query.id, &host)
     }
 
     /// Reads what tells of a process that a runtime is about to put into a container.
@@ -254,7 +257,7 @@ impl Containers {
         let runtime = found.runtime.unwrap_or(query.runtime);
         let any = runtime == Runtime::Unknown;
         if any || runtime == Runtime::Docker {
-            found.add(self.docker.read(search));
+            found.add(docker::read(search, &self.managers));
         }
         if any || runtime == Runtime::Containerd {
             found.add(containerd::read(search));
@@ -296,7 +299,7 @@ impl Found {
         }
     }
 
-    fn into_metadata(mut self, id: &Arc<str>, host: &HostFacts) -> ContainerMetadata {
+    fn into_metadata(mut self, id: &Arc<str>, host: &risks::Host) -> ContainerMetadata {
         let spec = self.take_spec();
         if let Some(spec) = &spec {
             self.learn_volumes(spec);
@@ -315,7 +318,7 @@ impl Found {
             awaits_ports: self.awaits_ports,
             spec_refused: self.refused && spec.is_none(),
             is_last: false,
-            risks: spec.map(|spec| risks::of_container(&spec, &host.now(), &own)),
+            risks: spec.map(|spec| risks::of_container(&spec, host, &own)),
         }
     }
 

@@ -85,8 +85,9 @@ pub fn of_asked_mount(source: &str, writable: bool) -> Option<Risk> {
     if mounts::is_socket(&path) {
         return Some(Risk::Socket(path.into()));
     }
-    let tells =
-        mounts::weight(&path, writable).is_some() && !mounts::is_expected(&path, writable, &Own::default());
+    // Where this host's managers keep their things is not known here.
+    let tells = mounts::is_sensitive(&path, writable, &[])
+        && !mounts::is_expected(&path, writable, &Own::default(), &[]);
     tells.then(|| Risk::Mount { path: path.into(), writable })
 }
 
@@ -94,7 +95,7 @@ pub fn of_asked_mount(source: &str, writable: bool) -> Option<Risk> {
 #[must_use]
 pub fn of_asked_device(path: &str) -> Option<Risk> {
     let path = path::without_links(path);
-    (!mounts::is_expected(&path, true, &Own::default())).then(|| Risk::Device(path.into()))
+    (!mounts::is_expected(&path, true, &Own::default(), &[])).then(|| Risk::Device(path.into()))
 }
 
 /// What tells of a capability that a request asks for by its name, `ALL` among them.
@@ -192,14 +193,17 @@ fn add_mount(found: &mut Vec<Risk>, mount: &Mount, spec: &Spec, host: &Host, own
     if mount.writable && mounts::is_within(path, "/sys/fs/cgroup") {
         found.push(Risk::WritableCgroup);
     }
-    if mounts::weight(path, mount.writable).is_some() && !mounts::is_expected(path, mount.writable, own) {
+    let Host { directories, .. } = host;
+    if mounts::is_sensitive(path, mount.writable, directories)
+        && !mounts::is_expected(path, mount.writable, own, directories)
+    {
         found.push(Risk::Mount { path: path.clone(), writable: mount.writable });
     }
 }
 
 fn is_harmless(device: &Device) -> bool {
     device.number.is_some_and(|(major, minor)| !device.block && is_harmless_number(major, Some(minor)))
-        || mounts::is_expected(&device.path, true, &Own::default())
+        || mounts::is_expected(&device.path, true, &Own::default(), &[])
 }
 
 fn is_harmless_number(major: i64, minor: Option<i64>) -> bool {

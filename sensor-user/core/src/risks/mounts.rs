@@ -1,5 +1,7 @@
 //! Which parts of the host's tree are sensitive, and which mounts of them are none of the container's doing.
 
+use std::sync::Arc;
+
 use super::spec::Own;
 use crate::cgroup_path::is_long_id;
 use crate::text::basename;
@@ -60,8 +62,10 @@ const PUBLIC: &[&str] = &[
 ];
 /// Devices that every container has.
 const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
-/// Where managers keep named volumes: `<directory>/<name>/_data`.
-const VOLUMES: &[&str] = &["/var/lib/docker/volumes/", "/var/lib/containers/storage/volumes/"];
+/// Weights of what a manager keeps elsewhere than by default, as of [`SENSITIVE`]'s `/var/lib/docker`.
+const ELSEWHERE: (u8, u8) = (10, 6);
+/// Where managers keep named volumes: `<directory>/volumes/<name>/_data`.
+const WITH_VOLUMES: &[&str] = &["/var/lib/docker", "/var/lib/containers/storage"];
 /// Names of runtimes' sockets, wherever they lie.
 const SOCKETS: &[&str] = &[
     "buildkitd.sock",
@@ -73,8 +77,19 @@ const SOCKETS: &[&str] = &[
     "podman.sock",
 ];
 
-/// The weight of a mount of this path of the host; `None` when it tells nothing.
-pub(super) fn weight(path: &str, writable: bool) -> Option<u8> {
+/// The weight of a mount of this path of the host that tells: in no place of the table it is a manager's directory.
+pub(super) fn weight(path: &str, writable: bool) -> u8 {
+    listed_weight(path, writable).unwrap_or(if writable { ELSEWHERE.0 } else { ELSEWHERE.1 })
+}
+
+/// Whether a mount of this path of the host tells; `directories` are those that managers were told to use.
+pub(super) fn is_sensitive(path: &str, writable: bool, directories: &[Arc<str>]) -> bool {
+    let is_managers = |directory: &Arc<str>| is_within(path, directory) || is_within(directory, path);
+    listed_weight(path, writable).is_some() || directories.iter().any(is_managers)
+}
+
+/// The weight by the table; `None` when a mount of this path tells nothing by it.
+fn listed_weight(path: &str, writable: bool) -> Option<u8> {
     let of = |entry: &(&str, u8, u8)| if writable { entry.1 } else { entry.2 };
     let above = SENSITIVE.iter().filter(|(place, ..)| is_within(place, path)).map(of).max();
     // The root is above everything, and nothing is sensitive for being below it.
@@ -87,9 +102,9 @@ pub(super) fn weight(path: &str, writable: bool) -> Option<u8> {
 }
 
 /// Whether a mount of a sensitive path is what every container has, or its manager's doing.
-pub(super) fn is_expected(path: &str, writable: bool, own: &Own) -> bool {
+pub(super) fn is_expected(path: &str, writable: bool, own: &Own, directories: &[Arc<str>]) -> bool {
     let is_public = || !writable && PUBLIC.iter().any(|public| is_within(path, public));
-    DEVICES.contains(&path) || is_public() || is_volume(path) || is_own(path, own)
+    DEVICES.contains(&path) || is_public() || is_volume(path, directories) || is_own(path, own)
 }
 
 /// Whether this is the socket of a runtime by its name.
@@ -105,9 +120,11 @@ pub(super) fn is_within(path: &str, place: &str) -> bool {
     }
 }
 
-fn is_volume(path: &str) -> bool {
-    VOLUMES.iter().any(|volumes| {
-        let Some((name, rest)) = path.strip_prefix(volumes).and_then(|rest| rest.split_once('/')) else {
+fn is_volume(path: &str, directories: &[Arc<str>]) -> bool {
+    let elsewhere = directories.iter().map(AsRef::as_ref);
+    WITH_VOLUMES.iter().copied().chain(elsewhere).any(|directory| {
+        let below = path.strip_prefix(directory).and_then(|rest| rest.strip_prefix("/volumes/"));
+        let Some((name, rest)) = below.and_then(|rest| rest.split_once('/')) else {
             return false;
         };
         !name.is_empty() && is_within(rest, "_data")
@@ -152,8 +169,35 @@ mod tests {
             ("/etcetera", None, None),
             ("/var/lib/dockerish", None, None),
         ] {
-            assert_eq!((weight(path, true), weight(path, false)), (writable, read_only), "{path}");
+            assert_eq!(
+                (listed_weight(path, true), listed_weight(path, false)),
+                (writable, read_only),
+                "{path}"
+            );
         }
+    }
+
+    #[test]
+    fn directories_of_managers_count_wherever_they_are() {
+        let directories: &[Arc<str>] = &["/data/docker".into(), "/mnt/state".into()];
+        for (path, tells) in [
+            ("/data/docker", true),
+            ("/data/docker/overlay2", true),
+            ("/data", true),
+            ("/mnt/state/x", true),
+            ("/data/dockerish", false),
+            ("/data/app", false),
+        ] {
+            assert_eq!(is_sensitive(path, false, directories), tells, "{path}");
+            assert!(!is_sensitive(path, true, &[]), "{path}");
+        }
+        let default = "/var/lib/docker";
+        assert_eq!(
+            [true, false].map(|rw| weight("/data/docker", rw)),
+            [true, false].map(|rw| weight(default, rw))
+        );
+        let is_expected = |path| is_expected(path, true, &Own::default(), directories);
+        assert!(is_expected("/data/docker/volumes/v/_data") && !is_expected("/data/docker/volumes"));
     }
 
     #[test]
@@ -168,10 +212,13 @@ mod tests {
             "/var/lib/docker/volumes/data/_data/sub".to_owned(),
             "/dev/null".to_owned(),
         ] {
-            assert!(is_expected(&path, true, &own), "{path}");
+            assert!(is_expected(&path, true, &own, &[]), "{path}");
         }
-        assert!(is_expected("/etc/localtime", false, &own) && !is_expected("/etc/localtime", true, &own));
-        assert!(is_expected("/etc/ssl/certs/ca.pem", false, &own));
+        assert!(
+            is_expected("/etc/localtime", false, &own, &[])
+                && !is_expected("/etc/localtime", true, &own, &[])
+        );
+        assert!(is_expected("/etc/ssl/certs/ca.pem", false, &own, &[]));
     }
 
     #[test]
@@ -187,10 +234,10 @@ mod tests {
             "/var/lib/kubelet/pods/0b1c/volumes/kubernetes.io~secret/x".to_owned(),
             "/dev/sda".to_owned(),
         ] {
-            assert!(!is_expected(&path, true, &own), "{path}");
+            assert!(!is_expected(&path, true, &own, &[]), "{path}");
         }
         let nobody = Own::default();
-        assert!(!is_expected(&format!("/var/lib/kubelet/pods/{POD}/etc-hosts"), false, &nobody));
+        assert!(!is_expected(&format!("/var/lib/kubelet/pods/{POD}/etc-hosts"), false, &nobody, &[]));
     }
 
     #[test]

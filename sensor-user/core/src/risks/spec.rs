@@ -190,4 +190,6 @@ pub struct Host {
     pub unified_cgroups: bool,
     /// Sockets of runtimes that are there now.
     pub sockets: Vec<Arc<str>>,
+    /// Directories in which managers keep their things because they were told to.
+    pub directories: Vec<Arc<str>>,
 }

@@ -10,7 +10,7 @@ use super::super::file;
 use super::super::json::Limited;
 use super::super::procfs::Processes;
 use super::super::{Roots, paths};
-use super::docker::{DAEMON_JSON, absolute};
+use super::managers::{DAEMON_JSON, absolute};
 
 /// Most hosts that a daemon serves.
 const HOSTS_MAX: usize = 256;

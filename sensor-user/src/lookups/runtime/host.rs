@@ -51,6 +51,7 @@ impl HostFacts {
             selinux,
             unified_cgroups: hierarchies.unified.is_some() && hierarchies.pids.is_none(),
             sockets: find_sockets(roots, &sockets_configured),
+            directories: Vec::new(),
         };
         let roots = roots.clone();
         Self { roots, sockets_configured, namespaces, seen: Mutex::new((Instant::now(), host)) }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::super::json::Find;
 use super::super::{Roots, file};
-use super::{Found, Search, oci, owner, text, time};
+use super::{Found, Search, managers, oci, owner, text, time};
 
 /// Root's storage: podman's and CRI-O's default, and the run directory where CRI-O keeps a second copy of the bundle.
 const STORAGES: &[&str] = &["/var/lib/containers/storage", "/run/containers/storage"];
@@ -17,7 +17,7 @@ const STORAGES: &[&str] = &["/var/lib/containers/storage", "/run/containers/stor
 const STORAGE_CONF: &str = "/etc/containers/storage.conf";
 /// Storage drivers, each with a directory of its own.
 const DRIVERS: &[&str] = &["overlay", "vfs", "btrfs", "zfs"];
-/// Most bytes of the two text files.
+/// Most bytes of the list of users.
 const TEXT_MAX: u64 = 1 << 20;
 
 /// One entry of `containers.json`.
@@ -103,13 +103,8 @@ fn storages(roots: &Roots, query: &ContainerQuery) -> Vec<PathBuf> {
 
 /// `graphroot = "<path>"` in storage.conf.
 fn configured(roots: &Roots) -> Option<String> {
-    let content = file::read(&roots.host_path(STORAGE_CONF), TEXT_MAX, None).ok()?;
-    let content = String::from_utf8_lossy(&content);
-    content.lines().find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        let value = value.trim().strip_prefix('"')?.split('"').next()?;
-        (key.trim() == "graphroot" && value.starts_with('/')).then(|| value.to_owned())
-    })
+    let found = managers::toml_strings(&roots.host_path(STORAGE_CONF), &["graphroot"]);
+    found.into_iter().map(|(_, path)| path).find(|path| path.starts_with('/'))
 }
 
 /// The home directory of a user of the host.
