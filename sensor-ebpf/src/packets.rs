@@ -23,6 +23,8 @@ use crate::withheld::{Mark, resume};
 pub const PASS: i32 = 1;
 /// `IPPROTO_TCP`.
 const TCP: u8 = 6;
+/// Bytes of an IPv4 header without options.
+const IPV4_HEADER: usize = 20;
 /// Bytes of an IPv6 header.
 const IPV6_HEADER: usize = 40;
 /// TCP flags: SYN and ACK.
@@ -55,59 +57,55 @@ pub fn socket_of(ctx: &SkBuffContext) -> Option<(*mut bpf_sock, u16)> {
 
 #[inline(always)]
 fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16, flags: u8) {
-    let Some(sock) = Sock::<Direct>::of_packet(sk) else { return };
+    let (Some(segment), Some(sock)) = (Segment::read(ctx), Sock::<Direct>::of_packet(sk)) else { return };
     if sock.is_listener() {
-        if let Some(segment) = Segment::read(ctx) {
-            let key = PeerKey::new(segment.peer, sock.netns(), port);
-            match segment.flags & (SYN | ACK) {
-                SYN => on_attempt(&key, &segment),
-                // It completes a connection, which the other hook sees; but not what comes with it.
-                ACK if segment.payload > 0 => {
-                    key.note_early_data(segment.peer_port);
-                    if flags & (port_flags::PLAINTEXT | port_flags::ENCRYPTED) != 0 {
-                        capture_early(ctx, sock, port, &key, &segment);
-                    }
-                }
-                _ => {}
-            }
-        }
+        return on_listener(ctx, sock, port, flags, &segment);
+    }
+    // Packets with IPv6 extension headers are not looked into; the next one tells of their data.
+    if segment.payload == 0 && sock.tcp().is_none_or(|tcp| tcp.bytes_in() == 0) {
         return;
     }
     resume_withheld(ctx, sk, sock, port);
     let is_read = flags & port_flags::PLAINTEXT != 0
         || flags & port_flags::ENCRYPTED != 0 && sock.tcp().is_some_and(|tcp| tcp.bytes_out() == 0);
     if is_read {
-        capture(ctx, sk, sock, port, Way::ToListener);
+        capture(ctx, sk, sock, port, &segment, Way::ToListener);
     }
 }
 
-/// Reports the accept of a connection that was withheld, if a request came.
+/// A packet for a listener: it begins a connection or completes one.
+#[inline(always)]
+fn on_listener(ctx: &SkBuffContext, listener: Sock<Direct>, port: u16, flags: u8, segment: &Segment) {
+    let is_early = segment.payload > 0;
+    match segment.flags & (SYN | ACK) {
+        SYN => on_attempt(&PeerKey::new(segment.peer, listener.netns(), port), segment),
+        // The other hook sees the connection that it completes; but not what comes with it.
+        ACK if is_early => {
+            let key = PeerKey::new(segment.peer, listener.netns(), port);
+            key.note_early_data(segment.peer_port);
+            if flags & (port_flags::PLAINTEXT | port_flags::ENCRYPTED) != 0 {
+                capture_early(ctx, listener, port, &key, segment);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Reports the accept of a connection that was withheld, because a request came.
 #[inline(always)]
 fn resume_withheld(ctx: &SkBuffContext, sk: *mut bpf_sock, sock: Sock<Direct>, port: u16) {
     if !Sock::has_number() {
-        if has_request(ctx, sock)
-            && let Some(connection) = take_withheld(sock)
-        {
+        if let Some(connection) = take_withheld(sock) {
             connection.ring = resume(sock, port, connection.conn, connection.opened_ns, now()) as u64;
         }
         return;
     }
-    let Some(mark) = Mark::find(sk.cast_const().cast()).filter(|mark| mark.is_waiting()) else { return };
-    if has_request(ctx, sock)
-        && let Some(since_ns) = mark.take()
-    {
+    let Some(mark) = Mark::find(sk.cast_const().cast()) else { return };
+    if let Some(since_ns) = mark.take() {
         // SAFETY: the context is a packet's.
         let conn = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
         mark.note_ring(resume(sock, port, conn, since_ns, now()));
     }
-}
-
-/// Whether a packet brings data, or follows some. Packets with IPv6 extension headers are not looked into; the next one
-/// tells of their data.
-#[inline(always)]
-fn has_request(ctx: &SkBuffContext, sock: Sock<Direct>) -> bool {
-    Segment::read(ctx)
-        .is_some_and(|segment| segment.payload > 0 || sock.tcp().is_some_and(|tcp| tcp.bytes_in() > 0))
 }
 
 #[inline(always)]
@@ -138,44 +136,37 @@ pub struct Segment {
     pub payload: u32,
 }
 
-/// The first bytes of a TCP header.
-#[repr(C)]
-struct TcpHeader {
-    source: u16,
-    destination: u16,
-    sequence: u32,
-    acknowledgement: u32,
-    /// Upper half: length in words.
-    offset: u8,
-    flags: u8,
-}
-
 impl Segment {
-    /// Reads the headers; `None` for another protocol, or IPv6 extension headers.
+    /// Reads the headers; `None` for another protocol, or IPv6 extension headers. Numbers are taken out of whole words,
+    /// because calls are what costs here: one is enough for a packet without IPv4 options.
     #[inline(always)]
     pub fn read(ctx: &SkBuffContext) -> Option<Self> {
-        let version: u8 = ctx.load(0).ok()?;
-        let (peer, local, at) = if version >> 4 == 4 {
-            if ctx.load::<u8>(9).ok()? != TCP {
-                return None;
-            }
-            let addresses: [u32; 2] = ctx.load(12).ok()?;
-            (mapped(addresses[0]), mapped(addresses[1]), usize::from(version & 15) * 4)
+        // No packet of TCP has less than these: an IPv6 header, or both headers over IPv4.
+        let raw: [u64; 5] = ctx.load(0).ok()?;
+        let words = raw.map(u64::from_be);
+        let (protocol, peer, local, at) = if words[0] >> 60 == 4 {
+            let (source, destination) = (words[1] as u32, (words[2] >> 32) as u32);
+            let at = (words[0] >> 56 & 15) as usize * 4;
+            (words[1] >> 48, mapped(source.to_be()), mapped(destination.to_be()), at)
         } else {
-            if ctx.load::<u8>(6).ok()? != TCP {
-                return None;
-            }
-            let addresses: [u64; 4] = ctx.load(8).ok()?;
-            ([addresses[0], addresses[1]], [addresses[2], addresses[3]], IPV6_HEADER)
+            (words[0] >> 8, [raw[1], raw[2]], [raw[3], raw[4]], IPV6_HEADER)
         };
-        let header: TcpHeader = ctx.load(at).ok()?;
-        let headers = at as u32 + u32::from(header.offset >> 4) * 4;
+        if protocol as u8 != TCP {
+            return None;
+        }
+        // Ports and sequence number; acknowledgement, length in words and flags.
+        let tcp = if at == IPV4_HEADER {
+            [words[2] << 32 | words[3] >> 32, words[3] << 32 | words[4] >> 32]
+        } else {
+            ctx.load::<[u64; 2]>(at).ok()?.map(u64::from_be)
+        };
+        let headers = at as u32 + (tcp[1] >> 28 & 15) as u32 * 4;
         Some(Self {
             peer,
             local,
-            peer_port: u16::from_be(header.source),
-            sequence: u32::from_be(header.sequence),
-            flags: header.flags,
+            peer_port: (tcp[0] >> 48) as u16,
+            sequence: tcp[0] as u32,
+            flags: (tcp[1] >> 16) as u8,
             start: headers,
             payload: ctx.len().saturating_sub(headers),
         })

@@ -67,8 +67,9 @@ pub fn packets_out(ctx: SkBuffContext) -> i32 {
     if flags_of(port) & port_flags::PLAINTEXT != 0
         && let Some(sock) = Sock::<Direct>::of_packet(sk)
         && !sock.is_listener()
+        && let Some(segment) = Segment::read(&ctx)
     {
-        capture(&ctx, sk, sock, port, Way::ToPeer);
+        capture(&ctx, sk, sock, port, &segment, Way::ToPeer);
     }
     PASS
 }
@@ -92,8 +93,14 @@ pub fn capture_early(
 
 /// Captures a segment of a connection.
 #[inline(always)]
-pub fn capture(ctx: &SkBuffContext, sk: *mut bpf_sock, sock: Sock<Direct>, port: u16, way: Way) {
-    let Some(segment) = Segment::read(ctx) else { return };
+pub fn capture(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    sock: Sock<Direct>,
+    port: u16,
+    segment: &Segment,
+    way: Way,
+) {
     if segment.payload == 0 {
         return;
     }
@@ -121,15 +128,18 @@ pub fn capture(ctx: &SkBuffContext, sk: *mut bpf_sock, sock: Sock<Direct>, port:
         }
         (*turn).captured
     };
+    if spent >= most {
+        return count_suppressed(Ring::Bulk, RecordKind::Payload);
+    }
     let at = now();
     let wanted = u64::from(segment.payload).min(PAYLOAD_MAX as u64);
     let key = PeerKey::new(sock.peer_addr(), sock.netns(), port);
-    if spent >= most || !bears_payload(&key, wanted, at) {
+    if !bears_payload(&key, wanted, at) {
         return count_suppressed(Ring::Bulk, RecordKind::Payload);
     }
     // SAFETY: as above.
     unsafe { (*turn).captured = spent + wanted as u32 };
-    let frame = Frame { sock, port, conn: connection.conn, offset, settled, flags, segment: &segment };
+    let frame = Frame { sock, port, conn: connection.conn, offset, settled, flags, segment };
     frame.send(ctx, wanted, at);
 }
 

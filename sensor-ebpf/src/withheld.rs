@@ -64,13 +64,6 @@ impl Mark {
         if value.is_null() { None } else { Some(Self(value.cast())) }
     }
 
-    /// Whether the connection waits to be reported.
-    #[inline(always)]
-    pub fn is_waiting(self) -> bool {
-        // SAFETY: points to the value.
-        unsafe { *self.0 > REPORTED_ON_BULK }
-    }
-
     /// Takes the time of establishment away, so that nobody else reports the connection; `None` when it was reported.
     #[inline(always)]
     pub fn take(self) -> Option<u64> {
