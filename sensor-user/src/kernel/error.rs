@@ -138,6 +138,7 @@ impl KernelError {
                 | Self::NoPermission { .. }
                 | Self::NoHook { .. }
                 | Self::LockedDown { .. }
+                | Self::PerhapsLockedDown { .. }
         )
     }
 

@@ -173,6 +173,7 @@ impl FileFinder {
         thread::Builder::new().name("files".to_owned()).spawn(move || {
             while !stopping.load(Ordering::Acquire) {
                 let files = look(&roots, &configured, marks.as_deref());
+                finishing.fetch_add(1, Ordering::Release);
                 sender.send_if_modified(|known| {
                     let is_new = known.as_ref() != Some(&files);
                     if is_new {
@@ -180,7 +181,6 @@ impl FileFinder {
                     }
                     is_new
                 });
-                finishing.fetch_add(1, Ordering::Release);
                 thread::park_timeout(INTERVAL);
             }
         })?;
@@ -258,10 +258,6 @@ mod tests {
         let roots = Roots { host: directory.path().into(), ..Roots::default() };
         let mut files = FileWatch::start(&roots, &[], false).expect("a thread");
         assert!(files.first().is_some(), "in time");
-        // It is counted behind what it found.
-        while files.finder.finished.load(Ordering::Acquire) == 0 {
-            thread::sleep(Duration::from_millis(1));
-        }
         assert_eq!(files.stuck(), []);
         files.finder.stop.store(true, Ordering::Release);
         // One search may still have been under way.

@@ -103,11 +103,7 @@ fn locked_down_unknown() -> Result<Outcome> {
     match Sensor::start(CONFIGURATION) {
         Ok(sensor) => check_sockets_only(sensor, SAID),
         Err(_) => {
-            let output = run_unchecked(command()?.arg("run"))?;
-            ensure!(!output.status.success() && output.stdout.is_empty(), "{}", output.status);
-            for word in SAID {
-                ensure!(output.stderr.contains(word), "nothing of `{word}`: {}", output.stderr);
-            }
+            check_refusal(command()?, SAID)?;
             Ok(Outcome::SeenBy("refusal".to_owned()))
         }
     }
