@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::bounded::Bounded;
 use crate::fact::{Origin, OriginClass};
 use crate::ids::{ConnId, RecordId};
+use crate::time::Timestamp;
 
 /// Most ids that were given; the one used longest ago goes first.
 pub(crate) const MADE_MAX: usize = 8192;
@@ -15,6 +16,8 @@ pub(crate) const MADE_MAX: usize = 8192;
 pub(crate) const STARTING_MAX: usize = 4096;
 /// Most connections that ask for the same start at a time.
 const RIVALS_MAX: usize = 4;
+/// How long a daemon may work on a request after its client has gone, nanoseconds.
+pub(crate) const LINGER_NS: u64 = 10_000_000_000;
 
 /// Digits of an id in its short form.
 const SHORT_ID: usize = 12;
@@ -32,8 +35,52 @@ pub(crate) struct Origins {
 #[derive(Debug)]
 struct Starter {
     origin: Origin,
+    state: StartState,
+}
+
+/// How far that request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StartState {
+    /// It waits for its answer.
+    Asking,
     /// It was told that this has started the container, whose first program may come after that all the same.
-    succeeded: bool,
+    Succeeded,
+    /// Nobody knows what it was told, since this time of the boot clock: the daemon may still be working on it.
+    Unread(u64),
+}
+
+/// What became of a request for a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartOutcome {
+    /// Its answer says that it has started the container.
+    Started,
+    /// Its answer says that it has not.
+    Refused,
+    /// No answer was read that is certain to be its own.
+    Unread,
+}
+
+impl Starter {
+    fn is_of(&self, conn: &ConnId) -> bool {
+        self.origin.conn.as_ref() == Some(conn)
+    }
+
+    /// Whether it may be what starts a container now.
+    fn counts(&self, at: Timestamp) -> bool {
+        match self.state {
+            StartState::Asking | StartState::Succeeded => true,
+            StartState::Unread(since_ns) => at.boot_ns.saturating_sub(since_ns) <= LINGER_NS,
+        }
+    }
+
+    /// The cause of a start that nobody else asks for.
+    fn alone(&self) -> Origin {
+        let class = match self.state {
+            StartState::Asking | StartState::Succeeded => self.origin.class,
+            StartState::Unread(_) => OriginClass::Inferred,
+        };
+        Origin { class, ..self.origin.clone() }
+    }
 }
 
 impl Default for Origins {
@@ -51,42 +98,45 @@ impl Origins {
     }
 
     /// A connection asks for the start of a container.
-    pub(crate) fn starts(&mut self, reference: Arc<str>, conn: ConnId, exact: bool) {
-        let origin = Origin::of_conn(class_of(exact), conn, None);
-        let starter = Starter { origin, succeeded: false };
-        match self.starting.get_mut(&reference) {
-            Some(rivals) => {
-                let is_new =
-                    rivals.iter().all(|rival| !rival.succeeded && rival.origin.conn != starter.origin.conn);
-                if is_new && rivals.len() < RIVALS_MAX {
-                    rivals.push(starter);
-                }
-            }
-            None => {
-                self.starting.insert(reference, vec![starter]);
-            }
+    pub(crate) fn starts(&mut self, at: Timestamp, reference: Arc<str>, conn: ConnId, exact: bool) {
+        let origin = Origin::of_conn(class_of(exact), conn.clone(), None);
+        let starter = Starter { origin, state: StartState::Asking };
+        let Some(rivals) = self.starting.get_mut(&reference) else {
+            self.starting.insert(reference, vec![starter]);
+            return;
+        };
+        rivals.retain(|rival| rival.counts(at));
+        // Whoever asks again may have the answer read this time.
+        rivals.retain(|rival| !rival.is_of(&conn) || !matches!(rival.state, StartState::Unread(_)));
+        let is_entered = rivals.iter().any(|rival| rival.is_of(&conn));
+        let is_over = rivals.iter().any(|rival| rival.state == StartState::Succeeded);
+        if !is_entered && !is_over && rivals.len() < RIVALS_MAX {
+            rivals.push(starter);
         }
     }
 
     /// It was answered, or will not be.
     pub(crate) fn start_ended(
         &mut self,
+        at: Timestamp,
         reference: &str,
         conn: &ConnId,
         request: Option<RecordId>,
-        succeeded: bool,
+        outcome: StartOutcome,
     ) {
         let Some(rivals) = self.starting.get_mut(reference) else { return };
-        let is_this = |rival: &Starter| rival.origin.conn.as_ref() == Some(conn);
-        if succeeded {
+        match outcome {
             // Of several only one has started it; what the others are told is that it runs.
-            rivals.retain(is_this);
-            rivals.iter_mut().for_each(|rival| {
-                rival.succeeded = true;
-                rival.origin.request.clone_from(&request);
-            });
-        } else {
-            rivals.retain(|rival| !is_this(rival));
+            StartOutcome::Started => rivals.retain(|rival| rival.is_of(conn)),
+            StartOutcome::Refused => rivals.retain(|rival| !rival.is_of(conn)),
+            StartOutcome::Unread => {}
+        }
+        for rival in rivals.iter_mut().filter(|rival| rival.is_of(conn)) {
+            rival.origin.request.clone_from(&request);
+            rival.state = match outcome {
+                StartOutcome::Started => StartState::Succeeded,
+                StartOutcome::Refused | StartOutcome::Unread => StartState::Unread(at.boot_ns),
+            };
         }
         if rivals.is_empty() {
             self.starting.remove(reference);
@@ -99,31 +149,31 @@ impl Origins {
     }
 
     /// Who had a container made, as far as is known, else who has it started: some runtimes make nothing before that.
-    pub(crate) fn of_container(&self, id: &str, name: Option<&str>) -> Origin {
+    pub(crate) fn of_container(&self, at: Timestamp, id: &str, name: Option<&str>) -> Origin {
         match self.of_made(id) {
-            Origin { class: OriginClass::None, .. } => self.of_start(id, name),
+            Origin { class: OriginClass::None, .. } => self.of_start(at, id, name),
             made => made,
         }
     }
 
     /// Who had a container started, which has happened: whoever asks for it, else who had it made. When several ask, it is
     /// one of them.
-    pub(crate) fn take_start(&mut self, id: &str, name: Option<&str>) -> Origin {
-        let origin = self.of_start(id, name);
+    pub(crate) fn take_start(&mut self, at: Timestamp, id: &str, name: Option<&str>) -> Origin {
+        let origin = self.of_start(at, id, name);
         for reference in references(id, name) {
             self.starting.remove(reference);
         }
         origin
     }
 
-    fn of_start(&self, id: &str, name: Option<&str>) -> Origin {
+    fn of_start(&self, at: Timestamp, id: &str, name: Option<&str>) -> Origin {
         let made = self.of_made(id);
-        let rivals: Vec<&Starter> =
-            references(id, name).filter_map(|reference| self.starting.peek(reference)).flatten().collect();
+        let asked = references(id, name).filter_map(|reference| self.starting.peek(reference)).flatten();
+        let rivals: Vec<&Starter> = asked.filter(|rival| rival.counts(at)).collect();
         match *rivals {
             [] => made,
             [only] if made.conn == only.origin.conn => made,
-            [only] => only.origin.clone(),
+            [only] => only.alone(),
             _ => Origin::one_of(conns_of(&rivals)),
         }
     }
@@ -171,6 +221,10 @@ mod tests {
         ConnId(name.into())
     }
 
+    fn at(boot_ns: u64) -> Timestamp {
+        Timestamp { boot_ns, ..Timestamp::default() }
+    }
+
     #[test]
     fn the_first_answer_counts() {
         let mut origins = Origins::default();
@@ -185,29 +239,57 @@ mod tests {
     fn a_start_is_of_the_only_one_who_asks_for_it() {
         let mut origins = Origins::default();
         origins.made("x".into(), conn("a"), None, true);
-        assert_eq!(origins.of_start("x", None).conn, Some(conn("a")));
-        origins.starts("x".into(), conn("b"), true);
-        assert_eq!(origins.of_start("x", None).conn, Some(conn("b")));
-        origins.starts("x".into(), conn("c"), true);
-        assert_eq!(origins.of_start("x", None), Origin::one_of(vec![conn("b"), conn("c")]));
-        origins.start_ended("x", &conn("c"), None, false);
-        assert_eq!(origins.of_start("x", None).conn, Some(conn("b")));
-        origins.start_ended("x", &conn("b"), None, false);
-        assert_eq!(origins.of_start("x", None).conn, Some(conn("a")));
+        assert_eq!(origins.of_start(at(0), "x", None).conn, Some(conn("a")));
+        origins.starts(at(0), "x".into(), conn("b"), true);
+        assert_eq!(origins.of_start(at(0), "x", None).conn, Some(conn("b")));
+        origins.starts(at(0), "x".into(), conn("c"), true);
+        assert_eq!(origins.of_start(at(0), "x", None), Origin::one_of(vec![conn("b"), conn("c")]));
+        origins.start_ended(at(0), "x", &conn("c"), None, StartOutcome::Refused);
+        assert_eq!(origins.of_start(at(0), "x", None).conn, Some(conn("b")));
+        origins.start_ended(at(0), "x", &conn("b"), None, StartOutcome::Refused);
+        assert_eq!(origins.of_start(at(0), "x", None).conn, Some(conn("a")));
     }
 
     #[test]
     fn a_start_that_was_answered_before_it_is_seen_is_of_whoever_was_told_so() {
         let mut origins = Origins::default();
         let request = Some(RecordId("r".into()));
-        origins.starts("x".into(), conn("b"), true);
-        origins.starts("x".into(), conn("c"), true);
-        origins.start_ended("x", &conn("b"), request.clone(), true);
-        let origin = origins.take_start("x", None);
+        origins.starts(at(0), "x".into(), conn("b"), true);
+        origins.starts(at(0), "x".into(), conn("c"), true);
+        origins.start_ended(at(0), "x", &conn("b"), request.clone(), StartOutcome::Started);
+        let origin = origins.take_start(at(0), "x", None);
         assert_eq!((origin.conn, origin.request), (Some(conn("b")), request));
         // The next start is another matter, whenever the second one is answered.
-        origins.start_ended("x", &conn("c"), None, true);
-        assert_eq!(origins.take_start("x", None), Origin::none());
+        origins.start_ended(at(0), "x", &conn("c"), None, StartOutcome::Started);
+        assert_eq!(origins.take_start(at(0), "x", None), Origin::none());
+    }
+
+    #[test]
+    fn whoever_was_not_heard_to_fail_stays_a_candidate() {
+        let mut origins = Origins::default();
+        origins.starts(at(0), "x".into(), conn("b"), true);
+        origins.start_ended(at(1), "x", &conn("b"), None, StartOutcome::Unread);
+        let alone = origins.of_start(at(1), "x", None);
+        assert_eq!((alone.class, alone.conn), (OriginClass::Inferred, Some(conn("b"))));
+        origins.starts(at(2), "x".into(), conn("c"), true);
+        let rivals = Origin::one_of(vec![conn("b"), conn("c")]);
+        assert_eq!(origins.of_start(at(2), "x", None), rivals);
+        // No daemon works that long for a client that has gone.
+        let later = origins.of_start(at(LINGER_NS + 2), "x", None);
+        assert_eq!((later.class, later.conn), (OriginClass::Proved, Some(conn("c"))));
+        // Whoever is told that he has started it has.
+        origins.start_ended(at(3), "x", &conn("c"), None, StartOutcome::Started);
+        assert_eq!(origins.of_start(at(3), "x", None).conn, Some(conn("c")));
+    }
+
+    #[test]
+    fn whoever_asks_again_counts_again() {
+        let mut origins = Origins::default();
+        origins.starts(at(0), "x".into(), conn("b"), true);
+        origins.start_ended(at(0), "x", &conn("b"), None, StartOutcome::Unread);
+        origins.starts(at(LINGER_NS), "x".into(), conn("b"), false);
+        let origin = origins.of_start(at(2 * LINGER_NS), "x", None);
+        assert_eq!((origin.class, origin.conn), (OriginClass::Inferred, Some(conn("b"))));
     }
 
     #[test]
@@ -215,9 +297,9 @@ mod tests {
         let id = "0123456789abcdef".repeat(4);
         for reference in [&*id, &id[..12], "web"] {
             let mut origins = Origins::default();
-            origins.starts(reference.into(), conn("b"), true);
-            assert_eq!(origins.take_start(&id, Some("web")).conn, Some(conn("b")), "{reference}");
-            assert_eq!(origins.take_start(&id, Some("web")), Origin::none(), "{reference}");
+            origins.starts(at(0), reference.into(), conn("b"), true);
+            assert_eq!(origins.take_start(at(0), &id, Some("web")).conn, Some(conn("b")), "{reference}");
+            assert_eq!(origins.take_start(at(0), &id, Some("web")), Origin::none(), "{reference}");
         }
     }
 

@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::fact::{ExecRole, Net, Origin, OriginClass, Process, Runtime, Service};
 use crate::health::{Capability, CoverageState, Loss};
 use crate::ids::{CgroupKey, ConnId};
+use crate::origins::LINGER_NS;
 use crate::time::Timestamp;
 
 /// Most connections that are open; the one that said something longest ago goes first.
@@ -18,8 +19,6 @@ const OPEN_MAX: usize = 16_384;
 const ENDED_MAX: usize = 4096;
 /// Most connections of which one is the cause that are named.
 const CANDIDATES_MAX: usize = 16;
-/// How long a daemon may work on a request after its client has gone, nanoseconds; also how long a local client counts.
-const LINGER_NS: u64 = 10_000_000_000;
 /// How old a connection may be to count for what daemons do by themselves as well, nanoseconds.
 const FRESH_NS: u64 = LINGER_NS;
 
@@ -39,7 +38,8 @@ pub(super) struct Callers {
     /// In order of their ends.
     ended: VecDeque<(u64, u64, Caller)>,
     forgotten: u64,
-    /// When somebody on the node last used the socket of a daemon whose containers these are, by runtime.
+    /// When somebody on the node last used the socket of a daemon whose containers these are, by runtime; it counts for as
+    /// long as a daemon may work on what was asked for.
     local: [Option<u64>; 2],
     /// When it was last told that something was not captured.
     uncaptured_ns: Option<u64>,

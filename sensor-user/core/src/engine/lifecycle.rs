@@ -116,7 +116,7 @@ impl Engine {
         }
         self.enter_cgroup(key, path, Place::Container(id.clone()));
         let name = self.containers.peek(&id).and_then(|entry| entry.shared.name.clone());
-        let origin = self.origins.of_container(&id, name.as_deref());
+        let origin = self.origins.of_container(at, &id, name.as_deref());
         let spontaneity = self.spontaneity_of_start(&id);
         let origin = self.origin_or_inferred(at, &id, Some(&creator), spontaneity, origin);
         self.tell_container(at, &id, ContainerAction::Created, Some(creator), origin);
@@ -139,7 +139,7 @@ impl Engine {
         entry.namespaces = Some(event.namespaces);
         let name = entry.shared.name.clone();
         let process = self.processes.snapshot(event.task.key);
-        let origin = self.origins.take_start(id, name.as_deref());
+        let origin = self.origins.take_start(at, id, name.as_deref());
         let spontaneity = self.spontaneity_of_start(id);
         let origin = self.origin_or_inferred(at, id, process.as_deref(), spontaneity, origin);
         self.tell_container(at, id, ContainerAction::Started, process, origin);

@@ -13,6 +13,7 @@ use crate::http::docker;
 use crate::http::reassembly::Piece;
 use crate::http::route::ApiClass;
 use crate::ids::{CgroupKey, ConnId, RecordId};
+use crate::origins::StartOutcome;
 use crate::time::Timestamp;
 
 /// Most connections whose requests are read at a time; the one that said something longest ago goes first, and what is known
@@ -125,7 +126,7 @@ impl Engine {
         self.requests.unread += open.conversation.unread() - unread;
         self.requests.bytes += open.conversation.heap_bytes();
         self.requests.bytes -= before;
-        self.take_steps(conn, cgroup, &ends, steps);
+        self.take_steps(at, conn, cgroup, &ends, steps);
         while self.requests.bytes > BYTES_MAX
             && let Some((evicted, open)) = self.requests.open.evict_oldest()
         {
@@ -137,10 +138,10 @@ impl Engine {
     fn finish_conversation(&mut self, at: Timestamp, conn: u64, mut open: Open) {
         let mut steps = Vec::new();
         open.conversation.close(at, &mut steps);
-        self.take_steps(conn, open.cgroup, &open.ends, steps);
+        self.take_steps(at, conn, open.cgroup, &open.ends, steps);
     }
 
-    fn take_steps(&mut self, conn: u64, cgroup: CgroupKey, ends: &Ends, steps: Vec<Step>) {
+    fn take_steps(&mut self, now: Timestamp, conn: u64, cgroup: CgroupKey, ends: &Ends, steps: Vec<Step>) {
         for step in steps {
             match step {
                 Step::Asked { at, endpoint, exact } => {
@@ -151,17 +152,24 @@ impl Engine {
                         let Some((conn, credit)) = net.conn.zip(self.credit_of(cgroup, &server)) else {
                             continue;
                         };
-                        self.origins.starts(reference, conn, exact && credit == Credit::Full);
+                        self.origins.starts(at, reference, conn, exact && credit == Credit::Full);
                     }
                 }
-                Step::Answered(exchange) => self.tell_request(conn, cgroup, ends, *exchange),
+                Step::Answered(exchange) => self.tell_request(now, conn, cgroup, ends, *exchange),
                 Step::Hello(at, hello) => self.tell_hello(at, conn, cgroup, ends, &hello),
                 Step::Foreign(at, protocol) => self.tell_foreign(at, conn, cgroup, ends, protocol),
             }
         }
     }
 
-    fn tell_request(&mut self, conn: u64, cgroup: CgroupKey, ends: &Ends, exchange: Exchange) {
+    fn tell_request(
+        &mut self,
+        now: Timestamp,
+        conn: u64,
+        cgroup: CgroupKey,
+        ends: &Ends,
+        exchange: Exchange,
+    ) {
         let Exchange { at, head, endpoint, create, status, created, exact } = exchange;
         let create = create.unwrap_or_default();
         let truncated = head.truncated || create.truncated;
@@ -185,7 +193,13 @@ impl Engine {
         if endpoint.route == docker::START
             && let Some(reference) = &endpoint.reference
         {
-            self.origins.start_ended(reference, &conn, request.clone(), status == Some(STARTED));
+            // An answer that may be another request's says nothing of this one.
+            let outcome = match status.filter(|_| exact) {
+                Some(STARTED) => StartOutcome::Started,
+                Some(_) => StartOutcome::Refused,
+                None => StartOutcome::Unread,
+            };
+            self.origins.start_ended(now, reference, &conn, request.clone(), outcome);
         }
         if let (Some(id), Some(credit)) = (created, credit) {
             self.origins.made(id, conn, request, exact && credit == Credit::Full);

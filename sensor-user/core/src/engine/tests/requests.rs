@@ -171,6 +171,23 @@ fn a_start_is_of_whoever_asks_for_it() {
 }
 
 #[test]
+fn a_rival_whose_answer_was_not_read_is_a_candidate_too() {
+    let mut sensor = with_dockerd();
+    let id = long_id("ab");
+    let mut clients = [1, 2].map(|conn| Client::new(&mut sensor, conn));
+    for client in &mut clients {
+        client.ask(&mut sensor, "POST", &format!("/containers/{id}/start"), "");
+    }
+    // It does not wait for the answer; the daemon starts the container all the same.
+    clients[0].close(&mut sensor);
+    run_container(&mut sensor, &id, 100);
+    let (_, origin) = origins(&later(&mut sensor)).remove(0);
+    let candidates = [1, 2].map(|number| conn_of(&mut sensor, number));
+    assert_eq!((origin.class, origin.conn), (OriginClass::Inferred, None));
+    assert_eq!(*origin.candidates, candidates);
+}
+
+#[test]
 fn a_daemon_in_a_container_is_not_believed() {
     let mut sensor = with_dockerd();
     let (fake, victim) = (long_id("ab"), long_id("cd"));
