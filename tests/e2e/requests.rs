@@ -16,6 +16,7 @@ use crate::Test;
 
 pub const TESTS: &[Test] = &[
     ("docker_requests_are_records_with_route_class_status_and_client", docker_requests),
+    ("a_volume_of_the_hosts_tree_is_told_where_it_is_made_and_where_it_is_mounted", volume),
     ("the_cause_of_a_container_and_of_an_exec_is_proved", proved),
     ("eight_clients_at_once_are_told_apart", eight_clients),
     ("neither_many_requests_nor_small_segments_hide_a_cause", hidden),
@@ -87,6 +88,30 @@ fn docker_requests(lab: &Lab) -> Result<()> {
     let leak = recording.of_kind("api_request").find(|record| record.line.contains("secret-value"));
     ensure!(leak.is_none(), "an environment value: {leak:?}");
     Ok(())
+}
+
+fn volume(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let docker = |arguments: &[&str]| remote(&lab.network, NODE_OUTSIDE, arguments);
+    docker(&[
+        "volume",
+        "create",
+        "--opt",
+        "type=none",
+        "--opt",
+        "o=bind",
+        "--opt",
+        "device=/etc",
+        "backdoor",
+    ])?;
+    let made = sensor.wait("the volume", |record| is_request(record, "/volumes/create", "other", "201"))?;
+    ensure!(made.at("api.body_flags") == &serde_json::json!(["mount:/etc:rw"]), "{made}");
+    let id = docker(&["run", "--detach", "--rm", "--volume", "backdoor:/x", IMAGE, "/bin/sleep", "600"])?;
+    let created = sensor.wait_container("created", &id)?;
+    docker(&["rm", "--force", &id])?;
+    docker(&["volume", "rm", "--force", "backdoor"])?;
+    ensure!(created.at("container.risks") == &serde_json::json!(["mount:/etc:rw"]), "{created}");
+    sensor.stop().map(drop)
 }
 
 fn is_request(record: &Record, route: &str, class: &str, status: &str) -> bool {

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::create::{BODY_MAX, CreateBody, created_id};
+use super::create::{self, BODY_MAX, CreateBody, created_id};
 use super::head::{Framing, HTTP2_METHOD, ReplyHead, RequestHead};
 use super::reader::{Item, Loss, Reader};
 use super::reassembly::{Part, Piece, Reassembly};
@@ -55,7 +55,7 @@ pub struct Exchange {
     pub head: RequestHead,
     /// What it is for.
     pub endpoint: Endpoint,
-    /// What the body asks for, of a request that makes a container.
+    /// What the body asks for, of a request that makes a container or a volume.
     pub create: Option<CreateBody>,
     /// Status of the answer.
     pub status: Option<u16>,
@@ -133,8 +133,8 @@ struct Asked {
 impl Asked {
     fn finish(self, status: Option<u16>, created: Option<Arc<str>>, exact: bool) -> Step {
         let Self { at, head, endpoint, body, is_whole } = self;
-        let create = (endpoint.route == docker::CREATE).then(|| {
-            let found = CreateBody::read(&body);
+        let create = create::reader(endpoint.route).map(|read| {
+            let found = read(&body);
             CreateBody { truncated: found.truncated || !is_whole, ..found }
         });
         Step::Answered(Box::new(Exchange { at, head, endpoint, create, status, created, exact }))
@@ -320,7 +320,8 @@ impl Conversation {
     }
 
     fn keep_body(&mut self, bytes: &[u8]) {
-        let Some(asked) = self.waiting.back_mut().filter(|asked| asked.endpoint.route == docker::CREATE)
+        let Some(asked) =
+            self.waiting.back_mut().filter(|asked| create::reader(asked.endpoint.route).is_some())
         else {
             return;
         };

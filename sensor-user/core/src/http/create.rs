@@ -1,11 +1,13 @@
-//! What the body of a create request asks for, as far as it bears on what the container may do to its host.
+//! What the body of a request that makes a container, or a volume, asks for, as far as it bears on what a container may do
+//! to its host.
 //!
 //! Reads Docker's body and podman's own. Environment values, labels and everything else is passed over.
 
 use std::sync::Arc;
 
+use super::docker;
 use super::json::{Value, scan};
-use crate::risks::{Namespace, Risk, Risks, of_asked_capability, of_asked_device, of_asked_mount};
+use crate::risks::{Namespace, Risk, Risks, normal, of_asked_capability, of_asked_device, of_asked_mount};
 
 /// Most arguments kept of a command.
 pub const COMMAND_MAX: usize = 32;
@@ -25,8 +27,18 @@ pub struct CreateBody {
     pub truncated: bool,
 }
 
+/// What reads the body of a request for this route; nothing where bodies are passed over.
+#[must_use]
+pub fn reader(route: &str) -> Option<fn(&[u8]) -> CreateBody> {
+    match route {
+        docker::CREATE => Some(CreateBody::read),
+        docker::VOLUME_CREATE => Some(CreateBody::read_volume),
+        _ => None,
+    }
+}
+
 impl CreateBody {
-    /// Reads a body, or the beginning of one.
+    /// Reads the body of a request for a container, or the beginning of one.
     #[must_use]
     pub fn read(body: &[u8]) -> Self {
         let mut found = Self::default();
@@ -49,6 +61,23 @@ impl CreateBody {
         found.command.truncate(COMMAND_MAX);
         found.risks = risks.list;
         found
+    }
+
+    /// Reads the body of a request for a volume, or the beginning of one: what the driver `local` is to mount there, whoever
+    /// mounts the volume has.
+    #[must_use]
+    pub fn read_volume(body: &[u8]) -> Self {
+        let mut asked = DriverOptions::default();
+        let is_whole = scan(body, |keys, value| {
+            // Docker's name for them, and podman's.
+            if let [options, key] = keys
+                && matches!(options.as_str(), "driveropts" | "options")
+            {
+                asked.take(key, value);
+            }
+        });
+        let risks = Risks::new(asked.risks(true));
+        Self { truncated: !is_whole || risks.truncated, risks: risks.list, ..Self::default() }
     }
 }
 
@@ -126,10 +155,8 @@ impl Asked {
         match (keys, value) {
             ([""], Value::Object) => self.end_mount(),
             (["", "source"], Value::Text(source)) => mount.source = Some(source.clone()),
-            // A volume that is made on the way, of what the driver `local` is to mount.
-            (["", "volumeoptions", "driverconfig", "options", "device"], Value::Text(device)) => {
-                mount.device = Some(device.clone());
-            }
+            // A volume that is made on the way.
+            (["", "volumeoptions", "driverconfig", "options", key], value) => mount.driver.take(key, value),
             (["", "readonly"], value) if value.is_true() => mount.read_only = true,
             // Podman's.
             (["", "options", ""], Value::Text(option)) if option == "ro" => mount.read_only = true,
@@ -138,13 +165,9 @@ impl Asked {
     }
 
     fn end_mount(&mut self) {
-        let Mount { source, device, read_only } = std::mem::take(&mut self.mount);
-        let asked = |source: &str| of_asked_mount(source, !read_only);
-        self.found.extend(source.and_then(|source| asked(&source)));
-        self.found.extend(device.and_then(|path| match path.starts_with("/dev/") {
-            true => of_asked_device(&path),
-            false => asked(&path),
-        }));
+        let Mount { source, driver, read_only } = std::mem::take(&mut self.mount);
+        self.found.extend(source.and_then(|source| of_asked_mount(&source, !read_only)));
+        self.found.extend(driver.risks(!read_only));
     }
 }
 
@@ -152,8 +175,43 @@ impl Asked {
 #[derive(Debug, Default)]
 struct Mount {
     source: Option<String>,
-    device: Option<String>,
+    driver: DriverOptions,
     read_only: bool,
+}
+
+/// What the driver `local` is to mount, as it would be given to mount(8).
+#[derive(Debug, Default)]
+struct DriverOptions {
+    device: String,
+    options: String,
+}
+
+impl DriverOptions {
+    fn take(&mut self, key: &str, value: &Value) {
+        match (key, value.text()) {
+            ("device", Some(device)) => device.clone_into(&mut self.device),
+            ("o", Some(options)) => options.clone_into(&mut self.options),
+            _ => {}
+        }
+    }
+
+    /// What tells of it: the device or directory, and the directories of an overlay.
+    fn risks(&self, writable: bool) -> impl Iterator<Item = Risk> + '_ {
+        let writable = writable && !self.options.split(',').any(|option| option == "ro");
+        let device = match normal(&self.device).starts_with("/dev/") {
+            true => of_asked_device(&self.device),
+            false => of_asked_mount(&self.device, writable),
+        };
+        let layers = self.options.split(',').filter_map(|option| option.split_once('=')).flat_map(
+            move |(name, directories)| {
+                let upper = name == "upperdir";
+                let is_layer = upper || name == "lowerdir";
+                let directories = directories.split(':').filter(move |_| is_layer);
+                directories.filter_map(move |directory| of_asked_mount(directory, writable && upper))
+            },
+        );
+        device.into_iter().chain(layers)
+    }
 }
 
 fn push(words: &mut Vec<Arc<str>>, value: &Value) {
@@ -238,6 +296,32 @@ mod tests {
         assert_eq!(flags(&volume("/etc")), ["mount:/etc:rw"]);
         assert_eq!(flags(&volume("/srv/data")), [""; 0]);
         assert_eq!(flags(&volume("/dev/vda1")), ["device:/dev/vda1"]);
+    }
+
+    #[test]
+    fn a_volume_is_what_it_is_to_be_mounted_on() {
+        let flags = |options: &str| -> Vec<String> {
+            let body = format!(r#"{{"Name":"v","Driver":"local","Labels":{{"device":"/etc"}},{options}}}"#);
+            let body = CreateBody::read_volume(body.as_bytes());
+            assert!(!body.truncated && body.image.is_none() && body.command.is_empty(), "{body:?}");
+            body.risks.iter().map(|risk| risk.name().into_owned()).collect()
+        };
+        for (options, expected) in [
+            (r#""DriverOpts":{"type":"none","o":"bind","device":"/"}"#, &["mount:/:rw"][..]),
+            (r#""DriverOpts":{"device":"/etc/","o":"bind,ro","type":"none"}"#, &["mount:/etc"]),
+            (r#""Options":{"type":"none","o":"bind","device":"/root"}"#, &["mount:/root:rw"]),
+            (r#""DriverOpts":{"type":"ext4","device":"/dev/../dev/vda1"}"#, &["device:/dev/vda1"]),
+            (
+                r#""DriverOpts":{"type":"overlay","device":"overlay","o":"lowerdir=/srv:/root,upperdir=/etc,workdir=/w"}"#,
+                &["mount:/etc:rw", "mount:/root"],
+            ),
+            (r#""DriverOpts":{"type":"nfs","o":"addr=10.0.0.1,rw","device":":/etc"}"#, &[]),
+            (r#""DriverOpts":{"type":"tmpfs","device":"tmpfs","o":"size=1m"}"#, &[]),
+            (r#""DriverOpts":{}"#, &[]),
+        ] {
+            assert_eq!(flags(options), expected, "{options}");
+        }
+        assert!(CreateBody::read_volume(br#"{"DriverOpts":{"device":"/"#).truncated);
     }
 
     #[test]

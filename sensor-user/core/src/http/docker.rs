@@ -7,7 +7,9 @@ use ApiClass::{Build, Collection, Create, Destructive, Discovery, Exec, Other, P
 
 /// Route of the request that makes a container.
 pub const CREATE: &str = "/containers/create";
-/// Route of the request that starts one.
+/// Route of the request that makes a volume.
+pub const VOLUME_CREATE: &str = "/volumes/create";
+/// Route of the request that starts a container.
 pub const START: &str = "/containers/{id}/start";
 /// Route of the request that starts an exec.
 pub const EXEC_START: &str = "/exec/{id}/start";
@@ -128,7 +130,7 @@ const TABLE: &[Row] = &[
     row("POST", "/networks/create", Other),
     row("POST", "/networks/{id}/connect", Other),
     row("POST", "/networks/{id}/disconnect", Other),
-    row("POST", "/volumes/create", Other),
+    row("POST", VOLUME_CREATE, Other),
 ];
 
 /// The endpoint that a request is for.
