@@ -14,6 +14,7 @@ mod judge;
 mod mounts;
 mod path;
 mod spec;
+mod wrappers;
 
 pub use capabilities::{Capabilities, Capability};
 pub use judge::{of_asked_capability, of_asked_device, of_asked_mount, of_container, of_process};

@@ -4,66 +4,29 @@
 
 use super::path;
 use super::spec::{Mount, ProcessSpec};
+use super::wrappers;
 use crate::text::basename;
-
-/// Words behind a wrapper at which its command is looked for: which of its options take a value is its own affair.
-const WRAPPED_MAX: usize = 64;
 
 /// Directories that hosts are mounted at by convention; counts where the mounts are not known.
 const HOST_ROOTS: &[&str] = &["/host", "/host-root", "/hostfs", "/mnt/host", "/node", "/rootfs"];
 /// Files by which a script leaves, wherever they occur in it.
 const WAYS_OUT: &[&str] = &["/proc/1/root", "/proc/1/ns/", "release_agent", "core_pattern"];
-/// Programs that run the rest of their arguments.
-const WRAPPERS: &[&str] = &[
-    "busybox",
-    "catatonit",
-    "chrt",
-    "command",
-    "doas",
-    "dumb-init",
-    "env",
-    "exec",
-    "flock",
-    "gosu",
-    "ionice",
-    "nice",
-    "nohup",
-    "prlimit",
-    "runuser",
-    "setarch",
-    "setpriv",
-    "setsid",
-    "stdbuf",
-    "su",
-    "su-exec",
-    "sudo",
-    "taskset",
-    "time",
-    "timeout",
-    "tini",
-    "toybox",
-    "xargs",
-];
 /// Programs that take a script by `-c`.
 const SHELLS: &[&str] = &["ash", "bash", "dash", "ksh", "runuser", "sh", "su", "zsh"];
-/// Words of the shell after which a command begins.
-const KEYWORDS: &[&str] = &["!", "do", "elif", "else", "if", "then", "until", "while", "{"];
-
 /// Whether this process leaves the container it is put into. `mounts` are the container's; a chroot to one of them that
 /// comes from the host's root counts.
 pub(super) fn is_escape(process: &ProcessSpec, mounts: &[Mount]) -> bool {
     let args: Vec<&str> = process.args.iter().map(AsRef::as_ref).collect();
     let place = Place { directory: process.cwd.as_deref().unwrap_or("/").to_owned(), mounts };
-    let is_shell = |command: &&[&str]| SHELLS.contains(&basename(command[0]));
-    candidates(&args, WRAPPERS).any(|command| place.is_left_by(command))
-        || candidates(&args, WRAPPERS)
-            .find(is_shell)
-            .and_then(script)
-            .is_some_and(|script| script_escapes(script, place))
+    let commands = wrappers::commands(&args, &[]);
+    let mut scripts =
+        commands.iter().filter(|command| SHELLS.contains(&basename(command[0]))).filter_map(script);
+    commands.iter().any(|command| place.is_left_by(command))
+        || scripts.any(|script| script_escapes(script, place.clone()))
 }
 
 /// The script of `sh -c SCRIPT`, options in between.
-fn script<'a>(command: &[&'a str]) -> Option<&'a str> {
+fn script<'a>(command: &Vec<&'a str>) -> Option<&'a str> {
     let flag = command.iter().position(|word| match word.strip_prefix("--") {
         Some(long) => matches!(long, "command" | "session-command"),
         None => word.starts_with('-') && word.contains('c'),
@@ -72,49 +35,20 @@ fn script<'a>(command: &[&'a str]) -> Option<&'a str> {
 }
 
 fn script_escapes(script: &str, mut place: Place<'_>) -> bool {
-    // Within a script a shell is one more wrapper: its own script has lost its quotes.
-    let wrappers = [WRAPPERS, SHELLS].concat();
-    let escapes = |words: &Vec<&str>| {
-        if let Some(["cd" | "pushd", operands @ ..]) = unwrap(words, &wrappers).map(|(command, _)| command) {
+    let escapes = |words: Vec<&str>| {
+        let commands = wrappers::commands(&words, SHELLS);
+        if let Some(["cd" | "pushd", operands @ ..]) = commands.first().map(Vec::as_slice) {
             place.enter(first_operand(operands).unwrap_or("/"));
         }
-        candidates(words, &wrappers).any(|command| place.is_left_by(command))
+        commands.iter().any(|command| place.is_left_by(command))
     };
-    WAYS_OUT.iter().any(|way| script.contains(way)) || commands(script).iter().any(escapes)
+    WAYS_OUT.iter().any(|way| script.contains(way)) || simple_commands(script).any(escapes)
 }
 
 /// Simple commands of a script, as far as words and separators tell; quotes are left out, so that the script of a shell
 /// within the script is looked at as well.
-fn commands(script: &str) -> Vec<Vec<&str>> {
-    let separators = [';', '&', '|', '\n', '(', ')', '`'];
-    script
-        .split(separators)
-        .map(|command| {
-            let quotes = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\');
-            command.split(quotes).filter(|word| !word.is_empty()).collect()
-        })
-        .collect()
-}
-
-/// Where the command may begin: behind assignments, words of the shell and wrappers, and, since a wrapper has options with
-/// values and operands of its own, at any of the next words.
-fn candidates<'a, 'w>(words: &'w [&'a str], wrappers: &[&str]) -> impl Iterator<Item = &'w [&'a str]> {
-    let (command, wrapped) = unwrap(words, wrappers).unwrap_or_default();
-    let count = if wrapped { WRAPPED_MAX } else { 1 };
-    (0..command.len().min(count)).map(move |at| &command[at..])
-}
-
-/// The words from the first program on, and whether that is a wrapper.
-fn unwrap<'a, 'w>(words: &'w [&'a str], wrappers: &[&str]) -> Option<(&'w [&'a str], bool)> {
-    let is_prefix = |word: &&str| is_assignment(word) || KEYWORDS.contains(word);
-    let start = words.iter().position(|word| !is_prefix(word))?;
-    Some((&words[start..], wrappers.contains(&basename(words[start]))))
-}
-
-fn is_assignment(word: &str) -> bool {
-    word.split_once('=').is_some_and(|(name, _)| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    })
+fn simple_commands(script: &str) -> impl Iterator<Item = Vec<&str>> {
+    script.split([';', '&', '|', '\n', '(', ')', '`']).map(wrappers::words_of)
 }
 
 /// Whether a path leads through the runtime's own links in procfs, which are resolved before it lets go of the host.
@@ -129,6 +63,7 @@ pub(super) fn is_of_runtime(path: &str) -> bool {
 }
 
 /// Where a command is run.
+#[derive(Clone)]
 struct Place<'a> {
     /// Working directory in the container.
     directory: String,
@@ -263,6 +198,10 @@ mod tests {
             &["xargs", "-a", "/dev/null", "nsenter", "-t", "1", "-m"],
             &["setsid", "-w", "chroot", "/host"],
             &["flock", "/tmp/x", "unshare", "-Ur"],
+            &["env", "-S", "chroot /host"],
+            &["env", "-u", "echo", "nsenter", "-t", "1"],
+            &["env", "--split-string=sh -c", "chroot /host"],
+            &["sh", "-c", "env -S 'A=b chroot' /host"],
             &["sh", "-c", "nice -n 5 nsenter -t 1 -m"],
             &["sh", "-c", "timeout 5 su -c 'nsenter -t 1 -m'"],
             &["sh", "-c", "cd /elsewhere && chroot . /bin/true"],
@@ -280,17 +219,6 @@ mod tests {
         assert!(is_escape_from("/elsewhere", &["chroot", "."], &mounts));
         assert!(is_escape_from("/elsewhere/etc", &["sh", "-c", "chroot .."], &mounts));
         assert!(!is_escape_from("/srv", &["chroot", "."], &mounts));
-    }
-
-    #[test]
-    fn the_command_of_a_wrapper_is_looked_for_in_a_bounded_part() {
-        let behind = |count: usize| {
-            let mut args = vec!["timeout"];
-            args.extend(std::iter::repeat_n("x", count));
-            args.extend(["nsenter", "-t", "1"]);
-            is_escape_from("/", &args, &[])
-        };
-        assert!(behind(WRAPPED_MAX - 2) && !behind(WRAPPED_MAX));
     }
 
     #[test]
@@ -334,6 +262,10 @@ mod tests {
             &["sh", "-c"],
             &["sh", "-c", ""],
             &["timeout", "5", "sleep", "chroot"],
+            &["timeout", "5", "echo", "nsenter", "-t", "1"],
+            &["sh", "-c", "timeout 5 grep -r nsenter /proc/self/ns/x"],
+            &["env", "-u", "nsenter", "echo", "-t", "1"],
+            &["env", "-S"],
             &["env", "-u", "X", "nginx", "-t", "/host"],
             &["su", "-c", "ls /host"],
             &["sh", "-c", "cd /elsewhere/etc && chroot . true"],
