@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sensor_core::canary::{Act, CanaryNotice};
-use sensor_core::coverage::{Gap, Look};
+use sensor_core::coverage::{Gap, Look, TableState};
 use sensor_core::engine::{Engine, Request};
 use sensor_core::health::{Capability, Hook, ShellLosses};
 use sensor_core::scans::FloodReading;
@@ -37,6 +37,16 @@ const LISTENER_PAUSE: u32 = 20;
 
 /// Resolution of the timer.
 const TIMER_STEP: Duration = Duration::from_millis(1);
+
+/// What is missing while nobody knows whether the probes look for what they were told to.
+const UNCHECKED: [Gap; 3] = {
+    const REASON: &str = "the tables of the probes cannot be read back";
+    [
+        Gap { capability: Capability::Listeners, reason: REASON },
+        Gap { capability: Capability::Accepts, reason: REASON },
+        Gap { capability: Capability::Connects, reason: REASON },
+    ]
+};
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,7 +261,10 @@ impl Pipeline {
                 self.probes.watch_packets(wanted);
                 self.engine.handle_hooks(clock::now(), all_hooks(&self.probes, &self.files));
             }
-            Request::RunCanaries => run_canaries(&mut self.engine, &self.canaries),
+            Request::RunCanaries => {
+                check_tables(&mut self.engine, &mut self.probes);
+                run_canaries(&mut self.engine, &self.canaries);
+            }
             Request::Reattach(program) => self.reattach(program),
         }
     }
@@ -330,6 +343,25 @@ impl Pipeline {
         self.write();
         Ok(self.output.finish()?)
     }
+}
+
+/// Looks whether the probes still look for what they were told to.
+pub(crate) fn check_tables(engine: &mut Engine, probes: &mut Probes) {
+    let now = clock::now();
+    let mut gaps: &[Gap] = &[];
+    match probes.check_tables() {
+        Ok(found) => {
+            for (table, state) in found.iter().filter(|(_, state)| *state != TableState::Same) {
+                warn!(?table, ?state, "another program has changed what the probes look for");
+            }
+            engine.handle_tables(now, &found);
+        }
+        Err(error) => {
+            warn!(error = format!("{:#}", anyhow::Error::new(error)), "the probes' tables are not checked");
+            gaps = &UNCHECKED;
+        }
+    }
+    engine.handle_gaps(now, Look::Tables, gaps);
 }
 
 /// Asks for a round of canaries; without anybody to do it, tells the engine that no act can be done.

@@ -22,7 +22,7 @@ use crate::kernel::{self, KernelError, Probes};
 use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::runtime::Containers;
 use crate::lookups::{Roots, clock, node};
-use crate::pipeline::{all_hooks, hand_over_files, run_canaries};
+use crate::pipeline::{all_hooks, check_tables, hand_over_files, run_canaries};
 use crate::sources::files::FileWatch;
 use crate::sources::ring_buffer::RingSource;
 
@@ -65,6 +65,8 @@ impl Started {
     /// Lets the first canaries come back, so that the ready record says what is proved; if they do not in time, the sensor
     /// starts all the same and says that.
     async fn prove(&mut self) {
+        // From here on they are as they were written.
+        check_tables(&mut self.engine, &mut self.probes);
         run_canaries(&mut self.engine, &self.canaries);
         let deadline = Instant::now() + PROOF_LIMIT;
         while !self.engine.is_settled() && Instant::now() < deadline {

@@ -1,9 +1,11 @@
 //! Coverage that proves itself.
 
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use sensor_tests::bpf::{self, SharedArray};
 use sensor_tests::held::Held;
 use sensor_tests::lab::{CONFIGURATION, Lab};
@@ -15,12 +17,15 @@ use crate::Test;
 pub const TESTS: &[Test] = &[
     ("canaries_come_back_at_every_interval_and_are_never_shown", canaries),
     ("a_hook_that_another_program_silences_is_blind_until_it_reports_again", silenced),
+    ("a_table_that_another_program_changes_is_blindness_since_the_last_look_and_is_written_again", changed),
     ("a_hook_that_another_program_detaches_is_reported_and_attached_again", detached),
     ("a_canary_that_hangs_is_degraded_coverage_until_it_goes_on", hanging),
 ];
 
 /// As often as the configuration allows.
 const OFTEN: &str = "coverage: {interval: 1s}\n";
+/// A port of the default configuration that is read.
+const WATCHED: u16 = 2375;
 
 fn canaries(_: &Lab) -> Result<()> {
     /// Rounds that fit into the wait, with room for a busy machine.
@@ -61,33 +66,34 @@ fn canaries(_: &Lab) -> Result<()> {
 }
 
 fn silenced(_: &Lab) -> Result<()> {
+    const PROGRAM: &str = "packets_in";
+    let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, WATCHED))?;
     let sensor = Sensor::start(&format!("{CONFIGURATION}{OFTEN}"))?;
+    sensor.wait("a proof of the hook", |record| {
+        record.is("health", &[("health.coverage.requests.state", "live")])
+            && record.at("health.coverage.requests.reason").is_null()
+    })?;
     let before = sensor.mark();
-    // Every hook stays in place; what it looks for is taken away.
-    let ports = SharedArray::find("PORTS")?;
-    let watched = ports.read()?;
-    ports.write(&vec![0; watched.len()])?;
-    let blind = sensor.wait_after(before, "blind accepts", |record| {
-        record.is("health", &[("health.coverage.accepts.state", "blind")])
+    // The link stays in its place; what it runs does not report.
+    bpf::silence(PROGRAM)?;
+    let blind = sensor.wait_after(before, "blind requests", |record| {
+        record.is("health", &[("health.coverage.requests.state", "blind")])
     })?;
     ensure!(blind.text("health.state") == "degraded", "{blind}");
-    ensure!(blind.text("health.coverage.listeners.state") == "blind", "{blind}");
-    ensure!(blind.text("health.coverage.execs.state") == "live", "{blind}");
-    let since = blind.text("health.coverage.accepts.since").to_owned();
-    ensure!(since.as_str() < blind.text("ts"), "blind since it was seen last: {blind}");
-    let again = sensor.wait_after(before, "the hook attached again", |record| {
-        record.kind() == "health" && !record.list("health.hooks").is_empty()
-    })?;
-    ensure!(again.list("health.hooks").iter().any(|hook| hook["state"] == "attached"), "{again}");
+    let reason = blind.text("health.coverage.requests.reason");
+    ensure!(reason.contains("in place and does not report the sensor's own canary"), "{blind}");
+    for of_others in ["listeners", "accepts", "execs"] {
+        ensure!(blind.text(&format!("health.coverage.{of_others}.state")) == "live", "{blind}");
+    }
+    let since = blind.text("health.coverage.requests.since");
+    ensure!(since < blind.text("ts"), "blind since it was seen last: {blind}");
 
-    let before = sensor.mark();
-    ports.write(&watched)?;
     let seen = sensor.wait_after(before, "the end of the blindness", |record| {
-        record.is("health", &[("health.blind.capability", "accepts")])
+        record.is("health", &[("health.blind.capability", "requests")])
     })?;
     ensure!(seen.text("health.blind.from") == since, "{seen}\nafter {blind}");
-    let live = sensor.wait_after(before, "accepts live again", |record| {
-        record.text("health.coverage.accepts.state") == "live"
+    let live = sensor.wait_after(before, "requests live again", |record| {
+        record.number("seq") > blind.number("seq") && record.text("health.coverage.requests.state") == "live"
     })?;
     // What this kernel has no hook for is no alarm.
     let running = sensor.wait_after(before, "everything as it was", |record| {
@@ -97,6 +103,54 @@ fn silenced(_: &Lab) -> Result<()> {
     let recording = sensor.stop()?;
     ensure!(recording.log.contains("was attached again"), "nothing on standard error: {}", recording.log);
     recording.last().number("health.emitted").context("no totals").map(drop)
+}
+
+fn changed(_: &Lab) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, WATCHED))?;
+    let sensor = Sensor::start(&format!("{CONFIGURATION}{OFTEN}"))?;
+    let process = Pid::from_raw(sensor.id().cast_signed()).context("no process id")?;
+    let connect = || -> Result<String> {
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        listener.accept()?;
+        Ok(client.local_addr()?.port().to_string())
+    };
+    let ports = SharedArray::find("PORTS")?;
+    let watched = ports.read()?;
+    let mut without = watched.clone();
+    without[usize::from(WATCHED)] = 0;
+    // While it stands still, so that no look at the table falls in between; the probes go on. Whatever comes of that, it is
+    // let go on.
+    let before = sensor.mark();
+    kill_process(process, Signal::STOP)?;
+    let missed = ports.write(&without).and_then(|()| connect());
+    kill_process(process, Signal::CONT)?;
+    let missed = missed?;
+    let blind = sensor.wait_after(before, "blind accepts", |record| {
+        record.is("health", &[("health.state", "degraded"), ("health.coverage.accepts.state", "blind")])
+    })?;
+    for capability in ["listeners", "accepts", "scans", "requests"] {
+        let text = |key: &str| blind.text(&format!("health.coverage.{capability}.{key}"));
+        ensure!(text("state") == "blind", "{capability}: {blind}");
+        ensure!(text("reason") == "the table of watched ports was changed by another program", "{blind}");
+        ensure!(text("since") < blind.text("ts"), "since the last look: {blind}");
+    }
+    ensure!(blind.text("health.coverage.execs.state") == "live", "{blind}");
+    let over = sensor.wait_after(before, "the end of the blindness", |record| {
+        record.is("health", &[("health.blind.capability", "accepts")])
+    })?;
+    ensure!(over.text("health.blind.from") == blind.text("health.coverage.accepts.since"), "{blind}\n{over}");
+    ensure!(ports.read()? == watched, "the table is not as it was");
+    sensor.wait_after(before, "everything as it was", |record| {
+        record.is("health", &[("health.state", "running"), ("health.coverage.accepts.state", "live")])
+    })?;
+    let seen = connect()?;
+    let is_of = |port: &str, record: &Record| record.is("accept", &[("net.peer.port", port)]);
+    sensor.wait_after(before, "the next connection", |record| is_of(&seen, record))?;
+    let recording = sensor.stop()?;
+    let shown = recording.records.iter().find(|record| is_of(&missed, record));
+    ensure!(shown.is_none(), "the port was out of the table: {shown:?}");
+    ensure!(recording.log.contains("another program has changed"), "{}", recording.log);
+    Ok(())
 }
 
 fn detached(_: &Lab) -> Result<()> {

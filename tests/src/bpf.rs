@@ -9,10 +9,12 @@ use anyhow::{Context as _, Result, ensure};
 mod command {
     pub const MAP_LOOKUP_ELEM: libc::c_long = 1;
     pub const MAP_UPDATE_ELEM: libc::c_long = 2;
+    pub const PROG_LOAD: libc::c_long = 5;
     pub const MAP_GET_NEXT_ID: libc::c_long = 12;
     pub const PROG_GET_FD_BY_ID: libc::c_long = 13;
     pub const MAP_GET_FD_BY_ID: libc::c_long = 14;
     pub const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    pub const LINK_UPDATE: libc::c_long = 29;
     pub const LINK_GET_FD_BY_ID: libc::c_long = 30;
     pub const LINK_GET_NEXT_ID: libc::c_long = 31;
     pub const LINK_DETACH: libc::c_long = 34;
@@ -49,11 +51,51 @@ struct ProgramInfo {
     name: [u8; 16],
 }
 
+/// The beginning of the part of `union bpf_attr` for [`command::PROG_LOAD`].
+#[repr(C)]
+struct LoadProgram {
+    kind: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+}
+
 /// Detaches the youngest link of the program of this name. The kernel allows that for links to cgroups.
 ///
 /// # Errors
 /// When there is none, or no right to look, or the kernel refuses.
 pub fn detach(program: &str) -> Result<()> {
+    let link = link_of(program)?;
+    let mut attributes = [link.as_raw_fd().cast_unsigned(), 0, 0];
+    call(command::LINK_DETACH, &mut attributes).with_context(|| format!("detaching {program}")).map(drop)
+}
+
+/// Puts a program that lets every packet pass, and does nothing else, in the place of the youngest one of this name, on
+/// packets of a cgroup: the link stays as it is.
+///
+/// # Errors
+/// When there is none, or no right for it.
+pub fn silence(program: &str) -> Result<()> {
+    /// `BPF_PROG_TYPE_CGROUP_SKB`.
+    const CGROUP_SKB: u32 = 8;
+    /// `r0 = 1` and `exit`, of `struct bpf_insn`.
+    const CODE: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
+    let mut attributes = LoadProgram {
+        kind: CGROUP_SKB,
+        instructions: CODE.len() as u32,
+        code: CODE.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+    };
+    let loaded = call(command::PROG_LOAD, &mut attributes).context("loading a program")?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let silent = unsafe { OwnedFd::from_raw_fd(i32::try_from(loaded)?) };
+    let link = link_of(program)?;
+    let mut attributes = [link.as_raw_fd().cast_unsigned(), silent.as_raw_fd().cast_unsigned(), 0, 0];
+    call(command::LINK_UPDATE, &mut attributes).with_context(|| format!("replacing {program}")).map(drop)
+}
+
+/// The youngest link of the program of this name.
+fn link_of(program: &str) -> Result<OwnedFd> {
     let mut found = None;
     let mut ids = [0_u32, 0, 0];
     while call(command::LINK_GET_NEXT_ID, &mut ids).is_ok() {
@@ -67,9 +109,7 @@ pub fn detach(program: &str) -> Result<()> {
             found = Some(link);
         }
     }
-    let link = found.with_context(|| format!("no link of {program}"))?;
-    let mut attributes = [link.as_raw_fd().cast_unsigned(), 0, 0];
-    call(command::LINK_DETACH, &mut attributes).with_context(|| format!("detaching {program}")).map(drop)
+    found.with_context(|| format!("no link of {program}"))
 }
 
 fn open(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {

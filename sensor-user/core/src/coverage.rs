@@ -10,9 +10,12 @@ use crate::health::{Blind, Capability, Coverage, CoverageState, Hook, HookState}
 use crate::time::Timestamp;
 
 mod needs;
+mod tables;
 
 pub use needs::{FANOTIFY, programs_of};
 use needs::{NEEDS, Need, What};
+use tables::Tables;
+pub use tables::{Table, TableState};
 
 /// Added to a cost where it is a canary that tells.
 const SILENT: &str = "the hook is in place and does not report the sensor's own canary";
@@ -46,6 +49,8 @@ pub enum Look {
     Files,
     /// Whether these are still looked for.
     FilesLooked,
+    /// The tables that only the sensor writes.
+    Tables,
 }
 
 /// A hook, and what has become of it since it was attached.
@@ -147,6 +152,7 @@ fn push_new(texts: &mut Vec<String>, text: &str) {
 pub(crate) struct CoverageLedger {
     hooks: Vec<Known>,
     gaps: Vec<(Look, Gap)>,
+    tables: Tables,
     entries: Vec<Entry>,
 }
 
@@ -219,6 +225,11 @@ impl CoverageLedger {
     pub(crate) fn set_gaps(&mut self, look: Look, gaps: &[Gap]) {
         self.gaps.retain(|(found_by, _)| *found_by != look);
         self.gaps.extend(gaps.iter().map(|gap| (look, *gap)));
+    }
+
+    /// Notes how a table was found.
+    pub(crate) fn set_table(&mut self, now: Timestamp, table: Table, state: TableState) {
+        self.tables.set(now, table, state);
     }
 
     pub(crate) fn hooks(&self) -> Vec<Hook> {
@@ -302,6 +313,9 @@ impl CoverageLedger {
                 What::Sign(sign) if !self.is_attached(sign.program()) => {}
                 What::Sign(sign) => assess_sign(&canaries.standing(sign), need, &mut findings),
             }
+        }
+        for lack in self.tables.lacks_of(capability) {
+            findings.add(lack.state, lack.since, &lack.reason);
         }
         for (_, gap) in self.gaps.iter().filter(|(_, gap)| gap.capability == capability) {
             findings.add(CoverageState::Degraded, None, gap.reason);

@@ -17,6 +17,7 @@ pub mod lockdown;
 mod probes;
 mod programs;
 pub mod security_modules;
+mod tables;
 
 pub use error::KernelError;
 pub use flood::FloodLimits;

@@ -6,13 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
 use log::Log;
 use sensor_common::counters::{COUNTERS_LEN, Event, Fate, event_index, record_index};
 use sensor_common::flood::{Peer, Port, PortKey};
-use sensor_common::record::{COMM_LEN, CgroupId, FileId, ListenerItem, RecordKind, Ring, TaskItem};
-use sensor_common::settings::{PORTS_LEN, place_filter, port_flags, runtime_process};
+use sensor_common::record::{ListenerItem, RecordKind, Ring, TaskItem};
+use sensor_common::settings::{port_flags, runtime_process};
+use sensor_core::coverage::{Table, TableState};
 use sensor_core::engine::Depth;
 use sensor_core::health::{Hook, KernelCounters};
 use sensor_core::ids::{CgroupKey, FileKey};
@@ -22,6 +23,7 @@ use super::flood::FloodTables;
 use super::hooks::{Feature, WALK_LISTENERS, WALK_TASKS};
 use super::load::{Loaded, load};
 use super::programs::Programs;
+use super::tables::Tables;
 use super::{KernelError, Options, TaskHierarchy};
 
 /// Most items that one walk keeps: more processes than a node runs.
@@ -43,15 +45,10 @@ pub struct Probes {
     rings: Option<Rings>,
     /// The probes' own debug log, where it was asked for.
     log: Option<EbpfLogger<&'static dyn Log>>,
-    ports: Array<MapData, [u8; PORTS_LEN]>,
-    tools: HashMap<MapData, [u8; COMM_LEN], u8>,
-    cgroups: HashMap<MapData, CgroupId, u8>,
+    tables: Tables,
     runtime_processes: HashMap<MapData, u32, u8>,
     counters: PerCpuArray<MapData, [u64; COUNTERS_LEN]>,
     flood: FloodTables,
-    runtime_sockets: HashMap<MapData, FileId, u8>,
-    credential_places: HashMap<MapData, FileId, u8>,
-    credential_filter: Array<MapData, [u64; place_filter::WORDS]>,
     hierarchy: TaskHierarchy,
     proc: PathBuf,
 }
@@ -70,15 +67,10 @@ impl Probes {
                 bulk: take(&mut ebpf, "RING_BULK")?,
             }),
             log,
-            ports: take(&mut ebpf, "PORTS")?,
-            tools: take(&mut ebpf, "TOOLS")?,
-            cgroups: take(&mut ebpf, "CGROUPS")?,
+            tables: Tables::take(&mut ebpf)?,
             runtime_processes: take(&mut ebpf, "RUNTIME_PROCESSES")?,
             counters: take(&mut ebpf, "COUNTERS")?,
             flood: FloodTables::new(take(&mut ebpf, "FLOOD_PEERS")?, take(&mut ebpf, "FLOOD_PORTS")?)?,
-            runtime_sockets: take(&mut ebpf, "RUNTIME_SOCKETS")?,
-            credential_places: take(&mut ebpf, "CREDENTIAL_PLACES")?,
-            credential_filter: take(&mut ebpf, "CREDENTIAL_FILTER")?,
             programs: types.load_programs(ebpf, options)?,
             hierarchy,
             proc: options.proc.clone(),
@@ -155,19 +147,10 @@ impl Probes {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_ports(&mut self, flags: impl IntoIterator<Item = (u16, u8)>) -> Result<(), KernelError> {
-        let failed = |source| KernelError::Map { what: "set the watched ports", source };
         let flags: Vec<(u16, u8)> = flags.into_iter().collect();
         let watched = flags.iter().filter(|(_, flags)| flags & port_flags::WATCHED != 0);
         self.flood.watch(watched.map(|(port, _)| *port), node_network(&self.proc))?;
-        let mut table = Box::new(self.ports.get(&0, 0).map_err(failed)?);
-        for entry in table.iter_mut() {
-            *entry &= port_flags::TRACKED;
-        }
-        for (port, flags) in flags {
-            let tracked = if flags & port_flags::WATCHED != 0 { port_flags::TRACKED } else { 0 };
-            table[usize::from(port)] |= flags | tracked;
-        }
-        self.ports.set(0, *table, 0).map_err(failed)
+        self.tables.set_ports(&flags)
     }
 
     /// Watches a port beside those of [`Self::set_ports`]: its listeners, and what comes to them as far as asked for.
@@ -175,17 +158,7 @@ impl Probes {
     /// # Errors
     /// When the kernel refuses.
     pub fn watch_port(&mut self, port: u16, depth: Depth) -> Result<(), KernelError> {
-        let failed = |source| KernelError::Map { what: "watch the port of a daemon", source };
-        let mut table = Box::new(self.ports.get(&0, 0).map_err(failed)?);
-        let accepts = port_flags::WATCHED | port_flags::TRACKED;
-        let flags = match depth {
-            Depth::Listeners => 0,
-            Depth::Accepts => accepts,
-            Depth::Hellos => accepts | port_flags::ENCRYPTED,
-            Depth::Requests => accepts | port_flags::PLAINTEXT,
-        };
-        table[usize::from(port)] |= port_flags::LISTENERS | flags;
-        self.ports.set(0, *table, 0).map_err(failed)
+        self.tables.watch_port(port, depth)
     }
 
     /// Sets the names of runtimes and tools; the kernel compares the first fifteen bytes, which is all it keeps.
@@ -193,13 +166,7 @@ impl Probes {
     /// # Errors
     /// When the kernel refuses, or when there are more names than the table holds.
     pub fn set_tools<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) -> Result<(), KernelError> {
-        let failed = |source| KernelError::Map { what: "set the names of runtimes and tools", source };
-        let wanted: Vec<[u8; COMM_LEN]> = names.into_iter().filter_map(comm).collect();
-        let present = self.tools.keys().collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        for name in present.iter().filter(|name| !wanted.contains(name)) {
-            self.tools.remove(name).map_err(failed)?;
-        }
-        wanted.iter().try_for_each(|name| self.tools.insert(name, 1, 0)).map_err(failed)
+        self.tables.set_tools(names)
     }
 
     /// Tells the probes what a cgroup is, see [`sensor_common::settings::cgroup_class`].
@@ -207,16 +174,12 @@ impl Probes {
     /// # Errors
     /// When the table is full: the cgroup stays unknown then, which the probes treat as a container's.
     pub fn classify_cgroup(&mut self, cgroup: CgroupKey, class: u8) -> Result<(), KernelError> {
-        let what = "tell the probes what a cgroup is";
-        self.cgroups.insert(raw(cgroup), class, 0).map_err(|source| KernelError::Map { what, source })
+        self.tables.classify_cgroup(cgroup, class)
     }
 
     /// Makes a cgroup unknown again.
     pub fn forget_cgroup(&mut self, cgroup: CgroupKey) {
-        // Fails only for one that is unknown already.
-        if let Err(error) = self.cgroups.remove(&raw(cgroup)) {
-            tracing::trace!(?cgroup, %error, "cgroup not forgotten");
-        }
+        self.tables.forget_cgroup(cgroup);
     }
 
     /// Tells the probes that a process belongs to a runtime: its children's execs are management-plane records and its
@@ -238,9 +201,7 @@ impl Probes {
         &mut self,
         keys: impl IntoIterator<Item = FileKey>,
     ) -> Result<(), KernelError> {
-        let what = "set the sockets of runtimes";
-        let keys: Vec<FileId> = keys.into_iter().map(FileId::from).collect();
-        replace(&mut self.runtime_sockets, &keys).map_err(|source| KernelError::Map { what, source })
+        self.tables.set_runtime_sockets(keys)
     }
 
     /// Sets the places of credential files: opens of files there are reported, where a program on that hook is attached.
@@ -251,17 +212,16 @@ impl Probes {
         &mut self,
         keys: impl IntoIterator<Item = FileKey>,
     ) -> Result<(), KernelError> {
-        let failed = |source| KernelError::Map { what: "set the places of credential files", source };
-        let keys: Vec<FileId> = keys.into_iter().map(FileId::from).collect();
-        let mut filter = [0; place_filter::WORDS];
-        for key in &keys {
-            let (word, bit) = place_filter::bit(key);
-            filter[word] |= bit;
-        }
-        // The filter in any case: it lets through to the table, which then holds what it had room for.
-        let filtered = self.credential_filter.set(0, filter, 0).map_err(failed);
-        replace(&mut self.credential_places, &keys).map_err(failed)?;
-        filtered
+        self.tables.set_credential_places(keys)
+    }
+
+    /// Looks whether what the probes were told of ports, names, cgroups and files is still as it was told; what another
+    /// program has changed is told again.
+    ///
+    /// # Errors
+    /// When the kernel refuses to say.
+    pub fn check_tables(&mut self) -> Result<Vec<(Table, TableState)>, KernelError> {
+        self.tables.check()
     }
 
     /// Reads the counters, summed over all CPUs.
@@ -411,30 +371,12 @@ fn collect<T: FromBytes>(mut file: impl Read, differs: impl Fn(&T, &T) -> bool) 
     }
 }
 
-/// Makes a map hold these keys and no others.
-fn replace(map: &mut HashMap<MapData, FileId, u8>, wanted: &[FileId]) -> Result<(), MapError> {
-    let present = map.keys().collect::<Result<Vec<_>, _>>()?;
-    for key in present.iter().filter(|key| !wanted.contains(key)) {
-        map.remove(key)?;
-    }
-    wanted.iter().filter(|key| !present.contains(key)).try_for_each(|key| map.insert(key, 1, 0))
-}
-
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError> {
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, KernelError> {
     let map = ebpf.take_map(name).ok_or(KernelError::Incomplete { kind: "map", name })?;
     M::try_from(map).map_err(|source| KernelError::Map { what: "use a map of the probes", source })
-}
-
-const fn raw(cgroup: CgroupKey) -> CgroupId {
-    CgroupId { id: cgroup.id, hierarchy: cgroup.hierarchy, reserved: 0 }
-}
-
-/// The name as the kernel keeps it; `None` for an empty one, which would match nameless tasks.
-fn comm(name: &str) -> Option<[u8; COMM_LEN]> {
-    let kept = name.as_bytes().get(..COMM_LEN - 1).unwrap_or(name.as_bytes());
-    let mut comm = [0; COMM_LEN];
-    comm[..kept.len()].copy_from_slice(kept);
-    (!kept.is_empty()).then_some(comm)
 }
 
 /// Waits until every CPU has left the program it may be in: unlinking a tracepoint does not.
@@ -460,13 +402,6 @@ fn release_memory() {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_compared_as_the_kernel_keeps_them() {
-        assert_eq!(comm("runc"), Some(*b"runc\0\0\0\0\0\0\0\0\0\0\0\0"));
-        assert_eq!(comm("containerd-shim-runc-v2"), Some(*b"containerd-shim\0"));
-        assert_eq!(comm(""), None);
-    }
 
     #[test]
     fn accepts_that_are_reported_after_all_are_no_longer_suppressed() {

@@ -11,4 +11,5 @@ mod hooks;
 mod parts;
 mod processes;
 mod sockets;
+mod tables;
 mod watch;

@@ -1,7 +1,7 @@
 //! Coverage that proves itself: hooks and canaries come in, changes of coverage go out.
 
 use crate::canary::CanaryNotice;
-use crate::coverage::{Gap, Look};
+use crate::coverage::{Gap, Look, Table, TableState};
 use crate::engine::{Engine, Request};
 use crate::event::{Ends, Event};
 use crate::fact::Direction;
@@ -62,6 +62,18 @@ impl Engine {
     /// there again, and that is told, too.
     pub fn handle_gaps(&mut self, now: Timestamp, look: Look, gaps: &[Gap]) {
         self.coverage.set_gaps(look, gaps);
+        self.report_coverage(now, false);
+    }
+
+    /// Takes how each table was found that only the sensor writes. One that another program had changed counts as in order
+    /// when it is found so again; where it was written again, that is looked at soon.
+    pub fn handle_tables(&mut self, now: Timestamp, found: &[(Table, TableState)]) {
+        for &(table, state) in found {
+            self.coverage.set_table(now, table, state);
+            if state == TableState::Repaired {
+                self.canaries.hurry();
+            }
+        }
         self.report_coverage(now, false);
     }
 

@@ -1,9 +1,10 @@
 //! Coverage that proves itself, and what `doctor` says of the same machine.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use sensor_tests::bpf::SharedArray;
+use sensor_tests::bpf::{self, SharedArray};
 use sensor_tests::process::run_unchecked;
 use sensor_tests::record::Record;
 use sensor_tests::sensor::{Recording, Sensor, command};
@@ -38,7 +39,8 @@ pub fn run_doctor(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Every core capability is proved by canaries; a hook that is silenced is found out by them, and so is its return.
+/// Every core capability is proved by canaries; a hook that is silenced is found out by them, and so is its
+/// return; a table that is changed is found out and written again.
 fn coverage(sensor: &Sensor) -> Result<Outcome> {
     // At the start, unless the machine is too slow for that: then it is said to be in doubt, and proved by a later round.
     let proved = sensor.wait("a proof of every core capability", |record| {
@@ -51,24 +53,54 @@ fn coverage(sensor: &Sensor) -> Result<Outcome> {
     let entry = |name: &str| proved.at(&format!("health.coverage.{name}")).clone();
     let lacks: Vec<&str> = OPTIONAL.iter().copied().filter(|name| entry(name)["state"] != "live").collect();
 
+    change_ports(sensor)?;
+    if entry("requests")["state"] == "live" {
+        silence_packets(sensor)?;
+    }
+    Ok(lacking(&lacks))
+}
+
+/// The table of watched ports is changed: that is found out, and it is written again.
+fn change_ports(sensor: &Sensor) -> Result<()> {
     let before = sensor.mark();
-    // Every hook stays in place; what it looks for is taken away.
     let ports = SharedArray::find("PORTS")?;
     let watched = ports.read()?;
     ports.write(&vec![0; watched.len()])?;
     let blind = sensor.wait_after(before, "blind accepts", |record| {
         record.is("health", &[("health.state", "degraded"), ("health.coverage.accepts.state", "blind")])
     })?;
-    ports.write(&watched)?;
+    let reason = blind.text("health.coverage.accepts.reason");
+    ensure!(reason.contains("the table of watched ports was changed by another program"), "{blind}");
+    see_the_end(sensor, before, "accepts", &blind)?;
+    ensure!(ports.read()? == watched, "the table is not as it was");
+    Ok(())
+}
+
+/// A hook stays in its place and reports nothing: its canaries find that out, and it is attached again.
+fn silence_packets(sensor: &Sensor) -> Result<()> {
+    // While this is open the hooks on packets do not rest.
+    let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 2375))?;
+    sensor.wait_for_packets(false)?;
+    let before = sensor.mark();
+    bpf::silence("packets_in")?;
+    let blind = sensor.wait_after(before, "blind requests", |record| {
+        record.is("health", &[("health.state", "degraded"), ("health.coverage.requests.state", "blind")])
+    })?;
+    let reason = blind.text("health.coverage.requests.reason");
+    ensure!(reason.contains("does not report the sensor's own canary"), "{blind}");
+    see_the_end(sensor, before, "requests", &blind)
+}
+
+/// Waits until a capability is no longer blind as that record says.
+fn see_the_end(sensor: &Sensor, before: usize, capability: &str, blind: &Record) -> Result<()> {
     let over = sensor.wait_after(before, "the end of the blindness", |record| {
-        record.is("health", &[("health.blind.capability", "accepts")])
+        record.is("health", &[("health.blind.capability", capability)])
     })?;
-    let since = blind.text("health.coverage.accepts.since");
+    let since = blind.text(&format!("health.coverage.{capability}.since"));
     ensure!(over.text("health.blind.from") == since && since < blind.text("ts"), "{blind}\n{over}");
-    sensor.wait_after(before, "everything as it was", |record| {
-        record.is("health", &[("health.state", "running"), ("health.coverage.accepts.state", "live")])
-    })?;
-    Ok(lacking(&lacks))
+    let state = format!("health.coverage.{capability}.state");
+    let fields = [("health.state", "running"), (&*state, "live")];
+    sensor.wait_after(before, "everything as it was", |record| record.is("health", &fields)).map(drop)
 }
 
 /// Demands of a run that more than one round of canaries came back whole.

@@ -17,6 +17,7 @@ use crate::records::{
 mod detached;
 mod resting;
 mod stale;
+mod tables;
 
 /// The sensor itself.
 const OWN: P = P(500, "quaywatch");
