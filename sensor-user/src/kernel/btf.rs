@@ -6,6 +6,10 @@
 
 use thiserror::Error;
 
+use names::Names;
+
+mod names;
+
 /// Where the kernel keeps its type information.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 
@@ -23,6 +27,7 @@ mod kind {
     pub const STRUCT: u32 = 4;
     pub const UNION: u32 = 5;
     pub const ENUM: u32 = 6;
+    pub const FWD: u32 = 7;
     pub const TYPEDEF: u32 = 8;
     pub const VOLATILE: u32 = 9;
     pub const CONST: u32 = 10;
@@ -62,6 +67,7 @@ pub struct Btf<'a> {
     strings: &'a [u8],
     /// Where each type begins in `types`; the first has the id 1.
     starts: Vec<u32>,
+    names: Names,
 }
 
 #[derive(Clone, Copy)]
@@ -131,7 +137,8 @@ impl<'a> Btf<'a> {
                 return Err(BtfError::Type(id));
             }
         }
-        Ok(Self { types, strings, starts })
+        let names = Names::index(types, strings, &starts);
+        Ok(Self { types, strings, starts, names })
     }
 
     /// Resolves what [`sensor_common::offsets::Offsets::TABLE`] asks for: `struct.member[.member…]` gives an offset in
@@ -155,6 +162,37 @@ impl<'a> Btf<'a> {
         })
     }
 
+    /// A blob in which the typedefs and functions of these names have the ids that they have here, and nothing else has a
+    /// name: small, and quick to search for readers without an index.
+    #[must_use]
+    pub fn extract(&self, names: &[String]) -> Vec<u8> {
+        let mut kept: Vec<(u32, &str)> = Vec::new();
+        for name in names {
+            let ids = self.names.candidates(name).filter(|id| {
+                let found = self.get(*id).filter(|ty| matches!(ty.kind(), kind::TYPEDEF | kind::FUNC));
+                found.is_some_and(|ty| self.name_is(ty.name, name))
+            });
+            kept.extend(ids.map(|id| (id, name.as_str())));
+        }
+        kept.sort_unstable();
+        kept.dedup();
+        let (mut types, mut strings) = (Vec::new(), vec![0]);
+        for (id, name) in kept {
+            // Forward declarations are as short as types are.
+            let before = id as usize - 1 - types.len();
+            types.extend(std::iter::repeat_n([0, kind::FWD << 24, 0], before));
+            let info = self.get(id).map_or(kind::FWD << 24, |ty| ty.info);
+            types.push([strings.len() as u32, info, 0]);
+            strings.extend(name.bytes().chain([0]));
+        }
+        let types_len = (types.len() * size_of::<[u32; 3]>()) as u32;
+        let mut blob = [&MAGIC.to_ne_bytes()[..], &[1, 0]].concat();
+        let header = [HEADER_LEN as u32, 0, types_len, types_len, strings.len() as u32];
+        blob.extend(header.iter().chain(types.as_flattened()).flat_map(|word| word.to_ne_bytes()));
+        blob.extend(strings);
+        blob
+    }
+
     fn get(&self, id: u32) -> Option<Type> {
         let start = self.starts.get((id as usize).checked_sub(1)?)?;
         type_at(self.types, *start as usize)
@@ -162,7 +200,7 @@ impl<'a> Btf<'a> {
 
     /// Every type with this name and one of these kinds: different parts of a kernel may use a name for different things.
     fn named(&self, name: &str, kinds: &[u32]) -> impl Iterator<Item = Type> {
-        let types = self.starts.iter().filter_map(|start| type_at(self.types, *start as usize));
+        let types = self.names.candidates(name).filter_map(|id| self.get(id));
         types.filter(move |ty| !name.is_empty() && kinds.contains(&ty.kind()) && self.name_is(ty.name, name))
     }
 

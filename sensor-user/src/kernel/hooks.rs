@@ -22,6 +22,20 @@ pub enum Attach {
     CgroupSkb(PacketDirection),
 }
 
+impl Attach {
+    /// Name of the typedef or function by whose id the kernel is told where to attach a program, where there is one.
+    #[must_use]
+    pub fn type_name(self) -> Option<String> {
+        match self {
+            Self::Tracepoint(name) => Some(format!("btf_trace_{name}")),
+            Self::Iterator(name) => Some(format!("bpf_iter_{name}")),
+            Self::Lsm(name) => Some(format!("bpf_lsm_{name}")),
+            Self::FEntry(function) | Self::FExit { function, .. } => Some(function.to_owned()),
+            Self::CgroupSkb(_) => None,
+        }
+    }
+}
+
 /// Which packets a program on [`Attach::CgroupSkb`] sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketDirection {

@@ -12,6 +12,7 @@ use zerocopy::IntoBytes as _;
 use super::btf::{self, Btf};
 use super::constants::complete;
 use super::flood::{FloodLimits, draw_salt};
+use super::hooks::TABLE;
 use super::lockdown::{self, Lockdown};
 use super::programs::{Programs, Surroundings};
 use super::{KernelError, TaskHierarchy, security_modules};
@@ -111,7 +112,9 @@ impl KernelTypes {
     /// Loads the programs of the object.
     pub(super) fn load_programs(&self, ebpf: Ebpf, options: &Options) -> Result<Programs, KernelError> {
         let types = Btf::parse(&self.0)?;
-        let btf = AyaBtf::parse(&self.0, Endianness::default())
+        // The loader reads every type, and every name for each program: what it need not find is left out.
+        let names: Vec<String> = TABLE.iter().filter_map(|spec| spec.attach.type_name()).collect();
+        let btf = AyaBtf::parse(&types.extract(&names), Endianness::default())
             .map_err(|error| KernelError::Object(Box::new(aya::EbpfError::BtfError(error))))?;
         let around = Surroundings {
             btf: &btf,

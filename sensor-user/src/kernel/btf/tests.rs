@@ -150,6 +150,36 @@ fn every_structure_of_a_name_is_asked() {
 }
 
 #[test]
+fn what_is_extracted_keeps_its_ids_and_nothing_else_its_name() {
+    let bytes = kernel().bytes();
+    let whole = Btf::parse(&bytes).expect("sound");
+    let wanted = ["btf_trace_event", "take", "outer", "absent", "take"].map(str::to_owned);
+    let bytes = whole.extract(&wanted);
+    let part = Btf::parse(&bytes).expect("sound");
+    for (name, of_kind) in [("btf_trace_event", kind::TYPEDEF), ("take", kind::FUNC)] {
+        let ids = |btf: &Btf<'_>| -> Vec<u32> {
+            let is_it = |id: &u32| {
+                let ty = btf.get(*id).expect("it is a candidate");
+                ty.kind() == of_kind && btf.name_is(ty.name, name)
+            };
+            btf.names.candidates(name).filter(is_it).collect()
+        };
+        assert_eq!((ids(&part), ids(&part).len()), (ids(&whole), 1), "{name}");
+    }
+    for name in ["outer", "inner", "numbers", "inner_t"] {
+        assert_eq!(
+            part.names
+                .candidates(name)
+                .filter(|id| part.get(*id).is_some_and(|ty| part.name_is(ty.name, name)))
+                .count(),
+            0
+        );
+    }
+    let nothing = whole.extract(&[]);
+    assert!(Btf::parse(&nothing).expect("sound").starts.is_empty());
+}
+
+#[test]
 fn what_is_not_there_is_not_found() {
     for question in [
         "",
