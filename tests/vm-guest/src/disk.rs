@@ -63,7 +63,10 @@ pub fn start(device: &str) -> Result<Infallible> {
     let unit = |name: &str| on_disk(&format!("/etc/systemd/system/{name}"));
     fs::write(unit(SERVICE), service())?;
     for name in MASKED {
-        symlink("/dev/null", unit(name)).with_context(|| format!("cannot mask {name}"))?;
+        // From the preparation of the disk on it is.
+        if fs::symlink_metadata(unit(name)).is_err() {
+            symlink("/dev/null", unit(name)).with_context(|| format!("cannot mask {name}"))?;
+        }
     }
     fs::write(on_disk("/etc/machine-id"), MACHINE_ID)?;
     for place in KEPT {

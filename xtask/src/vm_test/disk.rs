@@ -1,12 +1,13 @@
 //! The disk of the machines that have one: Debian with its service manager and its container engines.
 //!
-//! It is installed from packages once for each set of versions, which apt checks against the archive's signatures, and
-//! never written to again: what a machine writes is thrown away with it.
+//! It is installed from packages once for each set of versions, which apt checks against the archive's signatures. A machine of
+//! its own puts an image into the store of every engine, which in an emulated machine takes longer than all that the sensor
+//! does. It is never written to again: what a machine of the matrix writes is thrown away with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::kernels::{Archive, KEYRING};
 use crate::command::{self, say};
@@ -41,19 +42,26 @@ const LEFT_OUT: &[&str] = &["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/
 const SETTINGS: &str = "useradd --create-home --uid 1000 --shell /bin/sh guest && \
     mkdir -p /var/lib/systemd/linger && touch /var/lib/systemd/linger/guest && \
     systemctl mask apparmor.service";
+/// What the machine that prepares it does; to be counted up when that changes.
+const PREPARATION: &str = "stores 1";
 /// Twice what is on it.
 const SIZE: &str = "1G";
 
-/// The disk, made anew when the archive has other versions than those that are on it.
+/// The disk, made anew when the archive has other versions than those that are on it. `fill` fills the stores of its engines.
 ///
 /// # Errors
 /// When it has to be made and cannot be, as by a user other than root.
-pub fn prepare(archive: &Archive, directory: &Path) -> Result<PathBuf> {
+pub fn prepare(
+    archive: &Archive,
+    directory: &Path,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     let (image, record) = (directory.join("disk.ext4"), directory.join("disk.packages"));
     let recorded = fs::read_to_string(&record).ok().filter(|_| image.exists());
     // The commands belong to it: they decide what is on the disk, too.
-    let wanted =
-        archive.closure(CONTENTS)?.map(|versions| format!("{SETTINGS}\n{LEFT_OUT:?}\n{SIZE}\n{versions}\n"));
+    let wanted = archive
+        .closure(CONTENTS)?
+        .map(|versions| format!("{SETTINGS}\n{LEFT_OUT:?}\n{SIZE}\n{PREPARATION}\n{versions}\n"));
     match (wanted, recorded) {
         (None, Some(_)) => say("the archive cannot be asked: using the disk that was made before"),
         (wanted, recorded) if wanted.is_some() && wanted == recorded => {}
@@ -61,7 +69,12 @@ pub fn prepare(archive: &Archive, directory: &Path) -> Result<PathBuf> {
             if image.exists() {
                 fs::remove_file(&image)?;
             }
-            make(directory, &image)?;
+            say("making a disk, which takes minutes and is no part of the matrix's time");
+            let partial = image.with_extension("partial");
+            make(directory, &partial)?;
+            fill(&partial)?;
+            repair(&partial)?;
+            fs::rename(partial, &image)?;
             fs::write(&record, wanted.unwrap_or_default())?;
         }
     }
@@ -69,7 +82,7 @@ pub fn prepare(archive: &Archive, directory: &Path) -> Result<PathBuf> {
 }
 
 /// Installs the packages in a directory and packs that.
-fn make(directory: &Path, image: &Path) -> Result<()> {
+fn make(directory: &Path, partial: &Path) -> Result<()> {
     if !system::is_root() {
         return Err(unsupported(
             "the disk of some machines has to be made, which takes root once: run it with sudo -E or as root",
@@ -87,14 +100,22 @@ fn make(directory: &Path, image: &Path) -> Result<()> {
     install.arg(SUITE).arg(&root);
     install.args(SOURCES.iter().map(|source| format!("deb [signed-by={KEYRING}] {source}")));
     command::check(&mut install).context("cannot install the disk's packages")?;
-    let partial = image.with_extension("partial");
-    remove(&partial)?;
+    remove(partial)?;
     let mut pack = command::program("mke2fs");
     // Lost at the end of the run anyway: no journal, nothing initialised that is never used.
     pack.args(["-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1", "-m", "0", "-d"]);
-    command::check(pack.arg(&root).arg(&partial).arg(SIZE)).context("cannot pack the disk")?;
-    remove(&root)?;
-    Ok(fs::rename(partial, image)?)
+    command::check(pack.arg(&root).arg(partial).arg(SIZE)).context("cannot pack the disk")?;
+    remove(&root)
+}
+
+/// Mends what a machine leaves that is switched off without unmounting its disk.
+fn repair(image: &Path) -> Result<()> {
+    /// Everything that was wrong has been mended.
+    const MENDED: i32 = 1;
+    let mut check = command::program("e2fsck");
+    let status = check.args(["-f", "-p"]).arg(image).status().context("cannot start e2fsck")?;
+    ensure!(status.code().is_some_and(|code| code <= MENDED), "e2fsck of the disk: {status}");
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<()> {

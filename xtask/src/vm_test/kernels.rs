@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 
 use super::matrix::Kernel;
+use super::unpack::unpack;
 use crate::command::{self, say};
 use crate::detection;
 
@@ -48,8 +49,10 @@ const MODULE_SUFFIXES: [&str; 2] = [".ko", ".ko.xz"];
 pub struct Image {
     /// As `uname -r` says.
     pub release: String,
-    /// The compressed kernel.
+    /// The kernel as Debian packs it.
     pub vmlinuz: PathBuf,
+    /// The same as an ELF file.
+    pub vmlinux: PathBuf,
     /// Modules for a disk, to be loaded in this order.
     pub modules: Vec<PathBuf>,
 }
@@ -220,10 +223,14 @@ impl Archive {
             fs::rename(partial.join("kernel"), &directory)?;
             fs::remove_dir_all(&partial)?;
         }
+        let vmlinux = directory.join("vmlinux");
+        if !vmlinux.exists() {
+            unpack(&vmlinuz, &vmlinux)?;
+        }
         let mut modules =
             fs::read_dir(&modules)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
         modules.sort_unstable();
-        Ok(Image { release, vmlinuz, modules })
+        Ok(Image { release, vmlinuz, vmlinux, modules })
     }
 
     /// Makes a directory `kernel` with `vmlinuz` and the modules, whose names sort as they have to be loaded.

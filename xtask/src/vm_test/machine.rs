@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::matrix::{Cgroups, Machine, Root};
+use super::matrix::{Cgroups, Machine, PREPARATION, Root};
 use super::media::Media;
 use super::report::Report;
 use crate::command;
@@ -23,6 +23,11 @@ const CPU_FROM_7: &str = "max,-la57,-erms,-smap,-smep";
 const MEMORY: &str = "768M";
 /// Memory of a machine with engines in it.
 const MEMORY_WITH_DISK: &str = "2G";
+/// What no machine needs: tests of ciphers and of the timer, pages that are cleared before they are used, and defences
+/// against programs that watch the processor.
+const QUICK: &str = "cryptomgr.notests no_timer_check init_on_alloc=0 mitigations=off";
+/// The stage in which a machine goes to sleep.
+const SLEEPS: &str = "time";
 /// The disk in the machine.
 const DISK: &str = "/dev/vda";
 /// A boot and all stages take a sixth of this on an idle machine.
@@ -86,14 +91,16 @@ fn boot(machine: &Machine, media: &Media, files: &Files) -> Result<(Report, Resu
         .arg("-serial")
         .arg(format!("file:{}", files.report.display()))
         .arg("-kernel")
-        .arg(&media.kernel.vmlinuz)
+        .arg(kernel_file(machine, media))
         .arg("-initrd")
         .arg(&media.initramfs)
         .args(["-append", &command_line(machine)])
         .stdin(Stdio::null());
     if let Some(disk) = &media.disk {
-        // What the machine writes goes to a temporary file.
-        command.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", disk.display()));
+        // What a machine of the matrix writes goes to a temporary file.
+        let snapshot = if std::ptr::eq(machine, &raw const PREPARATION) { "off" } else { "on" };
+        command.arg("-drive");
+        command.arg(format!("file={},format=raw,if=virtio,snapshot={snapshot}", disk.display()));
     }
     let started = Instant::now();
     let child = command.spawn().with_context(|| format!("cannot start {QEMU}"))?;
@@ -111,11 +118,16 @@ fn boot(machine: &Machine, media: &Media, files: &Files) -> Result<(Report, Resu
     Ok((report, Err(ended)))
 }
 
+/// The kernel as it starts soonest. One that QEMU starts without firmware's boot loader cannot go on after a sleep.
+fn kernel_file<'a>(machine: &Machine, media: &'a Media) -> &'a Path {
+    if machine.stages.contains(&SLEEPS) { &media.kernel.vmlinuz } else { &media.kernel.vmlinux }
+}
+
 /// The kernel command line. What begins with `vm_guest` is for the guest program, which mounts the cgroups of a machine
 /// without a service manager; the rest of a machine with a disk is for its service manager.
 fn command_line(machine: &Machine) -> String {
     let mut line = format!(
-        "console=ttyS0 panic=-1 quiet vm_guest.stages={} vm_guest.cgroups=",
+        "console=ttyS0 panic=-1 quiet {QUICK} vm_guest.stages={} vm_guest.cgroups=",
         machine.stages.join(",")
     );
     line += machine.cgroups.name();

@@ -141,6 +141,9 @@ pub static MACHINES: &[Machine] = &[
     installed("5.10", Cgroups::Hybrid, ENGINES_OF_ROOT),
 ];
 
+/// The machine that prepares the disk of the others, in a stage that is no part of the matrix.
+pub static PREPARATION: Machine = installed(TESTED_WITH_DISK, Cgroups::V2, &["stores"]);
+
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kernel, self.cgroups.name())?;

@@ -1,14 +1,16 @@
 //! What the machines boot from: kernels, the file system that the kernel unpacks, a disk.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::disk;
 use super::initramfs::Initramfs;
 use super::kernels::{Archive, Image};
-use super::matrix::{KERNELS, Machine, Root};
+use super::machine;
+use super::matrix::{KERNELS, Machine, PREPARATION, Root};
 use crate::command::{self, say};
 use crate::{run, system};
 
@@ -24,7 +26,7 @@ pub struct Media {
     pub kernel: Arc<Image>,
     /// What the kernel unpacks and starts.
     pub initramfs: PathBuf,
-    /// Its disk, if it has one, which it does not change.
+    /// Its disk, if it has one, which only the machine that prepares it changes.
     pub disk: Option<PathBuf>,
 }
 
@@ -35,8 +37,9 @@ pub struct Media {
 pub fn prepare(machines: &[&Machine], binary: &Path, directory: &Path) -> Result<Vec<Media>> {
     let archive = Archive::open()?;
     let has = |root: Root| machines.iter().any(|machine| machine.root == root);
-    let disk = if has(Root::Disk) { Some(disk::prepare(&archive, directory)?) } else { None };
     let programs = [("bin/quaywatch", binary), ("bin/vm-guest", &build_guest()?)];
+    let fill = |disk: &Path| fill_stores(disk, &archive, &programs, directory);
+    let disk = if has(Root::Disk) { Some(disk::prepare(&archive, directory, fill)?) } else { None };
     let shared = directory.join("initramfs");
     if has(Root::Initramfs) {
         pack_root(&shared, &programs)?;
@@ -62,6 +65,22 @@ pub fn prepare(machines: &[&Machine], binary: &Path, directory: &Path) -> Result
         found.map(|(_, _, media)| media.clone()).with_context(|| format!("no kernel {}", machine.kernel))
     };
     machines.iter().map(of).collect()
+}
+
+/// Boots the machine that prepares a new disk.
+fn fill_stores(disk: &Path, archive: &Archive, programs: &[(&str, &Path)], directory: &Path) -> Result<()> {
+    let kernel =
+        KERNELS.iter().find(|kernel| kernel.name == PREPARATION.kernel).context("it has no kernel")?;
+    let kernel = Arc::new(archive.newest(kernel)?);
+    let directory = directory.join("preparation");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let initramfs = directory.join("initramfs");
+    pack_loader(&initramfs, programs, &kernel)?;
+    let media = Media { kernel, initramfs, disk: Some(disk.to_owned()) };
+    let report = machine::run(&PREPARATION, &media, &directory)?;
+    ensure!(report.complete, "the disk was not prepared: its console is in {}", directory.display());
+    say(format!("the disk is prepared: {report}"));
+    Ok(())
 }
 
 fn build_guest() -> Result<PathBuf> {

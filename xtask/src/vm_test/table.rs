@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Finished;
+use super::Matrix;
 use super::matrix::{MACHINES, Machine, Owed, ROWS, Root, Row, owed};
 use super::report::{Outcome, Report};
 use crate::command;
@@ -17,9 +17,9 @@ const SEEN: &str = "yes";
 const NOT_TRIED: &str = "·";
 
 /// Writes the table: what each machine of a run of the whole matrix reported.
-pub fn write(results: &[Finished]) -> Result<()> {
+pub fn write(matrix: &Matrix) -> Result<()> {
     let report_of = |machine: &Machine| {
-        let finished = results.iter().find(|finished| std::ptr::eq(finished.machine, machine));
+        let finished = matrix.finished.iter().find(|finished| std::ptr::eq(finished.machine, machine));
         let report = finished.and_then(|finished| finished.result.as_ref().ok());
         report.with_context(|| format!("the table needs the whole matrix, there is no report of {machine}"))
     };
@@ -29,7 +29,9 @@ pub fn write(results: &[Finished]) -> Result<()> {
     // Some kernels are run with several layouts of cgroups.
     releases.dedup();
     let reported = rows(|index, row| cell_of_outcome(reports[index], row));
-    write_section(DOCUMENT, SECTION, &format!("{reported}\nLast run in full on {}.\n", releases.join(", ")))
+    let last =
+        format!("Last run in full on {}: the machines were on for {}.\n", releases.join(", "), matrix.cost());
+    write_section(DOCUMENT, SECTION, &format!("{reported}\n{last}"))
 }
 
 /// Demands that the table in the document is that of the matrix as it is.

@@ -8,20 +8,30 @@ use sensor_tests::dockerd::IMAGE;
 use sensor_tests::process::run;
 use sensor_tests::sensor::Sensor;
 
-use super::engines::{Container, load_once, systemctl};
+use super::engines::{Container, systemctl};
 use super::kinds::Row;
 use crate::report::Outcome;
 
 pub const ROWS: &[Row] = &[("ctr", ctr), ("kubernetes", kubernetes)];
 
+const UNIT: &str = "containerd.service";
 /// The namespace that `ctr` uses when nothing is said.
 const DEFAULT: &str = "default";
 /// Copies files: others need modules of the kernel or a device.
 const SNAPSHOTTER: &str = "--snapshotter=native";
 
-fn import(namespace: &str) -> Result<()> {
-    systemctl(&["start", "containerd.service"])?;
-    load_once(namespace, |archive| in_namespace(namespace, &["images", "import", SNAPSHOTTER, archive]))
+/// Puts the image of an archive into both namespaces.
+pub fn fill_stores(archive: &str) -> Result<()> {
+    start()?;
+    for namespace in [DEFAULT, KUBERNETES] {
+        in_namespace(namespace, &["images", "import", SNAPSHOTTER, archive])?;
+    }
+    systemctl(&["stop", UNIT])?;
+    Ok(())
+}
+
+fn start() -> Result<()> {
+    systemctl(&["start", UNIT]).map(drop)
 }
 
 fn in_namespace(namespace: &str, arguments: &[&str]) -> Result<String> {
@@ -30,7 +40,7 @@ fn in_namespace(namespace: &str, arguments: &[&str]) -> Result<String> {
 
 fn ctr(sensor: &Sensor) -> Result<Outcome> {
     const ID: &str = "quay.one";
-    import(DEFAULT)?;
+    start()?;
     in_namespace(DEFAULT, &["run", "--rm", SNAPSHOTTER, IMAGE, ID, "/bin/echo", "x"])?;
     let cgroup = format!("/{DEFAULT}/{ID}");
     let container = Container { id: ID, runtime: "containerd", name: None, image: None, cgroup: &cgroup };
@@ -44,7 +54,7 @@ fn ctr(sensor: &Sensor) -> Result<Outcome> {
 fn kubernetes(sensor: &Sensor) -> Result<Outcome> {
     const POD_UID: &str = "6f1c2f0e-7d5a-4e0f-9b43-3f1d2a5b6c7d";
     const ETCD: &str = "registry.k8s.io/etcd:3.5";
-    import(KUBERNETES)?;
+    start()?;
     let id = "5a97dff9".repeat(8);
     let slice = format!("kubepods-burstable-pod{}.slice", POD_UID.replace('-', "_"));
     let place = format!("{slice}:cri-containerd:{id}");

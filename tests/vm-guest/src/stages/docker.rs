@@ -8,7 +8,7 @@ use sensor_tests::dockerd::{IMAGE, PORT};
 use sensor_tests::process::run;
 use sensor_tests::sensor::Sensor;
 
-use super::engines::{Container, load_once, systemctl};
+use super::engines::{Container, systemctl};
 use super::kinds::Row;
 use super::sockets::{LISTED, UNLISTED};
 use crate::report::Outcome;
@@ -19,6 +19,13 @@ pub const CGROUPFS: &[Row] = &[("docker-cgroupfs", cgroupfs)];
 /// What the unit adds to the arguments of dockerd.
 const OPTIONS: &str = "/etc/default/docker";
 const UNIT: &str = "docker.service";
+
+/// Puts the image of an archive into Docker's store.
+pub fn fill_store(archive: &str) -> Result<()> {
+    Docker::start("systemd", UNLISTED[0])?.run(&["load", "--quiet", "--input", archive])?;
+    systemctl(&["stop", UNIT, "docker.socket"])?;
+    Ok(())
+}
 
 /// From a peer in no list, with the cgroups that systemd makes.
 fn scope(sensor: &Sensor) -> Result<Outcome> {
@@ -66,7 +73,6 @@ impl Docker {
         verdict: &[(&str, &str)],
         cgroup: impl Fn(&str) -> String,
     ) -> Result<Outcome> {
-        load_once("docker", |archive| self.run(&["load", "--quiet", "--input", archive]))?;
         let mark = sensor.mark();
         let name = format!("by-{}", self.driver);
         let mut arguments = vec!["run", "--detach", "--network", "none", "--name", &name];

@@ -1,17 +1,18 @@
 //! What the stages with container engines of an installed system share.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use sensor_tests::dockerd::IMAGE;
 use sensor_tests::oci::make_rootfs;
 use sensor_tests::process::run;
 use sensor_tests::sensor::Sensor;
 use serde_json::json;
+
+use super::{containerd, docker, podman};
+use crate::report::Report;
 
 /// Where the stages keep their files, on no file system that is mounted without devices.
 pub const DIRECTORY: &str = "/var/lib/vm-guest";
@@ -25,24 +26,21 @@ pub fn rootfs() -> Result<PathBuf> {
     Ok(rootfs)
 }
 
-/// Loads the one image into a store unless that was done before: to ask the engine takes seconds where every instruction is
-/// emulated.
-pub fn load_once(store: &str, load: impl FnOnce(&str) -> Result<String>) -> Result<()> {
-    static LOADED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !loaded.contains(store) {
-        load(&image_archive()?.to_string_lossy())?;
-        loaded.insert(store.to_owned());
-    }
+/// Puts the one image into the store of every engine. This is done once for a disk, before it is anybody's: it takes longer
+/// than all that the sensor does.
+pub fn fill_stores(_: &mut Report) -> Result<()> {
+    let archive = image_archive()?;
+    let archive = archive.to_str().context("the path is not text")?;
+    docker::fill_store(archive)?;
+    containerd::fill_stores(archive)?;
+    podman::fill_stores(archive)?;
+    rustix::fs::sync();
     Ok(())
 }
 
-/// The one image, in the format of `docker save`, which all engines load; made when it is not there.
+/// Makes the one image, in the format of `docker save`, which all engines load.
 fn image_archive() -> Result<PathBuf> {
     let archive = Path::new(DIRECTORY).join("image.tar");
-    if archive.exists() {
-        return Ok(archive);
-    }
     let parts = Path::new(DIRECTORY).join("image");
     fs::create_dir_all(&parts)?;
     let layer = parts.join("layer.tar");

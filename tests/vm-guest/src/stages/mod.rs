@@ -84,6 +84,8 @@ const STAGES: &[(&str, Stage)] = &[
     ("rights", degrade::rights),
     ("no-btf", degrade::no_type_information),
     ("lockdown", degrade::lockdown),
+    // Of the machine that prepares the disk.
+    ("stores", engines::fill_stores),
 ];
 
 /// Runs stages, in the order of the tables.

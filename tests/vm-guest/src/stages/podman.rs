@@ -8,7 +8,7 @@ use sensor_tests::dockerd::IMAGE;
 use sensor_tests::process::run;
 use sensor_tests::sensor::Sensor;
 
-use super::engines::{Container, load_once, systemctl};
+use super::engines::{Container, systemctl};
 use super::kinds::Row;
 use crate::report::Outcome;
 
@@ -41,6 +41,17 @@ const HOME: &str = "/home/guest";
 const USERS_SERVICE_MANAGER: &str = "user@1000.service";
 const USERS_CGROUP: &str = "/user.slice/user-1000.slice/user@1000.service";
 
+/// Puts the image of an archive into the stores of both owners.
+pub fn fill_stores(archive: &str) -> Result<()> {
+    for of in [Owner::Root, Owner::User] {
+        let podman = Podman { of, manager: "cgroupfs", runtime: "runc" };
+        podman.prepare()?;
+        podman.run(&["load", "--quiet", "--input", archive])?;
+    }
+    systemctl(&["stop", USERS_SERVICE_MANAGER])?;
+    Ok(())
+}
+
 /// Whose containers they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
@@ -69,12 +80,16 @@ impl Podman {
         run(command.args(arguments))
     }
 
-    fn life_of_a_container(&self, sensor: &Sensor, cgroup: impl Fn(&str) -> String) -> Result<Outcome> {
+    /// Starts the service manager of the containers' owner, if it is not the one of the system.
+    fn prepare(&self) -> Result<()> {
         if self.of == Owner::User {
             systemctl(&["start", USERS_SERVICE_MANAGER])?;
         }
-        let store = if self.of == Owner::User { "podman of the user" } else { "podman" };
-        load_once(store, |archive| self.run(&["load", "--quiet", "--input", archive]))?;
+        Ok(())
+    }
+
+    fn life_of_a_container(&self, sensor: &Sensor, cgroup: impl Fn(&str) -> String) -> Result<Outcome> {
+        self.prepare()?;
         let name = format!("by-{}-{}", self.manager, self.runtime);
         let mut arguments = vec!["run", "--detach", "--network=none", "--name", &name];
         arguments.extend([IMAGE, "/bin/sleep", "600"]);
