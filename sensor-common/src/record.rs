@@ -65,11 +65,14 @@ pub enum RecordKind {
     AcceptTask = 12,
     /// [`PayloadRecord`]: what a segment of a connection on a plaintext port carries.
     Payload = 13,
+    /// [`AcceptRecord`]: as [`RecordKind::Accept`], but told by the first data of the connection, because the kernel has
+    /// called no program when it was completed. Its time is that of the data.
+    LateAccept = 14,
 }
 
 impl RecordKind {
     /// Number of kinds.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 15;
     /// Every kind, in index order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::ListenerOpened,
@@ -86,6 +89,7 @@ impl RecordKind {
         Self::FileOpen,
         Self::AcceptTask,
         Self::Payload,
+        Self::LateAccept,
     ];
 
     /// Returns the kind with this code, if there is one.
@@ -210,7 +214,7 @@ abi! {
 ///
 /// Source: `inet_sock_set_state` SYN_RECV -> ESTABLISHED, in softirq: there is no task to name.
 pub struct AcceptRecord {
-    /// Kind [`RecordKind::Accept`].
+    /// Kind [`RecordKind::Accept`] or [`RecordKind::LateAccept`].
     pub header: RecordHeader,
     /// Connection id, unique in this sensor run.
     pub conn: u64,

@@ -27,13 +27,13 @@ pub fn now() -> u64 {
 #[inline(always)]
 pub fn emit<R>(ring: Ring, kind: RecordKind, boot_ns: u64, fill: impl FnOnce(*mut R)) {
     let fate = if submit(ring, kind, boot_ns, fill) { Fate::Submitted } else { Fate::Lost };
-    count(record_index(ring, kind, fate));
+    count(ring, kind, fate);
 }
 
 /// Counts a record that flood control withholds.
 #[inline(always)]
 pub fn count_suppressed(ring: Ring, kind: RecordKind) {
-    count(record_index(ring, kind, Fate::Suppressed));
+    count(ring, kind, Fate::Suppressed);
 }
 
 /// Submits a record of fixed size and leaves it to the caller to count what became of it: says whether there was room.
@@ -68,7 +68,7 @@ pub fn output<R>(ring: Ring, kind: RecordKind, boot_ns: u64, record: *mut R, len
     unsafe { write_header(record.cast(), kind, len, boot_ns) };
     // SAFETY: the verifier has proved that `len` bytes at `record` are ours.
     let result = unsafe { bpf_ringbuf_output(map(ring), record.cast(), len, BPF_RB_NO_WAKEUP) };
-    count(record_index(ring, kind, if result == 0 { Fate::Submitted } else { Fate::Lost }));
+    count(ring, kind, if result == 0 { Fate::Submitted } else { Fate::Lost });
 }
 
 /// Counts something that is not about one record. Several programs do, and one can interrupt another.
@@ -98,12 +98,12 @@ fn map(ring: Ring) -> *mut core::ffi::c_void {
     map.cast_mut().cast()
 }
 
-/// Adds one to the counter of a record. No two programs share one, so a plain addition is exact where the kernel does not
-/// run a program twice at a time on a CPU.
+/// Adds one to the counter of a record. Where no two programs share one, a plain addition is exact if the kernel does not run
+/// a program twice at a time on a CPU. A packet that comes in can interrupt the program for one that goes out.
 #[inline(always)]
-fn count(index: u32) {
-    let Some(counter) = counter(index) else { return };
-    if setting!(programs_nest) != 0 {
+fn count(ring: Ring, kind: RecordKind, fate: Fate) {
+    let Some(counter) = counter(record_index(ring, kind, fate)) else { return };
+    if kind as u16 == RecordKind::Payload as u16 || setting!(programs_nest) != 0 {
         return add_atomically(counter);
     }
     // SAFETY: `counter` points to a counter of this CPU.

@@ -1,5 +1,5 @@
 //! `cgroup_skb` ingress at the root of the version 2 cgroups: attempts to connect, and requests on connections whose accept
-//! was withheld.
+//! was withheld, or missed by the hook that should have told it.
 //!
 //! Context: `struct __sk_buff`, whose data begin at the network header; softirq. The kernel runs it for every packet on
 //! its way to a socket of the node, so that what is not for a watched port must pay next to nothing. It always lets the
@@ -17,7 +17,7 @@ use crate::flood::{Account, Count, PeerKey};
 use crate::kernel::{Direct, Sock, mapped};
 use crate::maps::flags_of;
 use crate::payload::{Way, capture, capture_early};
-use crate::withheld::{Mark, resume};
+use crate::withheld::{Mark, report_late, resume};
 
 /// What the kernel takes for "let it pass".
 pub const PASS: i32 = 1;
@@ -65,7 +65,7 @@ fn on_watched(ctx: &SkBuffContext, sk: *mut bpf_sock, port: u16, flags: u8) {
     if segment.payload == 0 && sock.tcp().is_none_or(|tcp| tcp.bytes_in() == 0) {
         return;
     }
-    resume_withheld(ctx, sk, sock, port);
+    report_untold(ctx, sk, sock, port);
     let is_read = flags & port_flags::PLAINTEXT != 0
         || flags & port_flags::ENCRYPTED != 0 && sock.tcp().is_some_and(|tcp| tcp.bytes_out() == 0);
     if is_read {
@@ -91,21 +91,33 @@ fn on_listener(ctx: &SkBuffContext, listener: Sock<Direct>, port: u16, flags: u8
     }
 }
 
-/// Reports the accept of a connection that was withheld, because a request came.
+/// Reports the accept of a connection that was not told, because a request came.
 #[inline(always)]
-fn resume_withheld(ctx: &SkBuffContext, sk: *mut bpf_sock, sock: Sock<Direct>, port: u16) {
+fn report_untold(ctx: &SkBuffContext, sk: *mut bpf_sock, sock: Sock<Direct>, port: u16) {
     if !Sock::has_number() {
         if let Some(connection) = take_withheld(sock) {
             connection.ring = resume(sock, port, connection.conn, connection.opened_ns, now()) as u64;
         }
         return;
     }
-    let Some(mark) = Mark::find(sk.cast_const().cast()) else { return };
+    let sk = sk.cast_const().cast();
+    let Some(mark) = Mark::find(sk) else {
+        // With neither mark nor number nobody was told. What has said something before is older than the sensor.
+        if sock.number() == 0 && sock.is_established() && sock.tcp().is_some_and(|tcp| tcp.bytes_in() == 0) {
+            Mark::set_late(sk, report_late(sock, port, number_of(ctx), now()));
+        }
+        return;
+    };
     if let Some(since_ns) = mark.take() {
-        // SAFETY: the context is a packet's.
-        let conn = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-        mark.note_ring(resume(sock, port, conn, since_ns, now()));
+        mark.note_ring(resume(sock, port, number_of(ctx), since_ns, now()));
     }
+}
+
+/// Gives the socket of a packet its number and returns it.
+#[inline(always)]
+fn number_of(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: the context is a packet's.
+    unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
 }
 
 #[inline(always)]

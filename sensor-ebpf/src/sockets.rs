@@ -29,7 +29,7 @@ use crate::emit::{count_event, count_suppressed, emit, now};
 use crate::flood::{Account, Budget, Count, PeerKey};
 use crate::kernel::{Access, Direct, Sock, Task, Tcp, with_current};
 use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of, reports_listener};
-use crate::withheld::resume;
+use crate::withheld::{Mark, fill_accept, resume};
 
 const ESTABLISHED: i32 = 1;
 const SYN_SENT: i32 = 2;
@@ -49,11 +49,19 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         (CLOSE, LISTEN) => on_listener_opened(ctx.as_ptr()),
         (CLOSE, SYN_SENT) => on_connecting(ctx.as_ptr()),
         // To SYN_RECV when both sides have sent a SYN at the same time: the peer has answered.
-        (SYN_SENT, ESTABLISHED | SYN_RECV) if may_be_outbound(sock) => on_connected(ctx.as_ptr()),
+        (SYN_SENT, ESTABLISHED | SYN_RECV) if may_be_outbound(sock) || is_watched(sock) => {
+            on_connected(ctx.as_ptr())
+        }
         // Usually to ESTABLISHED; to FIN_WAIT1 when a program accepted early (TCP Fast Open) and has closed already.
-        (SYN_RECV, _) if flags_of(sock.local_port()) & port_flags::WATCHED != 0 => on_accepted(ctx.as_ptr()),
+        (SYN_RECV, _) if is_watched(sock) => on_accepted(ctx.as_ptr()),
         _ => 0,
     }
+}
+
+/// Whether the local port is a watched one.
+#[inline(always)]
+fn is_watched(sock: Sock<Direct>) -> bool {
+    flags_of(sock.local_port()) & port_flags::WATCHED != 0
 }
 
 /// Defines functions that the compiler leaves apart, so that transitions without a meaning to us do not pay for the
@@ -124,12 +132,7 @@ fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
     };
     let conn = inbound_id(sock);
     emit::<AcceptRecord>(ring, RecordKind::Accept, at, |record| {
-        // SAFETY: `record` points to room for the record.
-        unsafe {
-            (*record).conn = conn;
-            (*record).cgroup = sock.cgroup_id();
-            sock.ends(sock.local_port(), &raw mut (*record).ends);
-        }
+        fill_accept(record, sock, sock.local_port(), conn);
     });
     begin_inbound(sock, conn, at, ring)
 }
@@ -209,6 +212,10 @@ fn lateral_port(sock: Sock<Direct>) -> u16 {
 
 #[inline(always)]
 fn connected(sock: Sock<Direct>) -> Result<(), Event> {
+    // What comes on it is no request of a peer's.
+    if Sock::has_number() && is_watched(sock) && sock.is_tcp() {
+        Mark::set_outbound(sock);
+    }
     match find_outbound(sock) {
         Some(connection) if sock.is_tcp() => established(sock, connection),
         _ => Ok(()),

@@ -1,4 +1,5 @@
-//! Accepted connections without a record: withheld by flood control, and reported after all when a request follows.
+//! Accepted connections without a record: withheld by flood control, or completed while the kernel called no program. They
+//! are reported after all when a request follows.
 //!
 //! The mark of such a connection lies with its socket, where the kernel can do that: no table, so nobody can have the mark
 //! of his connection evicted by opening others.
@@ -12,11 +13,12 @@ use aya_ebpf::macros::btf_map;
 use sensor_common::counters::Event;
 use sensor_common::record::{AcceptRecord, RecordKind, Ring};
 
-use crate::emit::{count_event, submit};
+use crate::emit::{count_event, emit, submit};
 use crate::flood::{Account, Count, PeerKey};
 use crate::kernel::{Direct, Sock};
 
-/// Boot clock of establishment, by socket; [`REPORTED`] or [`REPORTED_ON_BULK`] once it was reported. The kernel bounds it
+/// Boot clock of establishment, by socket; [`REPORTED`] or [`REPORTED_ON_BULK`] once it was reported, [`OUTBOUND`] if it was
+/// no accept. The kernel bounds it
 /// by the number of sockets and frees it with the socket.
 #[btf_map]
 static WITHHELD: SkStorage<u64> = SkStorage::new();
@@ -25,6 +27,8 @@ static WITHHELD: SkStorage<u64> = SkStorage::new();
 const REPORTED: u64 = 0;
 /// In place of a time: the accept was reported on the bulk ring.
 const REPORTED_ON_BULK: u64 = 1;
+/// In place of a time: a connection that was opened from here, and has a watched port of its own.
+const OUTBOUND: u64 = 2;
 
 /// `BPF_SK_STORAGE_GET_F_CREATE`.
 const CREATE: u64 = 1;
@@ -50,6 +54,20 @@ impl Mark {
         Self::set(sock, REPORTED_ON_BULK)
     }
 
+    /// Marks a connection as opened from here; without memory for it, its first data are taken for those of an accept.
+    #[inline(always)]
+    pub fn set_outbound(sock: Sock<Direct>) {
+        let _ = Self::set(sock, OUTBOUND);
+    }
+
+    /// Marks a socket, any pointer to which the verifier knows as one, whose accept was reported late.
+    #[inline(always)]
+    pub fn set_late(sock: *const c_void, ring: Ring) {
+        if ring == Ring::Bulk {
+            let _ = Self::get(sock, &REPORTED_ON_BULK, CREATE);
+        }
+    }
+
     /// Finds the mark of a socket, any pointer to which the verifier knows as one.
     #[inline(always)]
     pub fn find(sock: *const c_void) -> Option<Self> {
@@ -71,7 +89,7 @@ impl Mark {
         // packet that brings data and the end of the connection.
         unsafe {
             let since_ns = *self.0;
-            if since_ns <= REPORTED_ON_BULK {
+            if since_ns <= OUTBOUND {
                 return None;
             }
             *self.0 = REPORTED;
@@ -101,21 +119,9 @@ impl Mark {
 /// Reports a withheld accept after all and says on which ring, see [`Account::ring_for_request`].
 #[inline(always)]
 pub fn resume(sock: Sock<Direct>, local_port: u16, conn: u64, since_ns: u64, now: u64) -> Ring {
-    let key = PeerKey::new(sock.peer_addr(), sock.netns(), local_port);
-    let ring = match Account::of(&key, now) {
-        Some(account) => {
-            account.count(Count::Resumed);
-            account.ring_for_request(now)
-        }
-        None => Ring::Bulk,
-    };
+    let ring = ring_for(sock, local_port, Count::Resumed, now);
     let submitted = submit::<AcceptRecord>(ring, RecordKind::Accept, since_ns, |record| {
-        // SAFETY: `record` points to room for the record.
-        unsafe {
-            (*record).conn = conn;
-            (*record).cgroup = sock.cgroup_id();
-            sock.ends(local_port, &raw mut (*record).ends);
-        }
+        fill_accept(record, sock, local_port, conn);
     });
     count_event(match (ring, submitted) {
         (Ring::Management, true) => Event::Resumed,
@@ -124,4 +130,35 @@ pub fn resume(sock: Sock<Direct>, local_port: u16, conn: u64, since_ns: u64, now
         (Ring::Bulk, false) => Event::ResumedOnBulkLost,
     });
     ring
+}
+
+/// Reports an accept of which no program was told, and says on which ring. The kernel calls no tracing program in a softirq
+/// that has interrupted one of the same name; a program on packets is always called.
+#[inline(always)]
+pub fn report_late(sock: Sock<Direct>, local_port: u16, conn: u64, now: u64) -> Ring {
+    let ring = ring_for(sock, local_port, Count::Accept, now);
+    emit::<AcceptRecord>(ring, RecordKind::LateAccept, now, |record| {
+        fill_accept(record, sock, local_port, conn);
+    });
+    ring
+}
+
+/// The ring for an accept that is reported because a request came, which is counted as `count`.
+#[inline(always)]
+fn ring_for(sock: Sock<Direct>, local_port: u16, count: Count, now: u64) -> Ring {
+    let key = PeerKey::new(sock.peer_addr(), sock.netns(), local_port);
+    let Some(account) = Account::of(&key, now) else { return Ring::Bulk };
+    account.count(count);
+    account.ring_for_request(now)
+}
+
+/// Writes everything behind the header of the record of an accept.
+#[inline(always)]
+pub fn fill_accept(record: *mut AcceptRecord, sock: Sock<Direct>, local_port: u16, conn: u64) {
+    // SAFETY: `record` points to room for the record.
+    unsafe {
+        (*record).conn = conn;
+        (*record).cgroup = sock.cgroup_id();
+        sock.ends(local_port, &raw mut (*record).ends);
+    }
 }

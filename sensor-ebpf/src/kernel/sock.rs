@@ -16,6 +16,8 @@ const TCP: u16 = 6;
 const AF_INET: u16 = 2;
 /// `AF_INET6`.
 const AF_INET6: u16 = 10;
+/// `TCP_ESTABLISHED`.
+const ESTABLISHED: u8 = 1;
 /// `TCP_LISTEN`.
 const LISTEN: u8 = 10;
 
@@ -45,6 +47,12 @@ impl<A: Access> Sock<A> {
             let family: u16 = self.0.load(offset!(sk_family));
             family == AF_INET || family == AF_INET6
         }
+    }
+
+    /// Whether both sides may send. The kernel stores this state after it has told of it.
+    #[inline(always)]
+    pub fn is_established(self) -> bool {
+        self.0.load::<u8>(offset!(sk_state)) == ESTABLISHED
     }
 
     /// Whether a program holds it. False for a connection that no program has accepted yet.

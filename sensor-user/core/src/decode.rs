@@ -95,7 +95,8 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, Event), DecodeError> {
     let event = match kind {
         RecordKind::ListenerOpened => listener(fixed(whole)?, true),
         RecordKind::ListenerClosed => listener(fixed(whole)?, false),
-        RecordKind::Accept => accept(fixed(whole)?),
+        RecordKind::Accept => accept(fixed(whole)?, false),
+        RecordKind::LateAccept => accept(fixed(whole)?, true),
         RecordKind::Close => close(fixed(whole)?)?,
         RecordKind::Connect => connect(fixed(whole)?)?,
         RecordKind::Exec => exec(whole)?,
@@ -146,8 +147,8 @@ fn listener(raw: ListenerRecord, opened: bool) -> Event {
     }))
 }
 
-fn accept(raw: AcceptRecord) -> Event {
-    Event::Accept(AcceptEvent { conn: raw.conn, cgroup: raw.cgroup.into(), ends: raw.ends.into() })
+fn accept(raw: AcceptRecord, late: bool) -> Event {
+    Event::Accept(AcceptEvent { conn: raw.conn, cgroup: raw.cgroup.into(), ends: raw.ends.into(), late })
 }
 
 fn close(raw: CloseRecord) -> Result<Event, DecodeError> {

@@ -86,6 +86,8 @@ pub struct AcceptEvent {
     pub cgroup: CgroupKey,
     /// Both ends.
     pub ends: Ends,
+    /// Told by its first data, because the kernel has called no program when it was completed.
+    pub late: bool,
 }
 
 /// A connection ended.

@@ -351,6 +351,9 @@ pub enum FactKind {
         task: Option<Arc<AcceptingTask>>,
         /// Who is behind it, when a program of the node passes on what that one says.
         client: Option<Box<Client>>,
+        /// Told by the first data of the connection and with their time, because the kernel has called no program when it
+        /// was completed.
+        late: bool,
     },
     /// The process took a connection that was reported as `Accept` without a task.
     AcceptTask,

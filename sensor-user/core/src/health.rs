@@ -192,6 +192,7 @@ pub const fn record_kind_name(kind: RecordKind) -> &'static str {
         RecordKind::FileOpen => "file-open",
         RecordKind::AcceptTask => "accept-task",
         RecordKind::Payload => "payload",
+        RecordKind::LateAccept => "late-accept",
     }
 }
 

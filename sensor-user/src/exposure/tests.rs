@@ -52,7 +52,12 @@ fn report() -> Report {
     for (node, local, peer) in
         [("a", "10.0.0.1", "198.18.0.9"), ("b", "10.0.0.2", "198.18.0.1"), ("b", "10.0.0.3", "10.0.0.9")]
     {
-        ledgers.take(&fact(node, local, Some(peer), FactKind::Accept { task: None, client: None }));
+        ledgers.take(&fact(
+            node,
+            local,
+            Some(peer),
+            FactKind::Accept { task: None, client: None, late: false },
+        ));
     }
     Report::of_ledgers(Source::Recordings, &ledgers)
 }

@@ -123,7 +123,7 @@ fn a_flood_of_execs_in_a_container_does_not_crowd_out_an_accept() {
     let (mut queue, reader) = held_queue();
     for seq in 0..1000 {
         let kind = if seq % 20 == 19 {
-            FactKind::Accept { task: None, client: None }
+            FactKind::Accept { task: None, client: None, late: false }
         } else {
             FactKind::Exec { role: ExecRole::Workload }
         };
@@ -172,7 +172,7 @@ fn a_loop_of_listeners_does_not_crowd_out_accepts_or_listeners_of_others() {
         queue.push(&output(loops, listener(1)));
         loops += 1;
     }
-    queue.push(&output(loops, fact(FactKind::Accept { task: None, client: None })));
+    queue.push(&output(loops, fact(FactKind::Accept { task: None, client: None, late: false })));
     queue.push(&output(loops + 1, listener(2)));
     reader.go.send(()).expect("it waits");
     queue.finish().expect("the reader reads");
@@ -210,7 +210,7 @@ fn the_last_lines_wait_for_a_reader_that_is_behind() {
     let (mut queue, reader) = held_queue();
     let mut seq = 0;
     while queue.shed() == 0 {
-        queue.push(&output(seq, fact(FactKind::Accept { task: None, client: None })));
+        queue.push(&output(seq, fact(FactKind::Accept { task: None, client: None, late: false })));
         seq += 1;
     }
     queue.flush();
@@ -254,7 +254,7 @@ fn what_a_container_can_make_many_of_is_bulk() {
         fact(exec(ExecRole::Runtime)),
         fact(exit.clone()),
         close(Direction::Inbound),
-        in_container(FactKind::Accept { task: None, client: None }),
+        in_container(FactKind::Accept { task: None, client: None, late: false }),
         in_container(step),
     ] {
         assert!(!bulk(management.clone()), "{management:?}");

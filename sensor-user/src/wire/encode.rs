@@ -254,8 +254,8 @@ fn push_reach(out: &mut Vec<u8>, reach: &fact::Reach) {
 
 fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
     match &fact.kind {
-        FactKind::Accept { task: None, client: None } | FactKind::AcceptTask => return,
-        FactKind::Accept { task, client } => {
+        FactKind::Accept { task: None, client: None, late: false } | FactKind::AcceptTask => return,
+        FactKind::Accept { task, client, late } => {
             push(out, br#","accept":{"#);
             let start = out.len();
             if let Some(task) = task {
@@ -274,6 +274,9 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
                 push(out, br#","conn":"#);
                 push_text(out, &client.conn.0);
                 push(out, b"}");
+            }
+            if *late {
+                push(out, br#","late":true"#);
             }
             drop_first_comma(out, start);
         }

@@ -471,6 +471,8 @@ KernelRecord from abi::RecordKind {
     AcceptTask = "accept-task",
     /// What is said on a plaintext port.
     Payload = "payload",
+    /// A connection completed, told by its first data.
+    LateAccept = "late-accept",
 }}
 
 #[cfg(test)]

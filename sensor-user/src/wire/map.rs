@@ -104,10 +104,10 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
         lost: fact.quality.lost,
     });
     match &fact.kind {
-        FactKind::Accept { task: None, client: None } => {}
-        FactKind::Accept { task, client } => {
+        FactKind::Accept { task: None, client: None, late: false } => {}
+        FactKind::Accept { task, client, late } => {
             let task = task.as_deref().map(Into::into);
-            record.accept = Some(Accept { task, client: client.as_deref().map(Into::into) });
+            record.accept = Some(Accept { task, client: client.as_deref().map(Into::into), late: *late });
         }
         FactKind::AcceptTask => {}
         FactKind::SocketConnect { path, inode, service } => {
@@ -318,11 +318,11 @@ impl TryFrom<Record<'_>> for Fact {
                 }
             }
             Kind::Accept => {
-                let (task, client) =
-                    record.accept.map_or((None, None), |accept| (accept.task, accept.client));
+                let Accept { task, client, late } = record.accept.unwrap_or_default();
                 FactKind::Accept {
                     task: task.map(|task| Arc::new(task.into())),
                     client: client.map(|client| Box::new(client.into())),
+                    late,
                 }
             }
             Kind::AcceptTask => FactKind::AcceptTask,

@@ -129,7 +129,7 @@ fn full_accept() -> Fact {
         k8s: Some(Arc::new(k8s)),
         net: Some(net()),
         quality: Quality { enrichment: Enrichment::Partial, truncated: false, lost: 3 },
-        ..fact(FactKind::Accept { task: None, client: None })
+        ..fact(FactKind::Accept { task: None, client: None, late: false })
     }
 }
 
@@ -175,7 +175,7 @@ fn what_is_not_known_is_not_there() {
         container: Some(Arc::new(bare_container)),
         k8s: Some(Arc::new(K8s::default())),
         net: Some(bare_net),
-        ..fact(FactKind::Accept { task: None, client: None })
+        ..fact(FactKind::Accept { task: None, client: None, late: false })
     };
     assert_eq!(
         own(&line_of(bare, Some(Verdict::Unlisted)), "accept"),

@@ -89,7 +89,11 @@ pub fn socket(kind: i32, protocol: i32) -> OwnedFd {
 }
 
 pub fn bind_to(socket: &OwnedFd, source: Ipv4Addr) {
-    let from = address(source, 0);
+    bind_to_port(socket, source, 0);
+}
+
+pub fn bind_to_port(socket: &OwnedFd, source: Ipv4Addr, port: u16) {
+    let from = address(source, port);
     // SAFETY: the address lives until the call returns.
     let bound = unsafe {
         libc::bind(socket.as_raw_fd(), (&raw const from).cast(), size_of::<libc::sockaddr_in>() as u32)

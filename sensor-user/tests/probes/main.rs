@@ -8,6 +8,7 @@ mod connects;
 mod files;
 mod flood;
 mod hooks;
+mod late;
 mod parts;
 mod processes;
 mod sockets;

@@ -30,7 +30,7 @@ enum Step<'a> {
 fn fixed_len(kind: RecordKind) -> usize {
     match kind {
         RecordKind::ListenerOpened | RecordKind::ListenerClosed => size_of::<ListenerRecord>(),
-        RecordKind::Accept => size_of::<AcceptRecord>(),
+        RecordKind::Accept | RecordKind::LateAccept => size_of::<AcceptRecord>(),
         RecordKind::Close => size_of::<CloseRecord>(),
         RecordKind::Connect => size_of::<ConnectRecord>(),
         RecordKind::Exec => size_of::<ExecRecord>(),

@@ -52,7 +52,10 @@ impl Identity {
                 }
                 Some(Some(if event.opened { Sign::ListenerOpened } else { Sign::ListenerClosed }))
             }
-            Event::Accept(event) => self.is_inbound(&event.ends).then_some(Some(Sign::Accept)),
+            // A late one is the packet hook's, and proves nothing of the one that should have told it.
+            Event::Accept(event) => {
+                self.is_inbound(&event.ends).then_some((!event.late).then_some(Sign::Accept))
+            }
             Event::Payload(event) if self.is_inbound(&event.ends) => {
                 Some(Some(if event.to_peer { Sign::Answer } else { Sign::Request }))
             }

@@ -114,7 +114,7 @@ impl Engine {
         self.note_caller(at, event.conn, event.cgroup, &net, daemon);
         let conn = self.outbox.conn_id(event.conn);
         let client = self.behind_hop(at, &event.ends, &conn, subject.process.as_deref());
-        self.send(at, subject, Some(net), FactKind::Accept { task, client }, verdict);
+        self.send(at, subject, Some(net), FactKind::Accept { task, client, late: event.late }, verdict);
         self.note_accept(at, &event.ends);
         self.begin_conversation(at, event);
         if let Some((sock, _)) = self.listeners.find(&event.ends) {

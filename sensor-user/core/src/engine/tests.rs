@@ -8,6 +8,7 @@ mod credentials;
 mod escapes;
 mod execs;
 mod health;
+mod late;
 mod listening;
 mod programs;
 mod proving;

@@ -170,7 +170,7 @@ fn accepted(id: &str, now: u64, local: &str, owner: Option<Arc<Container>>) -> F
     let end = |address, port| Some(End { ip: ip(address), port });
     let (peer, local) = (end("198.18.0.9", 4), end(local, 2375));
     let net = Net { direction: Some(Direction::Inbound), peer, local, service: Service::Docker, conn: None };
-    fact(id, now, net, owner, FactKind::Accept { task: None, client: None })
+    fact(id, now, net, owner, FactKind::Accept { task: None, client: None, late: false })
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn fact(number: usize, boot_ns: u64, act: &Act, containers: usize) -> Fact {
                 service,
                 conn: Some(conn(index)),
             };
-            (FactKind::Accept { task: None, client: None }, None, Some(net))
+            (FactKind::Accept { task: None, client: None, late: false }, None, Some(net))
         }
         Act::Create { risky, by } => {
             let origin =

@@ -28,6 +28,7 @@ fn sound(kind: RecordKind, boot_ns: u64, small: u8) -> Vec<u8> {
             records::listener(boot_ns, false, u64::from(small % 3), task, cgroup, bound("::", 2375))
         }
         RecordKind::Accept => records::accept(boot_ns, u64::from(small % 4), cgroup, ends_of),
+        RecordKind::LateAccept => records::late_accept(boot_ns, u64::from(small % 4), cgroup, ends_of),
         RecordKind::Close => records::close(
             boot_ns,
             u64::from(small % 4),

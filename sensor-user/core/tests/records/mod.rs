@@ -98,7 +98,16 @@ pub fn listener(
 
 /// An accept.
 pub fn accept(boot_ns: u64, conn: u64, cgroup: CgroupId, ends: Endpoints) -> Vec<u8> {
-    bytes(&AcceptRecord { header: header(RecordKind::Accept, boot_ns, 0), conn, cgroup, ends }, &[])
+    accept_as(RecordKind::Accept, boot_ns, conn, cgroup, ends)
+}
+
+/// An accept that is told by the first data of its connection.
+pub fn late_accept(boot_ns: u64, conn: u64, cgroup: CgroupId, ends: Endpoints) -> Vec<u8> {
+    accept_as(RecordKind::LateAccept, boot_ns, conn, cgroup, ends)
+}
+
+fn accept_as(kind: RecordKind, boot_ns: u64, conn: u64, cgroup: CgroupId, ends: Endpoints) -> Vec<u8> {
+    bytes(&AcceptRecord { header: header(kind, boot_ns, 0), conn, cgroup, ends }, &[])
 }
 
 /// The end of a connection; `task` for outbound ones, of which alone the probes know the beginning.

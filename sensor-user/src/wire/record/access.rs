@@ -7,7 +7,7 @@ use super::super::lists::{ConnectResult, CredentialClass, Runtime};
 use super::{End, Text};
 
 /// How a connection was accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accept<'a> {
     /// The task that took it.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -15,6 +15,10 @@ pub struct Accept<'a> {
     /// Who is behind it, when a program of the node passes on what that one says.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub client: Option<Client<'a>>,
+    /// Told by the first data of the connection and with their time, because the kernel has called no program when it was
+    /// completed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
 }
 
 /// The far end of a connection that is passed on over another one.

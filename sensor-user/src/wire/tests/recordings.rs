@@ -173,18 +173,20 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
 
 fn any_kind() -> impl Strategy<Value = FactKind> {
     prop_oneof![
-        Just(FactKind::Accept { task: None, client: None }),
+        Just(FactKind::Accept { task: None, client: None, late: false }),
         (text(), any_end()).prop_map(|(conn, end)| FactKind::Accept {
             task: None,
             client: Some(Box::new(Client {
                 end: End { ip: end.ip.to_canonical(), ..end },
                 conn: ConnId(conn)
             })),
+            late: false,
         }),
         (any::<(u32, u64)>(), text(), maybe_text()).prop_map(|((pid, start_ns), comm, exe)| {
             FactKind::Accept {
                 task: Some(Arc::new(AcceptingTask { pid, start_ns, comm, exe })),
                 client: None,
+                late: pid % 2 == 1,
             }
         }),
         Just(FactKind::AcceptTask),

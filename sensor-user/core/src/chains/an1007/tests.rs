@@ -104,7 +104,7 @@ impl Bench {
             conn,
             peer,
             service,
-            FactKind::Accept { task: None, client: None },
+            FactKind::Accept { task: None, client: None, late: false },
             Verdict::Unlisted,
         )
     }

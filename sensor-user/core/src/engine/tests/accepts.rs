@@ -31,7 +31,7 @@ fn accept_names_the_holder_of_the_listening_socket_and_the_verdict() {
     sensor.see(|now| accept(now, 7, v2(HOST), ends(LOCAL, PEER)));
     let facts = sensor.facts();
     let [fact] = &facts[..] else { panic!("one fact, not {facts:?}") };
-    assert_eq!(fact.kind, FactKind::Accept { task: None, client: None });
+    assert_eq!(fact.kind, FactKind::Accept { task: None, client: None, late: false });
     assert_eq!(comm(fact), Some("dockerd"));
     assert_eq!(fact.container, None);
     assert_eq!(fact.quality.enrichment, Enrichment::Ok);
@@ -69,7 +69,7 @@ fn close_repeats_the_subject_of_its_accept() {
     let facts = sensor.facts();
     let accept = facts
         .iter()
-        .find(|fact| fact.kind == FactKind::Accept { task: None, client: None })
+        .find(|fact| fact.kind == FactKind::Accept { task: None, client: None, late: false })
         .expect("an accept");
     let close = facts.last().expect("a close");
     let duration_ns = Some(close.at.boot_ns - accept.at.boot_ns);
@@ -116,7 +116,7 @@ fn accept_for_an_unknown_listener_is_not_lost() {
     let mut sensor = Sensor::ready();
     sensor.see(|now| accept(now, 1, v2(HOST), ends(LOCAL, PEER)));
     let facts = sensor.facts();
-    assert_eq!(facts[0].kind, FactKind::Accept { task: None, client: None });
+    assert_eq!(facts[0].kind, FactKind::Accept { task: None, client: None, late: false });
     assert_eq!((comm(&facts[0]), facts[0].quality.enrichment), (None, Enrichment::None));
 }
 
@@ -313,7 +313,7 @@ fn a_task_that_takes_a_connection_later_amends_it() {
     let mut sensor = listening();
     sensor.see(|now| accept(now, 7, v2(HOST), ends(LOCAL, PEER)));
     let accepted = sensor.facts();
-    assert_eq!(accepted[0].kind, FactKind::Accept { task: None, client: None });
+    assert_eq!(accepted[0].kind, FactKind::Accept { task: None, client: None, late: false });
     sensor.see(|now| accept_task(now, 7, CONTAINERD, v2(HOST)));
     // Of a connection that nobody was told of nothing is amended.
     sensor.see(|now| accept_task(now, 8, CONTAINERD, v2(HOST)));

@@ -22,11 +22,11 @@ mod tables;
 /// The sensor itself.
 const OWN: P = P(500, "quaywatch");
 const CHILD: P = P(501, "quaywatch");
-const PORT: u16 = 40_001;
-const CLIENT: u16 = 40_002;
+pub(super) const PORT: u16 = 40_001;
+pub(super) const CLIENT: u16 = 40_002;
 const TOKEN: &str = "00c0ffee";
 const NAME: &str = "quaywatch-canary-1";
-const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 const INTERVAL_NS: u64 = 10 * SECOND;
 
 const PROGRAMS: [&str; 13] = [
@@ -56,8 +56,8 @@ fn hooks(without: &[&str]) -> Vec<Hook> {
 }
 
 /// A sensor with all hooks and canaries every ten seconds, and what the kernel's counters say.
-struct Proving {
-    sensor: Sensor,
+pub(super) struct Proving {
+    pub(super) sensor: Sensor,
     counters: KernelCounters,
     round: u64,
 }
@@ -73,7 +73,7 @@ impl Proving {
     }
 
     /// Proved by a first round and ready.
-    fn ready() -> Self {
+    pub(super) fn ready() -> Self {
         let mut proving = Self::start();
         proving.round(&[]);
         assert!(proving.sensor.engine.is_settled());
@@ -99,7 +99,7 @@ impl Proving {
     }
 
     /// A whole round, of which the probes report all but some.
-    fn round(&mut self, without: &[Sign]) {
+    pub(super) fn round(&mut self, without: &[Sign]) {
         self.notice(CanaryNotice::Begins(Canary::Connection(self.connection())));
         self.notice(CanaryNotice::Begins(Canary::Process { token: TOKEN.into() }));
         self.notice(CanaryNotice::Begins(Canary::Cgroup { name: NAME.into() }));
@@ -145,7 +145,7 @@ impl Proving {
     }
 
     /// Lets time pass and looks at the counters, as the shell does twice a second.
-    fn pass(&mut self, span_ns: u64) {
+    pub(super) fn pass(&mut self, span_ns: u64) {
         let end = self.sensor.now + span_ns;
         while self.sensor.now < end {
             self.sensor.pass(SECOND / 2);
@@ -153,7 +153,7 @@ impl Proving {
         }
     }
 
-    fn healths(&mut self) -> Vec<Health> {
+    pub(super) fn healths(&mut self) -> Vec<Health> {
         healths(self.sensor.outputs())
     }
 
@@ -170,7 +170,7 @@ impl Proving {
     }
 }
 
-fn entry(health: &Health, capability: Capability) -> &Coverage {
+pub(super) fn entry(health: &Health, capability: Capability) -> &Coverage {
     health.coverage.iter().find(|entry| entry.capability == capability).expect("all are there")
 }
 

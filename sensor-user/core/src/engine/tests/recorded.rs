@@ -28,7 +28,7 @@ fn replayed_fact_keeps_its_id_and_gets_a_fresh_verdict() {
     let mut engine = Engine::new(settings());
     engine.handle_replayed_addresses(vec!["198.18.0.7".parse().expect("address")]);
     let facts = ["198.18.0.7", "198.18.1.1", "198.18.2.2"]
-        .map(|peer| recorded("dead-1f", peer, FactKind::Accept { task: None, client: None }));
+        .map(|peer| recorded("dead-1f", peer, FactKind::Accept { task: None, client: None, late: false }));
     facts.into_iter().for_each(|fact| engine.handle_fact(fact));
     let outputs: Vec<_> = std::iter::from_fn(|| engine.next_output()).collect();
     let verdicts: Vec<_> = outputs
@@ -72,7 +72,11 @@ fn other_facts_are_not_judged() {
 fn replay_ends_at_the_time_of_its_last_fact_and_is_the_same_every_time() {
     let replay = || {
         let mut engine = Engine::new(settings());
-        engine.handle_fact(recorded("dead-3", "198.18.1.1", FactKind::Accept { task: None, client: None }));
+        engine.handle_fact(recorded(
+            "dead-3",
+            "198.18.1.1",
+            FactKind::Accept { task: None, client: None, late: false },
+        ));
         engine.finish_replay();
         std::iter::from_fn(|| engine.next_output()).collect::<Vec<_>>()
     };
