@@ -268,6 +268,12 @@ fn rules_show_the_windows_in_effect_and_unknown_ones_are_2() {
     assert_eq!(stages[1]["within"], json!({"detect.an1007.access_window": "7m"}));
     let (code, stdout, _) = run(&["rules", "show", "AN1007"]);
     assert!(code == 0 && stdout.starts_with("id: AN1007\n"), "{code} {stdout}");
+    let mut show = quaywatch(&["rules", "show", "an1352", "--json"]);
+    let (code, stdout, stderr) = outcome(show.env("QUAYWATCH_DETECT_AN1352_WINDOW", "3m"));
+    assert_eq!(code, 0, "{stderr}");
+    let rule: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((&rule["id"], &rule["techniques"]), (&json!("AN1352"), &json!(["T1613"])));
+    assert_eq!(rule["stages"][0]["within"], json!({"detect.an1352.window": "3m"}));
     let (code, _, stderr) = run(&["rules", "show", "AN9"]);
     assert!(code == 2 && stderr.contains("no analytic has this id; there are AN1007"), "{code} {stderr}");
 }

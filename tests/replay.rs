@@ -172,7 +172,7 @@ fn findings(case: &str) -> Vec<String> {
     findings.collect()
 }
 
-/// The truth table in docs/detections/an1007.md and what must be silent.
+/// The truth table in docs/detections/an1007.md, the behaviours in an1352.md, and what must be silent.
 #[test]
 fn chains_are_found_where_there_are_any_and_nowhere_else() {
     let open_and_update = |open, update| vec![open, update];
@@ -193,6 +193,13 @@ fn chains_are_found_where_there_are_any_and_nowhere_else() {
         ("an1007-readable-none-made-it", Vec::new()),
         ("an1007-silence", Vec::new()),
         ("an1007-window-over", Vec::new()),
+        ("an1352-docker-over-tcp", vec!["open high proved 1 1", "closed high proved 1 1"]),
+        ("an1352-renamed-kubectl", vec!["open high proved 1 1", "closed high proved 1 1"]),
+        (
+            "an1352-kubelet-search",
+            vec!["open high proved 1 1", "update high proved 1 1", "closed high proved 1 1"],
+        ),
+        ("an1352-silence", Vec::new()),
     ] {
         assert_eq!(findings(case), expected, "{case}");
     }

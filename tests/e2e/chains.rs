@@ -18,6 +18,7 @@ use crate::Test;
 pub const TESTS: &[Test] = &[
     ("a_whole_chain_is_one_critical_finding_among_eight_innocent_clients", whole_chain),
     ("a_whole_chain_over_ipv6_is_the_same", whole_chain_v6),
+    ("looking_around_in_docker_over_the_network_is_one_discovery", discovery),
     ("administrators_local_containers_and_bare_connections_are_no_findings", silence),
 ];
 
@@ -128,6 +129,38 @@ fn replayed(lab: &Lab, recording: &Recording) -> Result<()> {
     let (live, again) = (told(&recording.records), told(&again));
     ensure!(live == again, "live:\n{}\nreplayed:\n{}", live.join("\n"), again.join("\n"));
     Ok(())
+}
+
+/// Somebody asks for containers and images and inspects them, as an administrator has done before.
+fn discovery(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let container = lab.dockerd.docker(&["run", "--detach", IMAGE, "/bin/sleep", "600"])?;
+    let calls: [&[&str]; 7] = [
+        &["ps", "--all"],
+        &["images"],
+        &["container", "inspect", &container],
+        &["image", "inspect", IMAGE],
+        &["network", "ls"],
+        &["volume", "ls"],
+        &["info"],
+    ];
+    for address in [NODE_INSIDE, NODE_OUTSIDE] {
+        for call in calls {
+            remote(&lab.network, address, call)?;
+        }
+    }
+    let finding = sensor.wait("the discovery", |record| record.kind() == "finding")?;
+    let expected = [
+        ("finding.analytic", "AN1352"),
+        ("finding.severity", "high"),
+        ("finding.confidence", "proved"),
+        ("finding.entities.peer", CLIENT_OUTSIDE),
+    ];
+    ensure!(finding.is("finding", &expected), "{finding}");
+    let recording = sensor.stop()?;
+    let others = recording.of_kind("finding").count();
+    ensure!(others == 1, "{others} findings of one burst");
+    replayed(lab, &recording)
 }
 
 fn silence(lab: &Lab) -> Result<()> {

@@ -285,6 +285,7 @@ impl Engine {
         let Policy { mut ports, tools, networks, mut allow, limits } = policy;
         self.outbox.set_limits(limits);
         self.inside.networks = networks;
+        self.outbox.set_inside(self.inside.clone());
         ports.sort_unstable_by_key(|(port, _)| *port);
         self.ports = ports;
         self.processes.set_tools(tools);
@@ -301,6 +302,7 @@ impl Engine {
         addresses.dedup();
         let changed = self.allow.local != addresses;
         self.inside.own.clone_from(&addresses);
+        self.outbox.set_inside(self.inside.clone());
         self.allow.local = addresses;
         changed
     }

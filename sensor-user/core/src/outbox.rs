@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::chains::{Chains, Derived, Limits, What};
 use crate::engine::{Output, Request};
+use crate::exposure::Inside;
 use crate::fact::{Container, Fact, FactKind, K8s, Net, Node, Process, Quality, Verdict};
 use crate::health::Health;
 use crate::ids::{ConnId, RecordId, RunId};
@@ -142,6 +143,11 @@ impl Outbox {
     /// Takes what tunes the analytics.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.chains.set_limits(limits);
+    }
+
+    /// Takes what tells peers outside from others.
+    pub(crate) fn set_inside(&mut self, inside: Inside) {
+        self.chains.set_inside(inside);
     }
 
     /// What correlation remembers.

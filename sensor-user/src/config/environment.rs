@@ -15,7 +15,7 @@ pub struct Variable {
 }
 
 /// Every variable. Lists and mappings can be set in the file only.
-pub const VARIABLES: [Variable; 13] = [
+pub const VARIABLES: [Variable; 16] = [
     Variable {
         name: "QUAYWATCH_NODE_NAME",
         key: "node.name",
@@ -86,6 +86,21 @@ pub const VARIABLES: [Variable; 13] = [
         name: "QUAYWATCH_DETECT_AN1007_LATERAL_WINDOW",
         key: "detect.an1007.lateral_window",
         set: |file, text| value(&mut file.detect.an1007.lateral_window, text),
+    },
+    Variable {
+        name: "QUAYWATCH_DETECT_AN1352_DISTINCT_CALLS",
+        key: "detect.an1352.distinct_calls",
+        set: |file, text| number(&mut file.detect.an1352.distinct_calls, text),
+    },
+    Variable {
+        name: "QUAYWATCH_DETECT_AN1352_WINDOW",
+        key: "detect.an1352.window",
+        set: |file, text| value(&mut file.detect.an1352.window, text),
+    },
+    Variable {
+        name: "QUAYWATCH_DETECT_AN1352_SWEEP_TARGETS",
+        key: "detect.an1352.sweep_targets",
+        set: |file, text| number(&mut file.detect.an1352.sweep_targets, text),
     },
 ];
 

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
+use super::detect::DetectSection;
 use super::values::times::Date;
 use super::values::{At, KindMatch, Network, Period, RuntimeName, ServiceMatch, ServiceName, Size};
 use super::when::WhenSection;
@@ -417,44 +418,6 @@ pub struct CoverageSection {
 impl Default for CoverageSection {
     fn default() -> Self {
         Self { interval: Period::from_millis(10_000).into() }
-    }
-}
-
-/// Settings of the analytics.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct DetectSection {
-    /// Exposed container service, abnormal container, lateral activity.
-    #[garde(dive)]
-    pub an1007: An1007Section,
-}
-
-/// Exposed container service, abnormal container, lateral activity.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct An1007Section {
-    /// How long after an unexpected access a container may come of it: 1s to 168h.
-    #[garde(skip)]
-    pub access_window: At<Period>,
-    /// How long after the last stage lateral activity counts: 1s to 168h.
-    #[garde(skip)]
-    pub lateral_window: At<Period>,
-    /// Ports that lateral activity aims at: connects towards them are reported when attempted, not only by result.
-    #[garde(length(max = 1024))]
-    pub lateral_ports: Vec<Port>,
-    /// Whether connects to the metadata services of clouds (169.254.169.254, fd00:ec2::254) are lateral activity.
-    #[garde(skip)]
-    pub metadata: bool,
-}
-
-impl Default for An1007Section {
-    fn default() -> Self {
-        Self {
-            access_window: Period::from_millis(600_000).into(),
-            lateral_window: Period::from_millis(3_600_000).into(),
-            lateral_ports: [22, 2375, 2376, 2379, 2380, 6443, 10250, 10255].map(Port).into(),
-            metadata: true,
-        }
     }
 }
 

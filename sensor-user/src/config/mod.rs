@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+mod detect;
 mod environment;
 mod file;
 mod nearest;

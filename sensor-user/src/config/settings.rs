@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use sensor_core::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
-use sensor_core::chains::{An1007Limits, Limits};
+use sensor_core::chains::{An1007Limits, An1352Limits, Limits};
 use sensor_core::engine::Policy;
 use sensor_core::fact::Runtime;
 
-use super::file::{AllowSection, An1007Section, ConfigFile, DetectSection, OutputSection, OutputType};
+use super::detect::{An1007Section, An1352Section, DetectSection};
+use super::file::{AllowSection, ConfigFile, OutputSection, OutputType};
 use super::values::{AnyOr, At, Network};
 use super::when;
 use crate::kernel::FloodLimits;
@@ -127,12 +128,18 @@ fn networks<'a>(written: impl IntoIterator<Item = &'a At<Network>>) -> Vec<IpNet
 /// What tunes the analytics.
 fn limits(detect: &DetectSection) -> Limits {
     let An1007Section { access_window, lateral_window, lateral_ports, metadata } = &detect.an1007;
+    let An1352Section { distinct_calls, window, sweep_targets } = &detect.an1352;
     Limits {
         an1007: An1007Limits {
             access_window_ns: access_window.value.as_ns(),
             lateral_window_ns: lateral_window.value.as_ns(),
             lateral_ports: lateral_ports.iter().map(|port| port.0).collect(),
             metadata: *metadata,
+        },
+        an1352: An1352Limits {
+            distinct_calls: distinct_calls.value,
+            window_ns: window.value.as_ns(),
+            sweep_targets: sweep_targets.value,
         },
     }
 }

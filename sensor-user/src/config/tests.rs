@@ -9,7 +9,7 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use sensor_core::allow_list::{AllowEntry, Days, Hours, IMPLIED_LOCAL, Schedule, Source, Target};
-use sensor_core::chains::An1007Limits;
+use sensor_core::chains::{An1007Limits, An1352Limits};
 use sensor_core::fact::{Runtime, Service};
 
 use super::values::{Network, Period, Size};
@@ -83,6 +83,9 @@ fn errors_name_place_and_remedy() {
         ("rings: {bulk: 1KiB}", "1:15: error: a ring of 1KiB is out of range; write 4KiB to 1GiB"),
         ("rings: {poll: 2s}", "1:15: error: 2s is out of range; write 1ms to 1s"),
         ("flood: {burst: 0}", "1:16: error: 0 is out of range; write 1 to 100000"),
+        ("detect: {an1352: {distinct_calls: 33}}", "1:35: error: 33 is out of range; write 2 to 32"),
+        ("detect: {an1352: {window: 25h}}", "1:27: error: 25h is out of range; write 1s to 24h"),
+        ("detect: {an1352: {sweep_targets: 3}}", "1:34: error: 3 is out of range; write 4 to 4096"),
         ("flood: {per_second: 100001}", "1:21: error: 100001 is out of range; write 1 to 100000"),
         ("enrich: {hold: 1m}", "1:16: error: 1m is out of range; write 0s to 10s"),
         ("implied_local: maybe", "1:16: error: a yes or no belongs here; write true or false"),
@@ -221,7 +224,7 @@ allow:
 rings: {management: 64KiB, bulk: 5MiB, poll: 10ms, merge_window: 0s}
 flood: {burst: 8, per_second: 2}
 enrich: {hold: 1s}
-detect: {an1007: {access_window: 2m, lateral_window: 24h, lateral_ports: [22], metadata: false}}
+detect: {an1007: {access_window: 2m, lateral_window: 24h, lateral_ports: [22], metadata: false}, an1352: {distinct_calls: 3, window: 5m, sweep_targets: 9}}
 output: [{type: stdout, kinds: [accept, health]}]
 ",
     )
@@ -294,6 +297,8 @@ output: [{type: stdout, kinds: [accept, health]}]
         metadata: false,
     };
     assert_eq!(settings.policy.limits.an1007, an1007);
+    let an1352 = An1352Limits { distinct_calls: 3, window_ns: 300_000_000_000, sweep_targets: 9 };
+    assert_eq!(settings.policy.limits.an1352, an1352);
     let kinds = settings.outputs[0].kinds;
     assert!(kinds.admits(Kind::Accept) && kinds.admits(Kind::Health) && !kinds.admits(Kind::Exec));
 }
@@ -356,6 +361,9 @@ fn the_environment_overrides_the_file() {
         ("QUAYWATCH_COVERAGE_INTERVAL", "10s"),
         ("QUAYWATCH_DETECT_AN1007_ACCESS_WINDOW", "12s"),
         ("QUAYWATCH_DETECT_AN1007_LATERAL_WINDOW", "13s"),
+        ("QUAYWATCH_DETECT_AN1352_DISTINCT_CALLS", "14"),
+        ("QUAYWATCH_DETECT_AN1352_WINDOW", "15s"),
+        ("QUAYWATCH_DETECT_AN1352_SWEEP_TARGETS", "16"),
     ];
     assert_eq!(environment.map(|(name, _)| name), VARIABLES.each_ref().map(|variable| variable.name));
     let loaded = load_env("node: {name: from-file}\nrings: {poll: 1ms}", &environment).expect("valid");
@@ -363,6 +371,8 @@ fn the_environment_overrides_the_file() {
     let settings = loaded.settings;
     let an1007 = &settings.policy.limits.an1007;
     assert_eq!((an1007.access_window_ns, an1007.lateral_window_ns), (12_000_000_000, 13_000_000_000));
+    let an1352 = An1352Limits { distinct_calls: 14, window_ns: 15_000_000_000, sweep_targets: 16 };
+    assert_eq!(settings.policy.limits.an1352, an1352);
     assert_eq!(settings.node_name.as_deref(), Some("from-env"));
     assert_eq!(settings.cluster.as_deref(), Some("c2"));
     assert!(settings.policy.allow.entries.is_empty());

@@ -19,6 +19,12 @@ const RING_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=(1 << 30);
 /// Numbers of accepts that flood control can tell from none and from all.
 const FLOOD_LIMITS: std::ops::RangeInclusive<u32> = 1..=100_000;
 
+/// Numbers of calls that are more than one, and no more than are remembered of one principal.
+const DISTINCT_CALLS: std::ops::RangeInclusive<u32> = 2..=32;
+
+/// Numbers of endpoints from the least that a sweep is told of with.
+const SWEEP_TARGETS: std::ops::RangeInclusive<u32> = 4..=4096;
+
 /// Something wrong, with its position in the file, if it has one.
 pub struct Finding {
     /// Whether the configuration can be used.
@@ -66,14 +72,18 @@ impl Checker {
         let second = Duration::from_secs(1);
         self.period("rings.poll", &file.rings.poll, Duration::from_millis(1)..=second);
         self.period("rings.merge_window", &file.rings.merge_window, Duration::ZERO..=second);
-        self.flood_limit("flood.burst", &file.flood.burst);
-        self.flood_limit("flood.per_second", &file.flood.per_second);
+        self.count("flood.burst", &file.flood.burst, FLOOD_LIMITS);
+        self.count("flood.per_second", &file.flood.per_second, FLOOD_LIMITS);
         self.period("enrich.hold", &file.enrich.hold, Duration::ZERO..=Duration::from_secs(10));
         let hour = Duration::from_secs(3600);
         self.period("coverage.interval", &file.coverage.interval, second..=hour);
         let an1007 = &file.detect.an1007;
         self.period("detect.an1007.access_window", &an1007.access_window, second..=hour * 168);
         self.period("detect.an1007.lateral_window", &an1007.lateral_window, second..=hour * 168);
+        let an1352 = &file.detect.an1352;
+        self.count("detect.an1352.distinct_calls", &an1352.distinct_calls, DISTINCT_CALLS);
+        self.period("detect.an1352.window", &an1352.window, second..=hour * 24);
+        self.count("detect.an1352.sweep_targets", &an1352.sweep_targets, SWEEP_TARGETS);
     }
 
     fn ring_size(&mut self, key: &'static str, size: &At<Size>) {
@@ -91,10 +101,10 @@ impl Checker {
         }
     }
 
-    fn flood_limit(&mut self, key: &'static str, limit: &At<u32>) {
-        if !FLOOD_LIMITS.contains(&limit.value) {
-            let (min, max) = (FLOOD_LIMITS.start(), FLOOD_LIMITS.end());
-            self.error(key, limit, format!("{} is out of range; write {min} to {max}", limit.value));
+    fn count(&mut self, key: &'static str, count: &At<u32>, range: std::ops::RangeInclusive<u32>) {
+        if !range.contains(&count.value) {
+            let (min, max) = (range.start(), range.end());
+            self.error(key, count, format!("{} is out of range; write {min} to {max}", count.value));
         }
     }
 

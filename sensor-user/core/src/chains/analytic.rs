@@ -91,8 +91,43 @@ pub const AN1007: Analytic = Analytic {
     ],
 };
 
+/// Somebody goes through what there is: containers, images, pods, nodes.
+pub const AN1352: Analytic = Analytic {
+    id: "AN1352",
+    strategy: "DET0490",
+    techniques: &["T1613"],
+    title: "Discovery of containers and resources",
+    stages: &[Stage {
+        name: "discovery",
+        joined_by: "the peer, the container, or the program that started renamed tools; detect.an1352.distinct_calls \
+                    different ones make a burst, and a sweep of detect.an1352.sweep_targets endpoints, a scanner aimed at \
+                    management ports or a renamed tool in a container is one by itself",
+        within: Some("detect.an1352.window"),
+        signals: &[
+            (DISCOVERY_REQUEST, "a peer that no entry of the allow-list expects asks what there is"),
+            (
+                DISCOVERY_TOOL,
+                "a tool of container management asks that inside a container, or under another name on the host",
+            ),
+            (DISCOVERY_SOCKET, "a container connects to the unix socket of a runtime"),
+            (DISCOVERY_SWEEP, "a container goes through the management endpoints of others"),
+            (DISCOVERY_SCANNER, "a container runs a port scanner that is aimed at management ports"),
+        ],
+    }],
+    severities: &[
+        ("high", "by a container, or by a peer that is in none of the networks"),
+        ("medium", "by any other peer, or by renamed tools on the host"),
+    ],
+};
+
 /// Every analytic that is built in.
-pub const BUILT_IN: [&Analytic; 1] = [&AN1007];
+pub const BUILT_IN: [&Analytic; 2] = [&AN1007, &AN1352];
+
+pub(super) const DISCOVERY_REQUEST: &str = "discovery-request";
+pub(super) const DISCOVERY_TOOL: &str = "discovery-tool";
+pub(super) const DISCOVERY_SOCKET: &str = "discovery-socket";
+pub(super) const DISCOVERY_SWEEP: &str = "discovery-sweep";
+pub(super) const DISCOVERY_SCANNER: &str = "discovery-scanner";
 
 pub(super) const UNLISTED_ACCEPT: &str = "unlisted-accept";
 pub(super) const UNLISTED_REQUEST: &str = "unlisted-request";

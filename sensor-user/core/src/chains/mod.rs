@@ -5,6 +5,7 @@
 //! told in the same types.
 
 mod an1007;
+mod an1352;
 mod analytic;
 mod evidence;
 mod finding;
@@ -16,7 +17,9 @@ use std::sync::Arc;
 
 pub use an1007::An1007Limits;
 use an1007::{An1007, Context};
-pub use analytic::{AN1007, Analytic, BUILT_IN, Stage};
+use an1352::An1352;
+pub use an1352::An1352Limits;
+pub use analytic::{AN1007, AN1352, Analytic, BUILT_IN, Stage};
 use evidence::Evidence;
 
 pub use finding::{Completeness, Confidence, Entities, Finding, FindingState, Link, Severity, StageSeen};
@@ -25,6 +28,7 @@ pub use signal::{Signal, SignalKey};
 use loss_log::LossLog;
 
 use crate::bounded::Bounded;
+use crate::exposure::Inside;
 use crate::fact::{Fact, Node, Verdict};
 use crate::ids::RecordId;
 use crate::time::Timestamp;
@@ -42,6 +46,8 @@ const NUMBERED_MAX: usize = 65_536;
 pub struct Limits {
     /// Of AN1007.
     pub an1007: An1007Limits,
+    /// Of AN1352.
+    pub an1352: An1352Limits,
 }
 
 /// What came of a fact, without its place in the output.
@@ -64,6 +70,7 @@ pub(crate) enum What {
 #[derive(Debug)]
 pub(crate) struct Chains {
     limits: Limits,
+    inside: Inside,
     /// By boot id.
     nodes: Bounded<Arc<str>, NodeChains>,
     sender: Sender,
@@ -73,12 +80,18 @@ pub(crate) struct Chains {
 #[derive(Debug, Default)]
 struct NodeChains {
     an1007: An1007,
+    an1352: An1352,
     losses: LossLog,
 }
 
 impl Default for Chains {
     fn default() -> Self {
-        Self { limits: Limits::default(), nodes: Bounded::new(NODES_MAX), sender: Sender::default() }
+        Self {
+            limits: Limits::default(),
+            inside: Inside::default(),
+            nodes: Bounded::new(NODES_MAX),
+            sender: Sender::default(),
+        }
     }
 }
 
@@ -88,15 +101,22 @@ impl Chains {
         self.limits = limits;
     }
 
+    /// Takes what tells peers outside from others, likewise.
+    pub(crate) fn set_inside(&mut self, inside: Inside) {
+        self.inside = inside;
+    }
+
     /// Takes a fact that has its id, with what the allow-list says of it.
     pub(crate) fn handle(&mut self, fact: &Fact, verdict: Option<&Verdict>) {
         self.sender.signals = 0;
         self.on_node(&fact.node, |node, context| node.handle(fact, verdict, context));
+        self.on_an1352(&fact.node, |node, context| node.handle(fact, verdict, context));
     }
 
     /// Takes note that it is this late on a node, boot clock, and that everything before has been told.
     pub(crate) fn pass(&mut self, node: &Node, boot_ns: u64) {
         self.on_node(node, |node, context| node.pass(boot_ns, context));
+        self.on_an1352(node, |node, context| node.pass(boot_ns, context));
     }
 
     /// Takes note that management records of a node were lost, as was told at this time.
@@ -113,14 +133,14 @@ impl Chains {
 
     /// Chains of which something was seen.
     pub(crate) fn open(&self) -> usize {
-        self.nodes.iter().map(|(_, node)| node.an1007.open()).sum()
+        self.nodes.iter().map(|(_, node)| node.an1007.open() + node.an1352.open()).sum()
     }
 
     /// What was dropped from each table since the start.
-    pub(crate) fn evicted(&self) -> [(&'static str, u64); 3] {
-        let mut all = An1007::default().evicted();
+    pub(crate) fn evicted(&self) -> [(&'static str, u64); 4] {
+        let mut all = NodeChains::default().evicted();
         for (_, node) in self.nodes.iter() {
-            for (sum, (_, evicted)) in all.iter_mut().zip(node.an1007.evicted()) {
+            for (sum, (_, evicted)) in all.iter_mut().zip(node.evicted()) {
                 sum.1 += evicted;
             }
         }
@@ -129,9 +149,16 @@ impl Chains {
 
     fn on_node(&mut self, node: &Node, act: impl FnOnce(&mut An1007, &mut Context<'_>)) {
         self.enter(node);
-        let Self { limits, nodes, sender } = self;
-        if let Some(NodeChains { an1007, losses }) = nodes.get_mut(&*node.boot_id) {
+        let Self { limits, nodes, sender, .. } = self;
+        if let Some(NodeChains { an1007, losses, .. }) = nodes.get_mut(&*node.boot_id) {
             act(an1007, &mut Context { limits: &limits.an1007, losses, sender });
+        }
+    }
+
+    fn on_an1352(&mut self, node: &Node, act: impl FnOnce(&mut An1352, &mut an1352::Context<'_>)) {
+        let Self { limits, inside, nodes, sender } = self;
+        if let Some(NodeChains { an1352, losses, .. }) = nodes.get_mut(&*node.boot_id) {
+            act(an1352, &mut an1352::Context { limits: &limits.an1352, inside, losses, sender });
         }
     }
 
@@ -140,6 +167,13 @@ impl Chains {
             self.nodes.insert(node.boot_id.clone(), NodeChains::default());
         }
         self.nodes.get_mut(&*node.boot_id).expect("invariant: entered above")
+    }
+}
+
+impl NodeChains {
+    fn evicted(&self) -> [(&'static str, u64); 4] {
+        let [accesses, containers, chains] = self.an1007.evicted();
+        [accesses, containers, chains, ("discovery-principals", self.an1352.evicted())]
     }
 }
 

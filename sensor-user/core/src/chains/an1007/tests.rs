@@ -42,12 +42,13 @@ impl Bench {
     fn read(&mut self) {
         while let Some(derived) = self.chains.next_derived() {
             match derived.what {
-                What::Signal(signal) => {
-                    self.signals.push((derived.id.0.to_string(), signal.name.into_owned()))
+                What::Signal(signal) if &*signal.analytic == "AN1007" => {
+                    self.signals.push((derived.id.0.to_string(), signal.name.into_owned()));
                 }
-                What::Finding(finding) => {
+                What::Finding(finding) if &*finding.analytic == "AN1007" => {
                     self.findings.push((derived.id.0.to_string(), derived.at.boot_ns, *finding));
                 }
+                What::Signal(_) | What::Finding(_) => {}
             }
         }
     }

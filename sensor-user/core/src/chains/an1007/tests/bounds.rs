@@ -96,7 +96,7 @@ fn other_limits_hold_from_then_on_and_what_is_open_stays() {
     bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
     let an1007 =
         An1007Limits { access_window_ns: 5 * SECOND, lateral_ports: vec![8080], ..An1007Limits::default() };
-    bench.chains.set_limits(Limits { an1007 });
+    bench.chains.set_limits(Limits { an1007, ..Limits::default() });
     bench.created(14 * SECOND, "x", RISKY, proved_by("c1", None));
     bench.created(16 * SECOND, "y", RISKY, proved_by("c1", None));
     bench.connect(17 * SECOND, "x", LATERAL);

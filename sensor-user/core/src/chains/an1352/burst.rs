@@ -1,0 +1,176 @@
+//! One burst: what was called in it, and how that is told.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::Made;
+use super::call::Principal;
+use crate::chains::analytic::AN1352;
+use crate::chains::{Completeness, Confidence, Entities, Evidence, Finding, FindingState, Severity};
+use crate::exposure::Inside;
+use crate::fact::{Container, Fact, Node};
+use crate::time::Timestamp;
+
+/// Calls that are named, the first ones.
+const CALLS_TOLD: usize = 6;
+
+/// A burst.
+#[derive(Debug)]
+pub(super) struct Burst {
+    pub(super) node: Arc<Node>,
+    /// The container whose it is.
+    container: Option<Arc<Container>>,
+    evidence: Evidence,
+    /// Different calls, as far as they are told apart.
+    distinct: usize,
+    /// Names of their signals.
+    signals: BTreeSet<&'static str>,
+    /// What was asked for, the first ones.
+    texts: Vec<Arc<str>>,
+    /// Management records that its own evidence says were lost around it.
+    lost: u64,
+    /// Something of it was forgotten.
+    pub(super) cut: bool,
+    /// How many calls, of how many kinds, were told of last.
+    told: Option<(usize, usize)>,
+    /// The id that it is told under, once it is.
+    pub(super) id: Option<Arc<str>>,
+    /// When it ends if nothing more happens, boot clock; 0: not known yet.
+    pub(super) deadline_ns: u64,
+}
+
+impl Burst {
+    /// A burst to which a fact belongs.
+    pub(super) fn of(fact: &Fact) -> Self {
+        Self {
+            node: fact.node.clone(),
+            container: fact.container.clone(),
+            evidence: Evidence::default(),
+            distinct: 0,
+            signals: BTreeSet::new(),
+            texts: Vec::new(),
+            lost: 0,
+            cut: false,
+            told: None,
+            id: None,
+            deadline_ns: 0,
+        }
+    }
+
+    /// Takes a call.
+    pub(super) fn add(&mut self, made: &Made, is_new: bool) {
+        self.evidence.add(&made.event, made.at);
+        self.distinct += usize::from(is_new);
+        self.signals.insert(made.signal);
+        self.lost = self.lost.max(made.lost);
+        if self.texts.len() < CALLS_TOLD && !self.texts.contains(&made.text) {
+            self.texts.push(made.text.clone());
+        }
+    }
+
+    /// When the last call was.
+    pub(super) const fn last(&self) -> Timestamp {
+        self.evidence.last
+    }
+
+    pub(super) fn first_evidence(&self) -> Option<&Arc<str>> {
+        self.evidence.events.first().map(|id| &id.0)
+    }
+
+    /// The state to tell it in, if there is anything to tell: it is new, has calls of another kind, or twice as many.
+    pub(super) fn news(&mut self) -> Option<FindingState> {
+        let now = (self.distinct, self.signals.len());
+        let state = match self.told {
+            None => FindingState::Open,
+            Some((distinct, kinds)) if now.0 >= distinct * 2 || now.1 > kinds => FindingState::Update,
+            Some(_) => return None,
+        };
+        self.told = Some(now);
+        Some(state)
+    }
+
+    /// The burst as it is told. `lost`: management records lost in its time.
+    pub(super) fn finding(
+        &self,
+        id: Arc<str>,
+        state: FindingState,
+        principal: &Principal,
+        inside: &Inside,
+        lost: impl Fn(u64, u64) -> u64,
+    ) -> Finding {
+        let first = self.evidence.seen.unwrap_or_default();
+        let last = self.last();
+        let lost = lost(first.boot_ns, last.boot_ns).max(self.lost);
+        let mut entities = Entities { nodes: vec![self.node.name.clone()], ..Entities::default() };
+        match principal {
+            Principal::Peer(ip) => entities.peers.push(*ip),
+            Principal::Container(id) => entities.containers.push(id.clone()),
+            Principal::Tree(..) => {}
+        }
+        Finding {
+            id,
+            analytic: AN1352.id.into(),
+            strategy: AN1352.strategy.into(),
+            techniques: AN1352.techniques.iter().map(|id| (*id).into()).collect(),
+            title: AN1352.title.into(),
+            severity: severity(principal, inside),
+            state,
+            confidence: Confidence::Proved,
+            stages: vec![self.evidence.of_stage(AN1352.stages[0].name)],
+            links: Vec::new(),
+            entities,
+            completeness: Completeness { complete: lost == 0 && !self.cut, lost },
+            explanation: self.explanation(principal, lost),
+            first,
+            last,
+        }
+    }
+
+    fn explanation(&self, principal: &Principal, lost: u64) -> String {
+        let mut text = match principal {
+            Principal::Peer(ip) => format!("{ip}, which no entry of the allow-list expects,"),
+            Principal::Container(id) => {
+                let short = id.get(..12).unwrap_or(id);
+                match self.container.as_ref().and_then(|container| container.name.as_deref()) {
+                    Some(name) => format!("Container {name} ({short})"),
+                    None => format!("Container {short}"),
+                }
+            }
+            Principal::Tree(pid, name) => {
+                format!(
+                    "The program {name} (pid {pid}) has tools run under other names than their own and so"
+                )
+            }
+        };
+        let _ = write!(text, " looked around on node {}: {}", self.node.name, self.texts.join(", "));
+        let calls = if self.distinct == 1 { "call" } else { "different calls" };
+        let _ = write!(text, "; {} {calls} so far. ", self.distinct);
+        if lost > 0 {
+            let _ = write!(text, "{lost} management records were lost meanwhile, so there may be more. ");
+        }
+        text.push_str(match principal {
+            Principal::Peer(_) => {
+                "If this is somebody of yours, add an entry; else cut the peer off, and look at what else it asked for \
+                 and at the service's listener."
+            }
+            Principal::Container(_) => {
+                "If this is not what the container is for, keep it for evidence, and look at how it came to be, at \
+                 the credentials within its reach and at what it did next."
+            }
+            Principal::Tree(..) => {
+                "Tools of container management have no need of other names: look at the files, at who brought them, \
+                 and at what was done next."
+            }
+        });
+        text
+    }
+}
+
+fn severity(principal: &Principal, inside: &Inside) -> Severity {
+    match principal {
+        Principal::Container(_) => Severity::High,
+        Principal::Peer(ip) if inside.is_outside(*ip) => Severity::High,
+        Principal::Peer(_) | Principal::Tree(..) => Severity::Medium,
+    }
+}
