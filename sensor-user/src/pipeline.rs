@@ -176,7 +176,7 @@ impl Pipeline {
         let now = clock::now();
         self.engine.handle_clock(ClockMap::from_sample(now));
         self.engine.handle_links(now, &self.probes.attached_state());
-        self.engine.handle_gaps(now, Look::FilesLooked, self.files.stuck());
+        self.engine.handle_gaps(now, Look::FilesLooked, &self.files.stuck());
         let counters = self.probes.counters().context("reading the probes' counters")?;
         self.engine.handle_shell_losses(self.shell_losses());
         self.engine.handle_counters(now, &counters);

@@ -148,7 +148,7 @@ pub(crate) async fn attach(
         Some(found) => hand_over_files(&mut engine, &mut probes, found),
         None => {
             warn!("sockets of runtimes and credential files are looked for longer than a start may take");
-            engine.handle_gaps(clock::now(), Look::FilesLooked, files.stuck());
+            engine.handle_gaps(clock::now(), Look::FilesLooked, &files.stuck());
         }
     }
     let mut started = Started { engine, probes, rings, files, canaries };

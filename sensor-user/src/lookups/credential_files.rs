@@ -11,7 +11,7 @@ use sensor_core::ids::FileKey;
 
 use super::Roots;
 use super::file::FileError;
-use super::mounts::{self, Mount, directory_key};
+use super::mounts::{self, Mount, directory_key, is_absence};
 
 /// Directories, each with whether those below it count, too.
 const DIRECTORIES: &[(&str, PlaceKind, bool)] = &[
@@ -46,6 +46,8 @@ pub struct Places {
     pub found: Vec<Found>,
     /// There are more: directories with too many entries or levels were not looked through, or the places are too many.
     pub cut: bool,
+    /// What is in some of them, or whether they are there, is not known: no right to look, or an error of the file system.
+    pub unreadable: bool,
 }
 
 /// Finds the places that are there now.
@@ -55,7 +57,7 @@ pub struct Places {
 pub fn find(roots: &Roots) -> Result<Places, FileError> {
     let text = mounts::text(roots)?;
     let mounts: Vec<Mount<'_>> = text.lines().filter_map(Mount::parse).collect();
-    let mut places = Places { found: mounts.iter().filter_map(pod_volume).collect(), cut: false };
+    let mut places = Places { found: mounts.iter().filter_map(pod_volume).collect(), ..Places::default() };
     for (path, kind, with_those_below) in DIRECTORIES {
         let levels = with_those_below.then_some(DEPTH_MAX);
         places.add(&mounts, roots.host_path(path), *kind, levels);
@@ -77,15 +79,34 @@ pub fn find(roots: &Roots) -> Result<Places, FileError> {
 impl Places {
     /// The entries of a directory, as far as it may be looked through.
     fn entries(&mut self, path: &Path) -> Vec<DirEntry> {
-        let mut all = fs::read_dir(path).into_iter().flatten().flatten();
-        let entries = all.by_ref().take(ENTRIES_MAX).collect();
+        let mut all = match fs::read_dir(path) {
+            Ok(all) => all,
+            Err(error) => {
+                self.unreadable |= !is_absence(&error);
+                return Vec::new();
+            }
+        };
+        let mut entries = Vec::new();
+        for entry in all.by_ref().take(ENTRIES_MAX) {
+            match entry {
+                Ok(entry) => entries.push(entry),
+                Err(_) => self.unreadable = true,
+            }
+        }
         self.cut |= all.next().is_some();
         entries
     }
 
     /// Adds a directory, with those so many levels below it.
     fn add(&mut self, mounts: &[Mount<'_>], path: PathBuf, kind: PlaceKind, levels: Option<u32>) {
-        let Some(key) = directory_key(&path, mounts) else { return };
+        let key = match directory_key(&path, mounts) {
+            Ok(Some(key)) => key,
+            Ok(None) => return,
+            Err(_) => {
+                self.unreadable = true;
+                return;
+            }
+        };
         if let Some(levels) = levels {
             let is_directory = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
             for entry in self.entries(&path).into_iter().filter(is_directory) {
@@ -166,6 +187,21 @@ mod tests {
         assert!(!find(&roots).expect("mounts").cut);
         fs::create_dir(host.join("etc/kubernetes/pki/a/b/c/d")).expect("a directory");
         assert!(find(&roots).expect("mounts").cut);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_absent() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let roots = Roots { host: directory.path().into(), ..Roots::default() };
+        fs::create_dir_all(directory.path().join("home/ann")).expect("a directory");
+        fs::write(directory.path().join("etc"), "no directory").expect("a file");
+        assert!(!find(&roots).expect("mounts").unreadable, "nothing is there");
+        // Links to themselves: an error for everybody, whatever his rights.
+        std::os::unix::fs::symlink(".kube", directory.path().join("home/ann/.kube")).expect("a link");
+        assert!(find(&roots).expect("mounts").unreadable);
+        fs::remove_dir_all(directory.path().join("home")).expect("removed");
+        std::os::unix::fs::symlink("home", directory.path().join("home")).expect("a link");
+        assert!(find(&roots).expect("mounts").unreadable);
     }
 
     #[test]

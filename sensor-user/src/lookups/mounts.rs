@@ -1,5 +1,6 @@
 //! The mounts of this process, from `/proc/self/mountinfo`.
 
+use std::io;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -60,20 +61,31 @@ pub fn text(roots: &Roots) -> Result<String, FileError> {
 }
 
 /// The key of a directory; `None` when there is none. `mounts` is the list of those it may be on.
-#[must_use]
-pub fn directory_key(path: &Path, mounts: &[Mount<'_>]) -> Option<FileKey> {
+///
+/// # Errors
+/// When the file system does not say: no right to look, a server that does not answer.
+pub fn directory_key(path: &Path, mounts: &[Mount<'_>]) -> io::Result<Option<FileKey>> {
     const S_IFDIR: u32 = 0o040_000;
     const S_IFMT: u32 = 0o170_000;
     let wanted = StatxFlags::INO | StatxFlags::TYPE | StatxFlags::from_bits_retain(libc::STATX_MNT_ID);
-    let status = statx(CWD, path, AtFlags::empty(), wanted).ok()?;
+    let status = match statx(CWD, path, AtFlags::empty(), wanted).map_err(io::Error::from) {
+        Ok(status) => status,
+        Err(error) if is_absence(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     if u32::from(status.stx_mode) & S_IFMT != S_IFDIR {
-        return None;
+        return Ok(None);
     }
     // Some file systems tell programs another device than the kernel has for them (btrfs); the list of mounts is right.
     let mount = mounts.iter().find(|mount| mount.id == status.stx_mnt_id);
     let device =
         mount.map_or_else(|| device_number(status.stx_dev_major, status.stx_dev_minor), |mount| mount.device);
-    Some(FileKey { device, inode: status.stx_ino })
+    Ok(Some(FileKey { device, inode: status.stx_ino }))
+}
+
+/// Whether an error says that there is nothing at a path; any other says that nobody knows.
+pub fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The kernel writes blanks and backslashes of a path as three octal digits.

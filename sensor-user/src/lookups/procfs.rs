@@ -94,7 +94,7 @@ impl Processes {
             let inode = fs::metadata(directory.join(name)).map_or(0, |status| status.ino());
             u32::try_from(inode).unwrap_or(0)
         };
-        let root = directory_key(&directory.join("root/"), &[]).unwrap_or_default();
+        let root = directory_key(&directory.join("root/"), &[]).ok().flatten().unwrap_or_default();
         Namespaces { mnt: inode("ns/mnt"), pid: inode("ns/pid"), root }
     }
 
@@ -109,7 +109,7 @@ impl Processes {
         let Some(found) = of_host("1").or_else(|| of_host("self")) else { return Namespaces::default() };
         let text = mounts::text(roots).unwrap_or_default();
         let mounts: Vec<Mount<'_>> = text.lines().filter_map(Mount::parse).collect();
-        Namespaces { root: directory_key(&roots.host, &mounts).unwrap_or_default(), ..found }
+        Namespaces { root: directory_key(&roots.host, &mounts).ok().flatten().unwrap_or_default(), ..found }
     }
 
     /// Inode of the host's network namespace: that of the first process, or of this one where the first may not be looked

@@ -1,6 +1,7 @@
 //! The unix sockets of runtimes: where they are, and which file each is bound to.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use sensor_core::fact::Runtime;
 use sensor_core::ids::FileKey;
 
 use super::Roots;
-use super::mounts::device_number;
+use super::mounts::{device_number, is_absence};
 
 /// Where runtimes listen by default.
 const PATHS: &[(&str, Runtime)] = &[
@@ -37,6 +38,8 @@ pub struct Sockets {
     pub found: Vec<RuntimeSocket>,
     /// There are more, or more users than are looked at.
     pub cut: bool,
+    /// Whether some are there is not known: no right to look, or an error of the file system.
+    pub unreadable: bool,
 }
 
 /// Finds the sockets that are there now: the built-in ones and those that the configuration names. One that is bound to
@@ -45,7 +48,14 @@ pub struct Sockets {
 pub fn find(roots: &Roots, configured: &[(Arc<str>, Runtime)]) -> Sockets {
     let mut sockets = Sockets::default();
     let mut add = |path: &Path, service: Runtime| {
-        let Some(socket) = look_at(roots, path, service) else { return };
+        let socket = match look_at(roots, path, service) {
+            Ok(Some(socket)) => socket,
+            Ok(None) => return,
+            Err(error) => {
+                sockets.unreadable |= !is_absence(&error);
+                return;
+            }
+        };
         if sockets.found.iter().any(|known| known.key == socket.key) {
             return;
         }
@@ -61,25 +71,33 @@ pub fn find(roots: &Roots, configured: &[(Arc<str>, Runtime)]) -> Sockets {
     for (path, service) in PATHS {
         add(Path::new(path), *service);
     }
-    let mut users = fs::read_dir(roots.host_path(USERS)).into_iter().flatten().flatten();
+    let mut unreadable = false;
+    let users = fs::read_dir(roots.host_path(USERS));
+    unreadable |= users.as_ref().is_err_and(|error| !is_absence(error));
+    let mut users = users.into_iter().flatten();
     for user in users.by_ref().take(USERS_MAX) {
+        let Ok(user) = user else {
+            unreadable = true;
+            continue;
+        };
         let directory = PathBuf::from(USERS).join(user.file_name());
         for (path, service) in USER_PATHS {
             add(&directory.join(path), *service);
         }
     }
     sockets.cut |= users.next().is_some();
+    sockets.unreadable |= unreadable;
     sockets
 }
 
-fn look_at(roots: &Roots, path: &Path, service: Runtime) -> Option<RuntimeSocket> {
-    let metadata = fs::metadata(roots.host_path(path)).ok()?;
+fn look_at(roots: &Roots, path: &Path, service: Runtime) -> io::Result<Option<RuntimeSocket>> {
+    let metadata = fs::metadata(roots.host_path(path))?;
     if !metadata.file_type().is_socket() {
-        return None;
+        return Ok(None);
     }
     let device = device_number(libc::major(metadata.dev()), libc::minor(metadata.dev()));
     let key = FileKey { device, inode: metadata.ino() };
-    Some(RuntimeSocket { key, path: Arc::from(&*path.to_string_lossy()), service })
+    Ok(Some(RuntimeSocket { key, path: Arc::from(&*path.to_string_lossy()), service }))
 }
 
 #[cfg(test)]
@@ -101,8 +119,8 @@ mod tests {
             ["run/containerd/containerd.sock", "run/user/1000/podman/podman.sock", "srv/d.sock"].map(bind);
         let configured =
             [(Arc::from("/srv/d.sock"), Runtime::Docker), (Arc::from("/srv/none"), Runtime::Docker)];
-        let Sockets { found, cut } = find(&roots, &configured);
-        assert!(!cut);
+        let Sockets { found, cut, unreadable } = find(&roots, &configured);
+        assert!(!cut && !unreadable);
         let names: Vec<_> = found.iter().map(|socket| (&*socket.path, socket.service)).collect();
         assert_eq!(
             names,
@@ -114,6 +132,20 @@ mod tests {
         );
         let inode = fs::metadata(directory.path().join("srv/d.sock")).expect("it is there").ino();
         assert_eq!(found[0].key.inode, inode);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_absent() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let roots = Roots { host: directory.path().into(), ..Roots::default() };
+        fs::create_dir_all(directory.path().join("run")).expect("a directory");
+        assert!(!find(&roots, &[]).unreadable, "nothing is there");
+        // A link to itself: an error for everybody, whatever his rights.
+        std::os::unix::fs::symlink("docker.sock", directory.path().join("run/docker.sock")).expect("a link");
+        assert!(find(&roots, &[]).unreadable);
+        fs::remove_file(directory.path().join("run/docker.sock")).expect("removed");
+        std::os::unix::fs::symlink("user", directory.path().join("run/user")).expect("a link");
+        assert!(find(&roots, &[]).unreadable);
     }
 
     #[test]
@@ -150,7 +182,7 @@ mod tests {
             .collect();
         let configured: Vec<_> = paths.iter().map(|path| (Arc::from(&**path), Runtime::Docker)).collect();
         assert!(!find(&roots, &configured[..most]).cut);
-        let Sockets { found, cut } = find(&roots, &configured);
+        let Sockets { found, cut, .. } = find(&roots, &configured);
         assert!(cut && found.len() == most);
     }
 }

@@ -94,6 +94,8 @@ pub struct FileOpen {
 pub struct FileOpens {
     opens: Receiver<FileOpen>,
     lost: Arc<AtomicU64>,
+    /// How often the thread has looked for events.
+    rounds: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
@@ -105,6 +107,7 @@ impl FileOpens {
     pub fn start(groups: Arc<Groups>, roots: &Roots) -> io::Result<Self> {
         let (sender, opens) = mpsc::channel(OPENS_MAX);
         let lost = Arc::new(AtomicU64::new(0));
+        let rounds = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             groups,
@@ -112,10 +115,11 @@ impl FileOpens {
             roots: roots.clone(),
             sender,
             lost: Arc::clone(&lost),
+            rounds: Arc::clone(&rounds),
         };
         let stopping = Arc::clone(&stop);
         thread::Builder::new().name("fanotify".to_owned()).spawn(move || reader.run(&stopping))?;
-        Ok(Self { opens, lost, stop })
+        Ok(Self { opens, lost, rounds, stop })
     }
 
     /// Waits for the next open; never returns once the thread is gone.
@@ -136,6 +140,12 @@ impl FileOpens {
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
+
+    /// How often its thread has looked for events, which it does twice a second at least.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for FileOpens {
@@ -150,6 +160,7 @@ struct Reader {
     roots: Roots,
     sender: Sender<FileOpen>,
     lost: Arc<AtomicU64>,
+    rounds: Arc<AtomicU64>,
 }
 
 impl Reader {
@@ -162,6 +173,7 @@ impl Reader {
         let mut polled: Vec<libc::pollfd> = self.groups.0.iter().map(group).collect();
         let mut buffer = vec![0; BUFFER];
         while !stop.load(Ordering::Acquire) {
+            self.rounds.fetch_add(1, Ordering::Relaxed);
             // SAFETY: `polled` is an array of that length.
             let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, PATIENCE_MS) };
             if ready <= 0 {

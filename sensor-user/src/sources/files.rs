@@ -42,6 +42,11 @@ pub struct Files {
 
 /// Looks at [`FileWatch::stuck`] without a finished search in between before there is a gap; the pipeline looks twice a second.
 const STUCK_AFTER: u32 = 10;
+/// Opens are not read from fanotify.
+const UNREAD: Gap = Gap {
+    capability: Capability::CredentialFiles,
+    reason: "opens are not read any more: the thread that reads them hangs or has ended",
+};
 /// Neither kind of file is looked for.
 const STUCK: [Gap; 2] = {
     const REASON: &str = "not looked for any more: a file system does not answer, or the thread has ended; what is bound or \
@@ -52,13 +57,33 @@ const STUCK: [Gap; 2] = {
     ]
 };
 
+/// Whether a thread gets on, by the number of times it has come round. Counted in questions and not in time: whoever has
+/// stopped the sensor has stopped the thread as well.
+#[derive(Debug)]
+struct Progress {
+    before: u64,
+    /// How often it was asked for since that number changed.
+    asked: u32,
+}
+
+impl Progress {
+    /// Takes how often the thread has come round; says whether it does not get on.
+    fn is_stuck(&mut self, rounds: u64) -> bool {
+        self.asked = if rounds == self.before { self.asked.saturating_add(1) } else { 0 };
+        self.before = rounds;
+        self.asked >= STUCK_AFTER
+    }
+}
+
 /// The files, and their opens where no program tells them.
 #[derive(Debug)]
 pub struct FileWatch {
     finder: FileFinder,
-    /// Finished searches when [`Self::stuck`] was asked last, and how often it was asked since that number changed.
-    progress: (u64, u32),
+    /// Of the searches.
+    progress: Progress,
     opens: Option<FileOpens>,
+    /// Of the thread that reads the opens.
+    reading: Progress,
     /// fanotify, as one more hook.
     hook: Hook,
 }
@@ -79,7 +104,9 @@ impl FileWatch {
         let hook = Hook { name: FANOTIFY.into(), program: FANOTIFY.into(), state, reason };
         let opens = groups.clone().map(|groups| FileOpens::start(groups, roots)).transpose()?;
         let finder = FileFinder::start(roots.clone(), configured.to_vec(), groups)?;
-        Ok(Self { finder, progress: (0, STUCK_AFTER), opens, hook })
+        // Without a first search nothing is watched.
+        let progress = Progress { before: 0, asked: STUCK_AFTER };
+        Ok(Self { finder, progress, opens, reading: Progress { before: 0, asked: 0 }, hook })
     }
 
     /// fanotify, as one more hook.
@@ -93,13 +120,15 @@ impl FileWatch {
         self.finder.first()
     }
 
-    /// What is missing because the search for files does not come to an end; to be asked twice a second. Counted in questions
-    /// and not in time: whoever has stopped the sensor has stopped the search as well.
-    pub fn stuck(&mut self) -> &'static [Gap] {
+    /// What is missing because the search for files does not come to an end, or their opens are not read; to be asked twice a
+    /// second.
+    pub fn stuck(&mut self) -> Vec<Gap> {
         let finished = self.finder.finished.load(Ordering::Acquire);
-        let (before, asked) = self.progress;
-        self.progress = if finished == before { (before, asked.saturating_add(1)) } else { (finished, 0) };
-        if self.progress.1 >= STUCK_AFTER { &STUCK } else { &[] }
+        let mut gaps = if self.progress.is_stuck(finished) { STUCK.to_vec() } else { Vec::new() };
+        if self.opens.as_ref().is_some_and(|opens| self.reading.is_stuck(opens.rounds())) {
+            gaps.push(UNREAD);
+        }
+        gaps
     }
 
     /// Waits for a change or an open.
@@ -239,6 +268,16 @@ fn look(roots: &Roots, configured: &[(Arc<str>, Runtime)], marks: Option<&Groups
             Capability::CredentialFiles,
             "there are more places of credential files than are watched",
         ),
+        (
+            sockets.unreadable,
+            Capability::RuntimeSockets,
+            "some places of runtimes' sockets cannot be looked at: no right, or an error of the file system",
+        ),
+        (
+            places.unreadable,
+            Capability::CredentialFiles,
+            "some places of credential files cannot be looked at: no right, or an error of the file system",
+        ),
         (problem.is_some(), Capability::CredentialFiles, "some places of credential files cannot be watched"),
     ];
     let missing = gaps.into_iter().filter(|(is_missing, ..)| *is_missing);
@@ -251,6 +290,18 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn a_thread_that_does_not_come_round_is_stuck_until_it_does() {
+        let mut progress = Progress { before: 0, asked: 0 };
+        for rounds in 1..100 {
+            assert!(!progress.is_stuck(rounds));
+        }
+        let asked = (1..=STUCK_AFTER).find(|_| progress.is_stuck(99));
+        assert_eq!(asked, Some(STUCK_AFTER));
+        assert!(progress.is_stuck(99));
+        assert!(!progress.is_stuck(100));
+    }
 
     #[test]
     fn a_search_that_does_not_end_is_missed() {
