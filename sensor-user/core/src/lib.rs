@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allow_list;
+pub mod audit;
 mod bounded;
 mod calls;
 pub mod canary;

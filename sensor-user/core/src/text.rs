@@ -114,6 +114,11 @@ impl Default for Texts {
 
 /// FNV-1a over eight bytes at a time: the choice of a slot only has to be quick and spread well.
 fn slot_of(bytes: &[u8]) -> usize {
+    hash(bytes) as usize
+}
+
+/// The same in every run, unlike the hashes of the standard library: for tables that only remember what was seen.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut hash = 0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64;
     for chunk in bytes.chunks(8) {
@@ -121,7 +126,7 @@ fn slot_of(bytes: &[u8]) -> usize {
         word[..chunk.len()].copy_from_slice(chunk);
         hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(PRIME);
     }
-    (hash ^ (hash >> 32)) as usize
+    hash ^ (hash >> 32)
 }
 
 /// Last component of a path.
