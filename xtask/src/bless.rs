@@ -12,7 +12,8 @@ pub struct Options {}
 /// Runs the subcommand.
 pub fn run(_: &Options) -> Result<()> {
     let mut test = command::cargo();
-    test.args(["test", "--package=sensor-tests", "--test=cli", "--test=replay"]).env("QUAYWATCH_BLESS", "1");
+    test.args(["test", "--package=sensor-tests", "--test=cli", "--test=replay", "--test=audit"])
+        .env("QUAYWATCH_BLESS", "1");
     command::check(&mut test)?;
     schema::run(&schema::Options { check: false })
 }

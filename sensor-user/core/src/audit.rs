@@ -41,7 +41,8 @@ use parse::{Parsed, Parser};
 use places::{Place, Places};
 pub use policy::AuditPolicy;
 pub use request::{
-    AuditRequest, Bound, Credential, CredentialKind, Impersonated, Object, Principal, QueryShape, Source, Stage,
+    AuditRequest, Bound, Credential, CredentialKind, Impersonated, Object, Principal, QueryShape, Source,
+    Stage,
 };
 pub use signal::{Evidence, Severity, Signal, SignalName};
 
@@ -117,7 +118,8 @@ impl Auditor {
     /// # Errors
     /// Why it is no event; it is counted, and the next line is as good as before.
     pub fn handle_line(&mut self, line: &[u8]) -> Result<(), ParseError> {
-        let Parsed { stage, request } = self.parser.parse(line).inspect_err(|_| self.counts.malformed += 1)?;
+        let Parsed { stage, request } =
+            self.parser.parse(line).inspect_err(|_| self.counts.malformed += 1)?;
         self.counts.events += 1;
         if self.fold.admits(stage, &request.audit_id) {
             self.handle_request(request);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
-use super::json::{Few, Str};
+use super::json::{Few, Str, is_object};
 use super::request::{NAME_MAX, TEXT_MAX};
 use super::signing;
 use crate::risks::{Capabilities, Capability, Namespace, Risk, mount_weight};
@@ -83,7 +83,12 @@ impl BodyKind {
         Some(match (resource, subresource) {
             ("pods", "" | "ephemeralcontainers") => Self::Pod,
             (
-                "deployments" | "daemonsets" | "statefulsets" | "replicasets" | "replicationcontrollers" | "jobs",
+                "deployments"
+                | "daemonsets"
+                | "statefulsets"
+                | "replicasets"
+                | "replicationcontrollers"
+                | "jobs",
                 "",
             ) => Self::Workload,
             ("cronjobs", "") => Self::CronJob,
@@ -101,8 +106,9 @@ impl BodyKind {
         match self {
             Self::Pod => read::<Spec<PodSpec<'_>>>(json).map(|body| pod(&body.spec)),
             Self::Workload => read::<Spec<Templated<'_>>>(json).map(|body| pod(&body.spec.template.spec)),
-            Self::CronJob => read::<Spec<CronJob<'_>>>(json)
-                .map(|body| pod(&body.spec.job_template.spec.template.spec)),
+            Self::CronJob => {
+                read::<Spec<CronJob<'_>>>(json).map(|body| pod(&body.spec.job_template.spec.template.spec))
+            }
             Self::Binding => read::<Binding<'_>>(json).map(binding),
             Self::Signing => read::<Spec<SigningSpec<'_>>>(json).map(|body| signing_request(&body.spec)),
             Self::Review => read::<Spec<ReviewSpec<'_>>>(json).map(|body| review(&body.spec)),
@@ -113,7 +119,7 @@ impl BodyKind {
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
-    serde_json::from_str(json).ok()
+    is_object(json.as_bytes()).then(|| serde_json::from_str(json).ok())?
 }
 
 /// Shared text of at most so many bytes.
@@ -416,7 +422,7 @@ mod tests {
 
     #[test]
     fn bodies_that_are_not_as_documented_say_nothing() {
-        for json in ["{}", "[]", "null", r#"{"spec":[]}"#, r#"[{"op":"add","path":"/spec"}]"#] {
+        for json in ["{}", "[]", "null", r#"{"spec":1}"#, r#"[{"op":"add","path":"/spec"}]"#] {
             assert_eq!(BodyKind::Pod.read(json), None, "{json}");
         }
     }

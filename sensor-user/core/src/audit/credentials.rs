@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::habits::Habits;
 use super::judge::Verdict;
-use super::places::{Place, Places, Relation};
+use super::places::{Place, Places, PodElsewhere, Relation};
 use super::request::{AuditRequest, Bound, CredentialKind, Principal};
 use super::signal::{Evidence, Severity, SignalName};
 use crate::bounded::Bounded;
@@ -78,7 +78,7 @@ impl Credentials {
             (Principal::Anonymous, _) => anonymous(request),
             (Principal::Node(node), _) => kubelet(request, node, at.ip, places),
             (_, Some(bound)) => match self.node_of(request, bound, places) {
-                Some(node) => bound_token(bound, &node, at.ip, places),
+                Some(node) => bound_token(request, bound, &node, at.ip, places),
                 None => self.unbound(request, at, habits),
             },
             (_, None) => self.unbound(request, at, habits),
@@ -156,7 +156,8 @@ fn what(request: &AuditRequest) -> &'static str {
 
 fn anonymous(request: &AuditRequest) -> Option<Verdict> {
     let object = request.object.as_ref().filter(|_| request.succeeded())?;
-    let public = object.namespace.as_deref() == Some("kube-public") && object.name.as_deref() == Some("cluster-info");
+    let public =
+        object.namespace.as_deref() == Some("kube-public") && object.name.as_deref() == Some("cluster-info");
     if public || request.verb.is_empty() {
         return None;
     }
@@ -182,12 +183,14 @@ fn kubelet(request: &AuditRequest, node: &Arc<str>, ip: IpAddr, places: &mut Pla
             None
         }
         Relation::Other(owner) => {
-            let detail = format!("the credential of node {node} is used from {ip}, an address of node {owner}");
+            let detail =
+                format!("the credential of node {node} is used from {ip}, an address of node {owner}");
             Some(found(name, Evidence::Proved, detail))
         }
         Relation::Elsewhere { sure } => {
             let evidence = if sure { Evidence::Proved } else { Evidence::Inferred };
-            let detail = format!("the credential of node {node} is used from {ip}, which is none of its addresses");
+            let detail =
+                format!("the credential of node {node} is used from {ip}, which is none of its addresses");
             Some(found(name, evidence, detail))
         }
     }
@@ -218,7 +221,13 @@ fn reported(request: &AuditRequest, node: &Arc<str>, places: &mut Places) {
     }
 }
 
-fn bound_token(bound: &Bound, node: &str, ip: IpAddr, places: &mut Places) -> Option<Verdict> {
+fn bound_token(
+    request: &AuditRequest,
+    bound: &Bound,
+    node: &Arc<str>,
+    ip: IpAddr,
+    places: &mut Places,
+) -> Option<Verdict> {
     let name = SignalName::BoundTokenElsewhere;
     let pod = bound.pod.as_deref().unwrap_or("an unnamed one");
     match places.relation(node, ip, true) {
@@ -228,25 +237,31 @@ fn bound_token(bound: &Bound, node: &str, ip: IpAddr, places: &mut Places) -> Op
         }
         Relation::New => None,
         Relation::Unknowable => {
-            let other = places.pod_elsewhere(bound.pod_uid.as_ref()?, ip)?;
-            let detail = format!("the token of pod {pod} is used from {ip}, the address of pod {other}");
+            let whose = match places.pod_elsewhere(bound.pod_uid.as_ref()?, node, ip, request.at_ns)? {
+                PodElsewhere::Pod(uid) => format!("the address of the pod with uid {uid}"),
+                PodElsewhere::Node(other) => format!("an address of the pods of node {other}"),
+            };
+            let detail = format!("the token of pod {pod} on node {node} is used from {ip}, {whose}");
             Some(found(name, Evidence::Inferred, detail))
         }
         Relation::Other(owner) => {
-            let detail = format!("the token of pod {pod} on node {node} is used from {ip}, an address of node {owner}");
+            let detail = format!(
+                "the token of pod {pod} on node {node} is used from {ip}, an address of node {owner}"
+            );
             Some(found(name, Evidence::Proved, detail))
         }
         // Where pods leave through another address than their node's, the first one seen is that address.
-        Relation::Elsewhere { sure: false } if places.of(ip) != Place::Outside && places.pod_request(node, ip, false) => {
+        Relation::Elsewhere { sure: false }
+            if places.of(ip) != Place::Outside && places.pod_request(node, ip, false) =>
+        {
             None
         }
         Relation::Elsewhere { sure } => {
             let evidence = if sure { Evidence::Proved } else { Evidence::Inferred };
-            let detail = format!("the token of pod {pod} on node {node} is used from {ip}, which is no address of that node");
+            let detail = format!(
+                "the token of pod {pod} on node {node} is used from {ip}, which is no address of that node"
+            );
             Some(found(name, evidence, detail))
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

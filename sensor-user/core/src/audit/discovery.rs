@@ -95,7 +95,8 @@ impl Discovery {
         match request.principal {
             Principal::Refused => {
                 let watched = Watched::Guesses(case.source);
-                let guesses = self.count(watched, request, hash(request.audit_id.as_bytes()), self.limits.window_ns);
+                let guesses =
+                    self.count(watched, request, hash(request.audit_id.as_bytes()), self.limits.window_ns);
                 let from = case.source.map(|ip| format!(" from {ip}")).unwrap_or_default();
                 (guesses >= GUESSES).then(|| {
                     let detail = format!("{GUESSES} requests with refused credentials{from}");
@@ -120,7 +121,8 @@ impl Discovery {
             return None;
         }
         let question = hash(request.audit_id.as_bytes());
-        let reviews = self.count(Watched::Reviews(request.user.clone()), request, question, REVIEWS_WINDOW_NS);
+        let reviews =
+            self.count(Watched::Reviews(request.user.clone()), request, question, REVIEWS_WINDOW_NS);
         (reviews >= REVIEWS).then(|| Verdict {
             evidence: Evidence::Inferred,
             ..Verdict::noticed(SignalName::KubeletReview, format!("{REVIEWS} reviews within seconds"))
@@ -184,7 +186,9 @@ fn question(case: &Case<'_>) -> Option<u64> {
         ("create", "selfsubjectrulesreviews" | "selfsubjectaccessreviews", _) => key(&[resource]),
         ("get", "nodes", "proxy") if new => key(&["kubelet", proxied(&request.path)]),
         ("get", _, "proxy") if new => key(&["proxy", namespace, &request.path]),
-        ("list", ..) if surprising && (refused || !request.query.versioned) => key(&["list", resource, namespace]),
+        ("list", ..) if surprising && (refused || !request.query.versioned) => {
+            key(&["list", resource, namespace])
+        }
         ("get", ..) if refused && surprising => key(&["get", resource, namespace]),
         _ => None,
     }

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::places::neighbourhood;
 use super::request::{AuditRequest, Principal};
 use crate::bounded::Bounded;
 use crate::text::hash;
@@ -30,27 +31,11 @@ struct Habit {
     forms: Vec<u64>,
 }
 
-/// Where one credential is used from.
+/// Where one credential is used from, by neighbourhood.
 #[derive(Debug, Default)]
 struct Used {
     requests: u32,
-    networks: Vec<Network>,
-}
-
-/// The neighbourhood of an address: a /24, or a /64. An address within it changes with every lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network([u8; 16]);
-
-impl Network {
-    fn of(ip: IpAddr) -> Self {
-        let mut bytes = match ip {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-            IpAddr::V6(ip) => ip.octets(),
-        };
-        let kept = if ip.is_ipv4() { 15 } else { 8 };
-        bytes[kept..].fill(0);
-        Self(bytes)
-    }
+    networks: Vec<IpAddr>,
 }
 
 /// What is known of a request's principal before the request.
@@ -97,7 +82,8 @@ impl Habits {
         if ours {
             habit.requests = habit.requests.saturating_add(1);
             habit.first_ns = habit.first_ns.min(request.at_ns);
-            if let (Err(at), true) = (at, habit.forms.len() < FORMS_MAX) {
+            // What was refused is not what somebody usually does.
+            if let (Err(at), true) = (at, request.succeeded() && habit.forms.len() < FORMS_MAX) {
                 habit.forms.insert(at, form);
             }
         }
@@ -109,7 +95,7 @@ impl Habits {
     pub(super) fn source(&self, credential: &str, ip: IpAddr) -> Familiarity {
         let used = self.credentials.peek(credential);
         Familiarity {
-            usual: used.is_some_and(|used| used.networks.contains(&Network::of(ip))),
+            usual: used.is_some_and(|used| used.networks.contains(&neighbourhood(ip))),
             known: used.is_some_and(|used| used.requests >= KNOWN_AFTER),
         }
     }
@@ -121,7 +107,7 @@ impl Habits {
         }
         let used = self.credentials.get_mut(credential).expect("invariant: it was inserted just now");
         used.requests = used.requests.saturating_add(1);
-        let network = Network::of(ip);
+        let network = neighbourhood(ip);
         if !used.networks.contains(&network) && used.networks.len() < NETWORKS_MAX {
             used.networks.push(network);
         }
@@ -170,6 +156,3 @@ pub(super) fn proxied(path: &str) -> &str {
     let behind = behind.trim_start_matches('/');
     behind.split('/').next().unwrap_or_default()
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,6 +11,12 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 #[serde(transparent)]
 pub(super) struct Str<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
+/// Whether this can be an object: a list would do as well for the deserializer, its elements taken in the order of our
+/// fields.
+pub(super) fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().first() == Some(&b'{')
+}
+
 /// The first elements of a list.
 #[derive(Debug)]
 pub(super) struct Few<T, const MAX: usize> {

@@ -66,9 +66,11 @@ impl Case<'_> {
             _ if self.displaced => true,
             Principal::Component => false,
             Principal::ServiceAccount { .. } if self.controller => false,
-            Principal::Person => !self.place_is_expected() && !self.familiar.usual,
+            Principal::Person => !self.place_is_expected(),
             Principal::Anonymous => true,
-            Principal::ServiceAccount { .. } | Principal::Node(_) | Principal::Refused => !self.familiar.usual,
+            Principal::ServiceAccount { .. } | Principal::Node(_) | Principal::Refused => {
+                !self.familiar.usual
+            }
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Lines {
 impl Lines {
     /// Takes a piece of the input and hands on every line that it completes, without newline; empty lines are left out.
     pub fn feed(&mut self, mut piece: &[u8], mut line: impl FnMut(&[u8])) {
-        while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', piece) {
             let (head, tail) = (&piece[..end], &piece[end + 1..]);
             if self.begun.is_empty() && !self.too_long && head.len() <= EVENT_MAX {
                 emit(head, &mut line);

@@ -46,10 +46,12 @@ fn kubelet(case: &Case<'_>) -> Option<Verdict> {
         let new = case.displaced || !case.familiar.usual;
         let more = !MONITORING.contains(&path);
         let node = request.object.as_ref().and_then(|object| object.name.as_deref()).unwrap_or_default();
-        return (more && new)
-            .then(|| Verdict::noticed(SignalName::KubeletProxy, format!("{} /{path} of node {node}", request.verb)));
+        return (more && new).then(|| {
+            Verdict::noticed(SignalName::KubeletProxy, format!("{} /{path} of node {node}", request.verb))
+        });
     }
-    let (Some(Body::Review { user, resource }), Principal::Node(_)) = (&request.body, &request.principal) else {
+    let (Some(Body::Review { user, resource }), Principal::Node(_)) = (&request.body, &request.principal)
+    else {
         return None;
     };
     // The API server asks kubelets for logs and exec by its own name.
@@ -94,7 +96,9 @@ fn is_risky(request: &AuditRequest) -> bool {
         _ => &[],
     };
     request.violations.is_some()
-        || risks.iter().any(|risk| matches!(risk, Risk::Privileged | Risk::HostNamespace(_) | Risk::Mount { .. }))
+        || risks
+            .iter()
+            .any(|risk| matches!(risk, Risk::Privileged | Risk::HostNamespace(_) | Risk::Mount { .. }))
 }
 
 fn risks(request: &AuditRequest) -> String {
@@ -130,8 +134,12 @@ fn credentials(case: &Case<'_>) -> Option<Verdict> {
                 return Some(Verdict::noticed(SignalName::CertificateForAdmin, format!("for group {group}")));
             }
             let kubelet = matches!(request.principal, Principal::Node(_));
-            (case.is_remarkable() && !kubelet)
-                .then(|| Verdict::noticed(SignalName::CertificateApproved, format!("{} {}", request.verb, place(request))))
+            (case.is_remarkable() && !kubelet).then(|| {
+                Verdict::noticed(
+                    SignalName::CertificateApproved,
+                    format!("{} {}", request.verb, place(request)),
+                )
+            })
         }
         _ => None,
     }
@@ -162,7 +170,10 @@ fn cluster(case: &Case<'_>) -> Option<Verdict> {
             if let (Some(Body::Binding { role, subjects }), false) = (body, component)
                 && let Some(subject) = subjects.iter().find(|subject| EVERYBODY.contains(&&***subject))
             {
-                return Some(Verdict::noticed(SignalName::AnonymousBound, format!("{subject} is bound to {role}")));
+                return Some(Verdict::noticed(
+                    SignalName::AnonymousBound,
+                    format!("{subject} is bound to {role}"),
+                ));
             }
             let detail = || match body {
                 Some(Body::Binding { role, subjects }) => format!("{} to {role}", subjects.join(", ")),
@@ -188,10 +199,10 @@ fn is_in_cluster(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = host.strip_suffix(']').map_or_else(
-        || host.rsplit_once(':').map_or(host, |(host, _)| host),
-        |literal| literal.trim_start_matches('['),
-    );
+    let host = match host.strip_prefix('[') {
+        Some(literal) => literal.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
     match host.parse::<IpAddr>() {
         Ok(ip) => ip.is_loopback(),
         Err(_) => host == "localhost" || host.ends_with(".svc") || host.ends_with(".svc.cluster.local"),
@@ -204,6 +215,3 @@ fn place(request: &AuditRequest) -> String {
     let name = object.and_then(|object| object.name.as_deref()).unwrap_or("(generated)");
     request.namespace().map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"))
 }
-
-#[cfg(test)]
-mod tests;

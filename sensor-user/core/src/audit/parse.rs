@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::body::{Body, BodyKind};
-use super::json::{Few, Last, Str};
+use super::json::{Few, Last, Str, is_object};
 use super::request::{
     AuditRequest, Bound, COMMAND_MAX, Credential, CredentialKind, GROUPS_MAX, Impersonated, NAME_MAX, Object,
     Principal, QueryShape, SOURCES_MAX, Source, Stage, TEXT_MAX,
@@ -149,6 +149,9 @@ impl Parser {
     /// # Errors
     /// Why it is no event.
     pub fn parse(&mut self, line: &[u8]) -> Result<Parsed, ParseError> {
+        if !is_object(line) {
+            return Err(ParseError::Json("not a JSON object".to_owned()));
+        }
         let event: Event<'_> =
             serde_json::from_slice(line).map_err(|error| ParseError::Json(error.to_string()))?;
         if let Some(version) = event.api_version.as_ref().filter(|version| version.0 != API_VERSION) {
@@ -185,7 +188,8 @@ impl Parser {
         });
         let issued = annotations.and_then(|all| self.known(all.issued.as_ref(), NAME_MAX));
         let violations = annotations.and_then(|all| self.known(all.violations.as_ref(), TEXT_MAX));
-        let body = object.as_ref().and_then(|object| body(object, event.response_object, event.request_object));
+        let body =
+            object.as_ref().and_then(|object| body(object, event.response_object, event.request_object));
         let command = match object.as_ref().and_then(|object| object.subresource.as_deref()) {
             Some("exec") => self.command(query),
             _ => Vec::new(),
@@ -243,7 +247,8 @@ impl Parser {
         principal: &Principal,
     ) -> (Option<Bound>, Option<Credential>) {
         let extra = user.extra.as_ref();
-        let mut first = |of: Option<&Few<Str<'_>, 1>>| self.known(of.and_then(|of| of.items.first()), NAME_MAX);
+        let mut first =
+            |of: Option<&Few<Str<'_>, 1>>| self.known(of.and_then(|of| of.items.first()), NAME_MAX);
         let bound = Bound {
             pod: first(extra.map(|extra| &extra.pod_name)),
             pod_uid: first(extra.map(|extra| &extra.pod_uid)),
@@ -327,9 +332,11 @@ fn unix_ns(text: &str) -> Option<u64> {
     }
     let ns = match fraction.strip_prefix('.') {
         None if fraction.is_empty() => 0,
-        Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.bytes().chain(std::iter::repeat(b'0')).take(9).fold(0, |ns, byte| ns * 10 + u64::from(byte - b'0'))
-        }
+        Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => digits
+            .bytes()
+            .chain(std::iter::repeat(b'0'))
+            .take(9)
+            .fold(0, |ns, byte| ns * 10 + u64::from(byte - b'0')),
         _ => return None,
     };
     // Days since 1970 of a date of the proleptic Gregorian calendar, years counted from March.

@@ -50,6 +50,30 @@ struct Owner {
     shared: bool,
 }
 
+/// A /24 (or /64) of a pod network, by the node whose pods used it.
+#[derive(Debug)]
+struct UsedRange {
+    node: Arc<str>,
+    uses: u32,
+    last_ns: u64,
+    /// Pods of several nodes used it: here addresses are not given out by node.
+    mixed: bool,
+}
+
+/// Uses after which a range is a node's.
+const RANGE_KNOWN_AFTER: u32 = 20;
+/// Time after which a range that nobody uses may be given to another node.
+const RANGE_FORGOTTEN_NS: u64 = 10 * 60 * 1_000_000_000;
+
+/// Where a pod's request came from instead of its own address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodElsewhere {
+    /// The address of the pod with this uid.
+    Pod(Arc<str>),
+    /// An address among those of this node's pods.
+    Node(Arc<str>),
+}
+
 /// What an address is to the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -101,6 +125,7 @@ pub struct Places {
     /// Addresses of pods by uid, and uids by address, where pods are not translated.
     pod_addresses: Bounded<(Arc<str>, bool), IpAddr>,
     pod_owners: Bounded<IpAddr, Arc<str>>,
+    used_ranges: Bounded<IpAddr, UsedRange>,
     pod_networks: Vec<IpNetwork>,
     networks: Vec<IpNetwork>,
     configured_ranges: Vec<(IpNetwork, Arc<str>)>,
@@ -117,6 +142,7 @@ impl Places {
             pods: Bounded::new(PODS_MAX),
             pod_addresses: Bounded::new(PODS_MAX),
             pod_owners: Bounded::new(PODS_MAX),
+            used_ranges: Bounded::new(ADDRESSES_MAX),
             pod_networks: policy.pods.clone(),
             networks: policy.networks.clone(),
             configured_ranges: Vec::new(),
@@ -174,8 +200,9 @@ impl Places {
         {
             return Relation::Own;
         }
-        let comparable =
-            place.filter(|place| place.addresses.iter().any(|own| own.is_ipv4() == ip.is_ipv4()) || !place.ranges.is_empty());
+        let comparable = place.filter(|place| {
+            place.addresses.iter().any(|own| own.is_ipv4() == ip.is_ipv4()) || !place.ranges.is_empty()
+        });
         match (at, comparable) {
             (Place::Local | Place::Shared, _) => Relation::Unknowable,
             (Place::Pod(Some(owner)), _) if *owner == *node => Relation::Own,
@@ -257,23 +284,55 @@ impl Places {
         self.pods.peek(pod)
     }
 
-    /// A pod's request came from an address in a pod network: the pod whose address that is, when it is another one's
-    /// and this pod has one of its own. Else the address is learned.
-    pub(super) fn pod_elsewhere(&mut self, uid: &Arc<str>, ip: IpAddr) -> Option<Arc<str>> {
+    /// A pod's request came from an address in a pod network that no configuration and no node object gives to a node:
+    /// whose it is instead, if that is known. Else the address is learned.
+    pub(super) fn pod_elsewhere(
+        &mut self,
+        uid: &Arc<str>,
+        node: &Arc<str>,
+        ip: IpAddr,
+        at_ns: u64,
+    ) -> Option<PodElsewhere> {
         if !in_any(&self.pod_networks, ip) {
             return None;
         }
         let key = (uid.clone(), ip.is_ipv4());
         let own = self.pod_addresses.get_mut(&key).copied();
         let owner = self.pod_owners.get_mut(&ip).cloned();
-        match (own, owner) {
-            (Some(own), Some(owner)) if own != ip && owner != *uid => Some(owner),
-            _ => {
-                self.pod_addresses.insert(key, ip);
-                self.pod_owners.insert(ip, uid.clone());
-                None
+        if let (Some(own), Some(owner)) = (own, owner)
+            && own != ip
+            && owner != *uid
+        {
+            return Some(PodElsewhere::Pod(owner));
+        }
+        if let Some(other) = self.range_of_other(node, ip, at_ns) {
+            return Some(PodElsewhere::Node(other));
+        }
+        self.pod_addresses.insert(key, ip);
+        self.pod_owners.insert(ip, uid.clone());
+        None
+    }
+
+    /// The node whose pods alone have used the range of this address lately, unless it is this one.
+    fn range_of_other(&mut self, node: &Arc<str>, ip: IpAddr, at_ns: u64) -> Option<Arc<str>> {
+        let range = neighbourhood(ip);
+        match self.used_ranges.get_mut(&range) {
+            Some(used) if used.node == *node => {
+                used.uses = used.uses.saturating_add(1);
+                used.last_ns = used.last_ns.max(at_ns);
+            }
+            Some(used) if used.mixed => {}
+            Some(used) if at_ns.saturating_sub(used.last_ns) > RANGE_FORGOTTEN_NS => {
+                *used = UsedRange { node: node.clone(), uses: 1, last_ns: at_ns, mixed: false };
+            }
+            Some(used) if used.uses >= RANGE_KNOWN_AFTER => return Some(used.node.clone()),
+            Some(used) => used.mixed = true,
+            None => {
+                let used = UsedRange { node: node.clone(), uses: 1, last_ns: at_ns, mixed: false };
+                self.used_ranges.insert(range, used);
             }
         }
+        None
     }
 
     /// Entries that had to go.
@@ -284,6 +343,7 @@ impl Places {
             + self.pods.evicted()
             + self.pod_addresses.evicted()
             + self.pod_owners.evicted()
+            + self.used_ranges.evicted()
     }
 
     fn replace(&mut self, node: &Arc<str>, authority: Authority, addresses: Vec<IpAddr>) {
@@ -307,7 +367,9 @@ impl Places {
     fn pod_range(&self, ip: IpAddr) -> Option<&Arc<str>> {
         let widths = self.prefixes.iter().rev();
         let networks = widths.filter_map(|width| IpNetwork::new(ip, *width).ok());
-        networks.filter_map(|range| IpNetwork::new(range.network(), range.prefix()).ok()).find_map(|range| self.ranges.get(&range))
+        networks
+            .filter_map(|range| IpNetwork::new(range.network(), range.prefix()).ok())
+            .find_map(|range| self.ranges.get(&range))
     }
 }
 
@@ -317,9 +379,14 @@ impl NodePlace {
     }
 }
 
+/// The /24 of an IPv4 address, the /64 of an IPv6 address: what the lease of an address, or a node's pods, stay within.
+pub(super) fn neighbourhood(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) & !0xff).into()),
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
+    }
+}
+
 fn is_single(network: &IpNetwork) -> bool {
     network.prefix() == if network.is_ipv4() { 32 } else { 128 }
 }
-
-#[cfg(test)]
-mod tests;

@@ -221,9 +221,9 @@ impl AuditRequest {
     /// Resource and subresource, both empty where there are none.
     #[must_use]
     pub fn resource(&self) -> (&str, &str) {
-        self.object.as_ref().map_or(("", ""), |object| {
-            (&*object.resource, object.subresource.as_deref().unwrap_or_default())
-        })
+        self.object
+            .as_ref()
+            .map_or(("", ""), |object| (&*object.resource, object.subresource.as_deref().unwrap_or_default()))
     }
 
     /// The namespace it is about.

@@ -89,7 +89,13 @@ mod tests {
     }
 
     fn request(der: &[u8]) -> String {
-        encode(format!("-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n", encode(der)).as_bytes())
+        encode(
+            format!(
+                "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+                encode(der)
+            )
+            .as_bytes(),
+        )
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn a_renamed_client_of_the_host_is_told_of_when_its_contents_are_known() {
     // The next one is known at once, and nobody has to look.
     run(&mut sensor, P(501, "x"), HOST, &["/tmp/y"], 0);
     assert_eq!(execs(&sensor.facts()), [(501, ExecRole::Client, Some("kubectl"), true)]);
-    assert_eq!(asked(&mut sensor), []);
+    assert_eq!(asked(&mut sensor), [0u32; 0]);
     sensor.see(|now| exit(now, RENAMED, v2(HOST), 0));
     let facts = sensor.facts();
     assert!(facts[0].process.as_ref().is_some_and(|process| process.program.renamed), "{facts:?}");
@@ -136,7 +136,11 @@ fn the_file_of_a_program_is_told_as_the_kernel_says() {
     let flags = ExeFlags { deleted: true, memfd: true, script: true };
     let expected = Program { file: Some(CONTENTS.file), flags, tool: Some("runc".into()), renamed: false };
     assert_eq!(*program, expected);
-    assert_eq!(asked(&mut sensor), [], "a runtime's sealed copy of itself has other contents each time");
+    assert_eq!(
+        asked(&mut sensor),
+        [0u32; 0],
+        "a runtime's sealed copy of itself has other contents each time"
+    );
 }
 
 #[test]
