@@ -34,7 +34,7 @@ struct Target {
 }
 
 /// Every target.
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     Target { name: "records", seeds: "tests/fuzz/seeds/records" },
     Target { name: "requests", seeds: "tests/fuzz/seeds/requests" },
     Target { name: "identity", seeds: "tests/fuzz/seeds/identity" },
@@ -43,6 +43,7 @@ const TARGETS: [Target; 8] = [
     Target { name: "spec", seeds: "tests/fuzz/seeds/spec" },
     Target { name: "hello", seeds: "tests/fixtures/tls" },
     Target { name: "btf", seeds: "tests/fuzz/seeds/btf" },
+    Target { name: "audit", seeds: "tests/fuzz/seeds/audit" },
 ];
 
 fn target_names() -> PossibleValuesParser {

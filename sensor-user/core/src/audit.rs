@@ -79,7 +79,7 @@ pub struct AuditCounts {
 }
 
 /// Reads events and judges them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Auditor {
     policy: AuditPolicy,
     parser: Parser,

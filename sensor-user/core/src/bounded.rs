@@ -19,6 +19,12 @@ pub(crate) struct Bounded<K, V> {
     evicted: u64,
 }
 
+impl<K: Clone + Eq + Hash, V: Clone> Clone for Bounded<K, V> {
+    fn clone(&self) -> Self {
+        Self { entries: self.entries.clone(), capacity: self.capacity, evicted: self.evicted }
+    }
+}
+
 impl<K: Eq + Hash, V> Bounded<K, V> {
     /// An empty table; memory is taken as it fills.
     pub(crate) fn new(capacity: usize) -> Self {

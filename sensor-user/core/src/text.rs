@@ -64,7 +64,7 @@ pub fn shared(bytes: &[u8]) -> Arc<str> {
 ///
 /// Programs, options and names repeat: most of an exec's texts are those of an exec before. A text has one slot by its
 /// hash, and a newer one simply takes it, so the memory is bounded and a hostile stream only makes it useless.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Texts {
     slots: Box<[Option<Arc<str>>]>,
     /// Room for the arguments of one program; empty in between.

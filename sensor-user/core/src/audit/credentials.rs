@@ -26,7 +26,7 @@ struct Issue {
 }
 
 /// Credentials by where they may be used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Credentials {
     issued: Bounded<Arc<str>, Issue>,
 }

@@ -51,7 +51,7 @@ enum Watched {
 }
 
 /// Times and questions, in order of time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Asked(VecDeque<(u64, u64)>);
 
 impl Asked {
@@ -78,7 +78,7 @@ impl Asked {
 }
 
 /// Everybody who asks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Discovery {
     limits: DiscoveryLimits,
     watched: Bounded<Watched, Asked>,

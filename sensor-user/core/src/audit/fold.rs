@@ -10,7 +10,7 @@ use crate::bounded::Bounded;
 const REQUESTS_MAX: usize = 65_536;
 
 /// The requests that were answered lately.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Fold {
     seen: Bounded<Arc<str>, ()>,
     folded: u64,

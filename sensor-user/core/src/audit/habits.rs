@@ -23,7 +23,7 @@ const KNOWN_AFTER: u32 = 20;
 const KNOWN_AFTER_NS: u64 = 5 * 60 * 1_000_000_000;
 
 /// One principal's habits.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Habit {
     first_ns: u64,
     requests: u32,
@@ -32,7 +32,7 @@ struct Habit {
 }
 
 /// Where one credential is used from, by neighbourhood.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Used {
     requests: u32,
     networks: Vec<IpAddr>,
@@ -48,7 +48,7 @@ pub struct Familiarity {
 }
 
 /// Both tables.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Habits {
     principals: Bounded<Arc<str>, Habit>,
     credentials: Bounded<Arc<str>, Used>,

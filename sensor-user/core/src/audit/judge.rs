@@ -27,7 +27,7 @@ pub(super) struct Case<'a> {
 }
 
 /// What a rule says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) name: SignalName,
     pub(super) evidence: Evidence,

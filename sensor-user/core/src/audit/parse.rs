@@ -136,7 +136,7 @@ struct Annotations<'a> {
 }
 
 /// Reads lines; keeps nothing between them but texts that repeat.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Parser {
     texts: Texts,
     /// A text or list of the event at hand was cut.

@@ -32,7 +32,7 @@ enum Authority {
     Configured,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct NodePlace {
     authority: Authority,
     addresses: Vec<IpAddr>,
@@ -44,14 +44,14 @@ struct NodePlace {
     masquerades: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Owner {
     node: Arc<str>,
     shared: bool,
 }
 
 /// A /24 (or /64) of a pod network, by the node whose pods used it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct UsedRange {
     node: Arc<str>,
     uses: u32,
@@ -112,7 +112,7 @@ pub enum Relation {
 }
 
 /// Addresses of nodes and pods.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Places {
     nodes: Bounded<Arc<str>, NodePlace>,
     owners: Bounded<IpAddr, Owner>,
