@@ -19,7 +19,6 @@ mod wrappers;
 pub use capabilities::{Capabilities, Capability};
 pub use judge::{of_asked_capability, of_asked_device, of_asked_mount, of_container, of_process};
 pub use path::normal;
-pub(crate) use mounts::listed_weight as mount_weight;
 pub use spec::{
     Device, DeviceRule, Host, Mount, MountKind, Namespace, NamespaceSpec, Own, ProcessSpec, Sharing, Spec,
 };

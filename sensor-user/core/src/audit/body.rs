@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::json::{Few, Str, is_object};
 use super::request::{NAME_MAX, TEXT_MAX};
 use super::signing;
-use crate::risks::{Capabilities, Capability, Namespace, Risk, mount_weight};
+use crate::risks::{Namespace, Risk, of_asked_capability, of_asked_mount};
 
 /// Containers, volumes, subjects and webhooks looked at in one body.
 const LIST_MAX: usize = 64;
@@ -226,15 +226,13 @@ fn pod(spec: &PodSpec<'_>) -> Body {
             risks.push(risk);
         }
     };
-    let mut capabilities = Capabilities::default();
     for context in containers().filter_map(|container| container.security_context.as_ref()) {
         if context.privileged == Some(true) {
             add(Risk::Privileged);
         }
         let added = context.capabilities.iter().flat_map(|capabilities| &capabilities.add.items);
-        added.for_each(|added| insert(&mut capabilities, &added.0));
+        added.flat_map(|added| of_asked_capability(&added.0)).for_each(&mut add);
     }
-    capabilities.telling().for_each(|capability| add(Risk::Capability(capability)));
     let namespaces = [
         (spec.host_pid, Namespace::Pid),
         (spec.host_network, Namespace::Net),
@@ -247,20 +245,9 @@ fn pod(spec: &PodSpec<'_>) -> Body {
         let Some(host) = &volume.host_path else { continue };
         let mut mounts = containers().flat_map(|container| &container.volume_mounts.items);
         let writable = mounts.any(|mount| mount.name.0 == volume.name.0 && !mount.read_only);
-        if mount_weight(&host.path.0, writable).is_some() {
-            add(Risk::Mount { path: text(&host.path.0, crate::risks::PATH_MAX), writable });
-        }
+        of_asked_mount(&host.path.0, writable).into_iter().for_each(&mut add);
     }
     Body::Pod { risks }
-}
-
-/// Puts what an entry of `add` stands for into the set; `ALL` is every capability.
-fn insert(set: &mut Capabilities, added: &str) {
-    if added.eq_ignore_ascii_case("ALL") {
-        *set = Capabilities::ALL;
-    } else if let Some(capability) = Capability::from_name(added) {
-        set.insert(capability);
-    }
 }
 
 #[derive(Deserialize)]

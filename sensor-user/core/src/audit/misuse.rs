@@ -96,9 +96,9 @@ fn is_risky(request: &AuditRequest) -> bool {
         _ => &[],
     };
     request.violations.is_some()
-        || risks
-            .iter()
-            .any(|risk| matches!(risk, Risk::Privileged | Risk::HostNamespace(_) | Risk::Mount { .. }))
+        || risks.iter().any(|risk| {
+            matches!(risk, Risk::Privileged | Risk::HostNamespace(_) | Risk::Mount { .. } | Risk::Socket(_))
+        })
 }
 
 fn risks(request: &AuditRequest) -> String {

@@ -134,7 +134,7 @@ impl Capabilities {
     }
 
     /// Those that tell.
-    pub(crate) fn telling(self) -> impl Iterator<Item = Capability> {
+    pub(super) fn telling(self) -> impl Iterator<Item = Capability> {
         TELLING
             .iter()
             .filter_map(|(name, _)| Capability::from_name(name))

@@ -89,7 +89,7 @@ pub(super) fn is_sensitive(path: &str, writable: bool, directories: &[Arc<str>])
 }
 
 /// The weight by the table; `None` when a mount of this path tells nothing by it.
-pub(crate) fn listed_weight(path: &str, writable: bool) -> Option<u8> {
+fn listed_weight(path: &str, writable: bool) -> Option<u8> {
     let of = |entry: &(&str, u8, u8)| if writable { entry.1 } else { entry.2 };
     let above = SENSITIVE.iter().filter(|(place, ..)| is_within(place, path)).map(of).max();
     // The root is above everything, and nothing is sensitive for being below it.
