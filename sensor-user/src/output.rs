@@ -80,7 +80,7 @@ fn is_bulk(output: &Output) -> bool {
         // Likewise a hello; that of whoever gets further is followed by what he does.
         FactKind::Connect { .. } | FactKind::TlsHello(_) => true,
         // A port above 1023 needs no right to be listened on; whoever may ask at all can ask as often as he likes.
-        FactKind::Listener { .. } | FactKind::ApiRequest(_) => true,
+        FactKind::Listener { .. } | FactKind::ApiRequest(_) | FactKind::Audit(_) => true,
         FactKind::Close { .. } => fact.net.as_ref().and_then(|net| net.direction) != Some(Direction::Inbound),
         FactKind::Exec { role } => *role == ExecRole::Workload || !on_host(fact),
         FactKind::Exit { .. } | FactKind::SocketConnect { .. } | FactKind::FileRead { .. } => !on_host(fact),

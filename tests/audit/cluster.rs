@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
-use sensor_core::allow_list::{AllowEntry, AllowList, Source, Target};
+use sensor_core::allow_list::{AllowEntry, AllowList, Schedule, Source, Target};
 use sensor_core::audit::AuditPolicy;
 use sensor_core::fact::Service;
 use serde_json::Value;
@@ -31,6 +31,8 @@ pub fn policy(fixtures: &Path) -> AuditPolicy {
                 name: "people and CI".into(),
                 from: Source { networks: people.clone(), ..Source::default() },
                 to: Target { services: vec![Service::KubeApiserver], ports: Vec::new() },
+                when: Schedule::default(),
+                until_unix_ns: None,
             }],
             ..AllowList::default()
         },

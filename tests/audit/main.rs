@@ -4,6 +4,7 @@
 //! it, by one that has only been told, and by one that has only watched. `cargo xtask bless` rewrites the table.
 
 mod cluster;
+mod replayed;
 mod table;
 
 use std::collections::BTreeSet;

@@ -46,6 +46,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "property", arguments: &["--package=sensor-core", "--test", "*"], binary: false },
     Suite { name: "cli", arguments: &["--package=sensor-tests", "--test=cli"], binary: true },
     Suite { name: "replay", arguments: &["--package=sensor-tests", "--test=replay"], binary: true },
+    Suite { name: "audit", arguments: &["--package=sensor-tests", "--test=audit"], binary: true },
     Suite { name: "probes", arguments: &["--package=sensor-user", "--test=probes"], binary: false },
     Suite { name: "e2e", arguments: &["--package=sensor-tests", "--test=e2e"], binary: true },
 ];

@@ -44,7 +44,7 @@ pub use request::{
     AuditRequest, Bound, Credential, CredentialKind, Impersonated, Object, Principal, QueryShape, Source,
     Stage,
 };
-pub use signal::{Evidence, Severity, Signal, SignalName};
+pub use signal::{Signal, SignalName};
 
 use crate::bounded::Bounded;
 use crate::text::hash;
@@ -121,7 +121,7 @@ impl Auditor {
         let Parsed { stage, request } =
             self.parser.parse(line).inspect_err(|_| self.counts.malformed += 1)?;
         self.counts.events += 1;
-        if self.fold.admits(stage, &request.audit_id) {
+        if self.fold.admits(stage, &request.audit_id, request.at_ns) {
             self.handle_request(request);
         }
         Ok(())
@@ -146,11 +146,12 @@ impl Auditor {
         }
     }
 
-    fn handle_request(&mut self, mut request: AuditRequest) {
+    /// Takes a request that was read and folded before, as one of a recording.
+    pub fn handle_request(&mut self, mut request: AuditRequest) {
         self.counts.requests += 1;
         self.policy.settle(&mut request.source);
         let source = request.source.trusted;
-        let entry = source.and_then(|ip| self.policy.entry(ip));
+        let entry = source.and_then(|ip| self.policy.entry(ip, request.at_ns));
         let place = source.map_or(Place::Unknown, |ip| self.places.of(ip));
         let mut verdicts = std::mem::take(&mut self.verdicts);
         if let Some(ip) = source {

@@ -12,6 +12,7 @@
 //!                        our own canaries      subject: process + container of each -> Outbox -> next_output
 //! ```
 
+mod audit;
 mod bursts;
 mod callers;
 mod cgroups;
@@ -41,6 +42,7 @@ use std::net::IpAddr;
 use sensor_common::record::Ring;
 
 use crate::allow_list::AllowList;
+use crate::audit::{AuditPolicy, Auditor, DiscoveryLimits};
 use crate::bounded::Bounded;
 use crate::calls::{CALLS_MAX, Calls};
 use crate::canary::Canaries;
@@ -49,8 +51,8 @@ use crate::coverage::CoverageLedger;
 use crate::decode;
 use crate::event::{AcceptTaskEvent, Event};
 pub use crate::exchange::{
-    ContainerMetadata, ContainerQuery, DaemonOptions, DaemonQuery, Depth, Output, Policy, ProcessQuery,
-    ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings, Urgency,
+    Cluster, ContainerMetadata, ContainerQuery, DaemonOptions, DaemonQuery, Depth, Output, Policy,
+    ProcessQuery, ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings, Urgency,
 };
 use crate::exposure::{Inside, Ledger};
 use crate::fact::{End, Service};
@@ -132,6 +134,8 @@ pub struct Engine {
     coverage: CoverageLedger,
     canaries: Canaries,
     packets: Packets,
+    /// Judges requests of audit logs.
+    auditor: Auditor,
     replay: Replay,
     outbox: Outbox,
 }
@@ -182,6 +186,7 @@ impl Engine {
             coverage: CoverageLedger::default(),
             canaries: Canaries::new(canary_interval_ns),
             packets: Packets::default(),
+            auditor: Auditor::new(AuditPolicy::default(), DiscoveryLimits::default()),
             replay: Replay::new(node.clone()),
             outbox: Outbox::new(run, node),
         };
@@ -282,8 +287,17 @@ impl Engine {
     }
 
     fn set_policy(&mut self, policy: Policy) {
-        let Policy { mut ports, tools, networks, mut allow, limits } = policy;
+        let Policy { mut ports, tools, networks, mut allow, limits, cluster } = policy;
         self.outbox.set_limits(limits);
+        // What was learned of a cluster depends on what was told of it.
+        let audit = AuditPolicy {
+            allow: AllowList { local: Vec::new(), ..allow.clone() },
+            nodes: cluster.nodes,
+            pods: cluster.pods,
+            networks: networks.clone(),
+            trusted_proxies: Vec::new(),
+        };
+        self.auditor = Auditor::new(audit, DiscoveryLimits::default());
         self.inside.networks = networks;
         self.outbox.set_inside(self.inside.clone());
         ports.sort_unstable_by_key(|(port, _)| *port);

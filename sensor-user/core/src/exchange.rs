@@ -49,6 +49,17 @@ pub struct Policy {
     pub allow: AllowList,
     /// What tunes the analytics.
     pub limits: Limits,
+    /// What requests of an audit log are judged by; the allow-list and the networks are those above.
+    pub cluster: Cluster,
+}
+
+/// What the operator says of a Kubernetes cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its nodes by name, with their addresses.
+    pub nodes: Vec<(Arc<str>, Vec<IpNetwork>)>,
+    /// Ranges of its pods.
+    pub pods: Vec<IpNetwork>,
 }
 
 /// A process that was there before the sensor.

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::audit::AuditRequest;
 use crate::ids::{ConnId, RecordId};
 use crate::namespaces::HostSide;
 use crate::risks::Risk;
@@ -422,6 +423,8 @@ pub enum FactKind {
     TlsHello(Arc<TlsHello>),
     /// A request on a management connection.
     ApiRequest(Box<ApiRequest>),
+    /// A request to the API server, of its audit log.
+    Audit(Box<AuditRequest>),
     /// A container's life.
     Container {
         /// The step.

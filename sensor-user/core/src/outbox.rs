@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::audit;
 use crate::chains::{Chains, Derived, Limits, What};
 use crate::engine::{Output, Request};
 use crate::exposure::Inside;
@@ -99,6 +100,17 @@ impl Outbox {
     pub(crate) fn send_recorded(&mut self, fact: Fact, verdict: Option<Verdict>) {
         let seq = self.next_seq();
         self.push_fact(seq, fact, verdict);
+    }
+
+    /// The id of the next fact of this run.
+    pub(crate) fn next_id(&mut self) -> RecordId {
+        RecordId(self.id_with("-", self.seq))
+    }
+
+    /// Sends what the last fact signals, a request of an audit log, and what follows from that.
+    pub(crate) fn send_audit_signal(&mut self, signal: &audit::Signal) {
+        self.chains.handle_audit(signal);
+        self.push_derived();
     }
 
     /// Sends a health record of this run.

@@ -92,7 +92,7 @@ impl Audience for Reader {
 fn recorded(args: &ExposureArgs, settings: &Settings) -> anyhow::Result<(Report, u64)> {
     let ledgers = Ledgers::new(settings.policy.networks.clone());
     let reader = Reader { ledgers, complaints: Complaints::default() };
-    let mut replay = Replay::new(settings.policy.clone(), reader);
+    let mut replay = Replay::new(settings.policy.clone(), settings.cluster.clone(), reader);
     for path in &args.files {
         recordings::feed(&mut replay, path)?;
     }

@@ -60,6 +60,7 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<Exit> {
     let sink = Sink::start(Stream(io::stdout()), Overflow::Block, QUEUE_BYTES)?;
     let mut replay = Replay::new(
         settings.policy,
+        settings.cluster,
         Printer { sink, kinds, chunk: Vec::new(), complaints: Complaints::default() },
     );
     let mut unreadable = None;
@@ -78,6 +79,7 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<Exit> {
     let totals = printer.sink.finish(Duration::MAX);
     info!(
         facts = counts.facts,
+        audit_events = counts.events,
         passed_over = counts.passed_over,
         malformed = counts.malformed,
         written = totals.written,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use sensor_core::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
 use sensor_core::chains::{An1007Limits, An1352Limits, Limits};
-use sensor_core::engine::Policy;
+use sensor_core::engine::{Cluster, Policy};
 use sensor_core::fact::Runtime;
 
 use super::detect::{An1007Section, An1352Section, DetectSection};
@@ -89,6 +89,7 @@ impl Settings {
                 ),
                 allow: allow_list(file),
                 limits: limits(&file.detect),
+                cluster: cluster(file),
             },
             sockets: file
                 .watch
@@ -123,6 +124,16 @@ fn ring_bytes(bytes: u64) -> u32 {
 
 fn networks<'a>(written: impl IntoIterator<Item = &'a At<Network>>) -> Vec<IpNetwork> {
     written.into_iter().map(|network| network.value.network()).collect()
+}
+
+/// What the file says of a Kubernetes cluster: its nodes, and the network that is named `pods`.
+fn cluster(file: &ConfigFile) -> Cluster {
+    let members = &file.networks.nodes.members;
+    let pods = file.networks.named.get("pods");
+    Cluster {
+        nodes: members.iter().map(|(name, addresses)| (name.as_str().into(), networks(addresses))).collect(),
+        pods: networks(pods.iter().flat_map(|pods| &pods.value)),
+    }
 }
 
 /// What tunes the analytics.

@@ -7,11 +7,17 @@ use std::io::{self, BufRead};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use sensor_core::audit::ParseError;
 use sensor_core::engine::{Engine, Output, Policy, Settings};
 use sensor_core::fact::Node;
 use sensor_core::ids::RunId;
 
 use crate::wire::{self, LINE_MAX, Recorded};
+
+/// Name of the node that records of an audit log bear: the log does not say which API server wrote it.
+const AUDIT_LOG: &str = "kubernetes-audit";
+/// Its boot id: there is no boot.
+const NO_BOOT: &str = "00000000-0000-0000-0000-000000000000";
 
 /// A line that was left out, with its place in the form `file:line:column`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +53,8 @@ pub trait Audience {
 pub struct Counts {
     /// Facts handed to the engine.
     pub facts: u64,
+    /// Events of audit logs.
+    pub events: u64,
     /// Records that are derived again, or belonged to the sensor that recorded them.
     pub passed_over: u64,
     /// Lines that could not be read.
@@ -56,6 +64,8 @@ pub struct Counts {
 /// One replay over any number of inputs.
 pub struct Replay<A> {
     policy: Policy,
+    /// Stands for the API server whose events are read.
+    cluster: Arc<Node>,
     /// Made with the first record, because the engine's own records belong to the node of the recording.
     engine: Option<Engine>,
     audience: A,
@@ -64,9 +74,17 @@ pub struct Replay<A> {
 }
 
 impl<A: Audience> Replay<A> {
-    /// A replay that judges with this policy.
-    pub fn new(policy: Policy, audience: A) -> Self {
-        Self { policy, engine: None, audience, counts: Counts::default(), over: false }
+    /// A replay that judges with this policy; `cluster` is the name of the cluster that events of audit logs are of.
+    pub fn new(policy: Policy, cluster: Option<Arc<str>>, audience: A) -> Self {
+        let cluster = Node { name: AUDIT_LOG.into(), boot_id: NO_BOOT.into(), cluster };
+        Self {
+            policy,
+            cluster: Arc::new(cluster),
+            engine: None,
+            audience,
+            counts: Counts::default(),
+            over: false,
+        }
     }
 
     /// Feeds one input.
@@ -79,10 +97,13 @@ impl<A: Audience> Replay<A> {
             let recorded = match line {
                 Line::TooLong => Err((LINE_MAX + 1, format!("the line is longer than {LINE_MAX} bytes"))),
                 Line::Whole(line) if line.trim_ascii().is_empty() => continue,
-                Line::Whole(line) => wire::decode(line).map_err(|error| (error.column(), error.to_string())),
+                Line::Whole(line) => match wire::decode(line) {
+                    Ok(recorded) => self.take(recorded, line).map_err(|error| (1, error.to_string())),
+                    Err(error) => Err((error.column(), error.to_string())),
+                },
             };
             match recorded {
-                Ok(recorded) => self.take(recorded),
+                Ok(()) => self.pass_on(),
                 Err((column, message)) => {
                     self.counts.malformed += 1;
                     self.audience.malformed(Malformed {
@@ -114,7 +135,7 @@ impl<A: Audience> Replay<A> {
         (self.audience, self.counts)
     }
 
-    fn take(&mut self, recorded: Recorded) {
+    fn take(&mut self, recorded: Recorded, line: &[u8]) -> Result<(), ParseError> {
         match recorded {
             Recorded::Fact(fact) => {
                 self.counts.facts += 1;
@@ -130,8 +151,14 @@ impl<A: Audience> Replay<A> {
                 }
             }
             Recorded::Derived => self.counts.passed_over += 1,
+            // Nobody recorded it, so that its records get ids of this replay.
+            Recorded::AuditEvent => {
+                let node = Arc::clone(&self.cluster);
+                self.engine_of(&node).handle_audit_line(&node, line)?;
+                self.counts.events += 1;
+            }
         }
-        self.pass_on();
+        Ok(())
     }
 
     fn engine_of(&mut self, node: &Arc<Node>) -> &mut Engine {

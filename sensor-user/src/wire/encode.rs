@@ -13,6 +13,7 @@ use super::lists::{
     ApiClass, ConnectResult, ContainerAction, CredentialClass, Direction, Enrichment, ExecRole, HelloFlaw,
     ListenerState, ListenerTls, OriginClass, Protocol, Runtime, ScanShape, Scope, Service, Stack,
 };
+use super::record::Audit;
 use super::text::{push_ip, push_number, push_text};
 use super::time::{TEXT_LEN, UtcTime};
 
@@ -364,6 +365,12 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             if side.root {
                 push(out, br#","root":true"#);
             }
+        }
+        FactKind::Audit(request) => {
+            // No other kind has this many keys, and the texts of most are long: the general serializer does for it.
+            push(out, br#","audit":"#);
+            return serde_json::to_writer(out, &Audit::from(&**request))
+                .expect("invariant: memory can be written and every key is a string");
         }
         FactKind::ApiRequest(api) => push_api(out, fact, api),
         FactKind::TlsHello(hello) => push_hello(out, hello),

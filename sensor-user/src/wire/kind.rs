@@ -42,6 +42,8 @@ pub enum Kind {
     Escape,
     /// A container was created, started, exec'd into, stopped, removed or enriched.
     Container,
+    /// A request to the Kubernetes API server, of its audit log.
+    Audit,
     /// Coverage, loss, start and stop of the sensor itself.
     Health,
     /// What a fact is to an analytic.
@@ -52,7 +54,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Listener,
         Self::Accept,
         Self::AcceptTask,
@@ -67,6 +69,7 @@ impl Kind {
         Self::Exit,
         Self::Escape,
         Self::Container,
+        Self::Audit,
         Self::Health,
         Self::Signal,
         Self::Finding,
@@ -90,6 +93,7 @@ impl Kind {
             Self::Exit => "exit",
             Self::Escape => "escape",
             Self::Container => "container",
+            Self::Audit => "audit",
             Self::Health => "health",
             Self::Signal => "signal",
             Self::Finding => "finding",
@@ -131,6 +135,7 @@ impl Kind {
             FactKind::Exit { .. } => Self::Exit,
             FactKind::Escape(_) => Self::Escape,
             FactKind::Container { .. } => Self::Container,
+            FactKind::Audit(_) => Self::Audit,
         }
     }
 }

@@ -21,6 +21,7 @@ use super::seq::List;
 use super::time::UtcTime;
 
 mod api;
+mod audit;
 mod escape;
 mod exposure;
 mod finding;
@@ -82,6 +83,7 @@ fn envelope<'a>(kind: Kind, seq: u64, id: &'a RecordId, at: Timestamp, node: &'a
         exit: None,
         host: None,
         origin: None,
+        audit: None,
         health: None,
         signal: None,
         finding: None,
@@ -148,6 +150,7 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
             let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
             record.api = Some(Api::of(service, api));
         }
+        FactKind::Audit(request) => record.audit = Some(Box::new((&**request).into())),
         FactKind::TlsHello(hello) => record.tls = Some((&**hello).into()),
         FactKind::Container { action, origin } => {
             record.origin = Some(origin.into());
@@ -359,6 +362,11 @@ impl TryFrom<Record<'_>> for Fact {
             },
             Kind::TlsHello => FactKind::TlsHello(Arc::new(required(record.tls, of, "tls")?.into())),
             Kind::ApiRequest => FactKind::ApiRequest(Box::new(required(record.api, of, "api")?.into())),
+            Kind::Audit => {
+                let truncated = record.quality.is_some_and(|quality| quality.truncated);
+                let request = audit::request(*required(record.audit, of, "audit")?, record.ts.0, truncated);
+                FactKind::Audit(Box::new(request))
+            }
             Kind::Health | Kind::Signal | Kind::Finding => {
                 return Err(DecodeError::Missing { kind: of.name(), key: "a fact" });
             }

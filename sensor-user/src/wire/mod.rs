@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sensor_core::engine::Output;
 use sensor_core::fact::{Fact, Node};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 mod encode;
 mod kind;
@@ -63,6 +64,8 @@ pub enum Recorded {
     },
     /// A record that replay derives again.
     Derived,
+    /// No record, but an event of a Kubernetes audit log.
+    AuditEvent,
 }
 
 /// A line that cannot be read. Columns are bytes, from 1.
@@ -130,6 +133,9 @@ pub fn as_read(mut fact: Fact) -> Fact {
 /// Kinds that are derived from facts and therefore not read.
 const DERIVED: [&str; 2] = ["signal", "finding"];
 
+/// How an API server begins every line of its audit log; other writers may order the keys as they like.
+const AUDIT_EVENT: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/"#;
+
 /// Reads one line of a recording, with or without its newline.
 ///
 /// Keys that are not known are ignored, because keys may be added under the same schema string; values outside of a
@@ -138,6 +144,9 @@ const DERIVED: [&str; 2] = ["signal", "finding"];
 /// # Errors
 /// Why the line cannot be read.
 pub fn decode(line: &[u8]) -> Result<Recorded, DecodeError> {
+    if line.starts_with(AUDIT_EVENT) {
+        return Ok(Recorded::AuditEvent);
+    }
     let record = match serde_json::from_slice::<Record<'_>>(line) {
         Ok(record) => record,
         Err(error) => return explain(line, &error),
@@ -167,12 +176,23 @@ fn explain(line: &[u8], error: &serde_json::Error) -> Result<Recorded, DecodeErr
         kind: String,
     }
 
+    /// What an event of an audit log must have.
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct EventHead {
+        #[serde(rename = "auditID")]
+        _audit_id: IgnoredAny,
+        #[serde(rename = "requestReceivedTimestamp")]
+        _request_received_timestamp: IgnoredAny,
+    }
+
     match serde_json::from_slice::<Head>(line) {
         Ok(Head { schema, .. }) if schema != SchemaVersion::CURRENT => {
             Err(DecodeError::Schema { found: schema })
         }
         Ok(Head { kind, .. }) if DERIVED.contains(&kind.as_str()) => Ok(Recorded::Derived),
         Ok(Head { kind, .. }) if Kind::from_name(&kind).is_none() => Err(DecodeError::Kind { found: kind }),
+        Err(_) if serde_json::from_slice::<EventHead>(line).is_ok() => Ok(Recorded::AuditEvent),
         Ok(_) | Err(_) => {
             // The library counts lines within what it is given, which is one.
             let message = error.to_string();

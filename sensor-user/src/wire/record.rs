@@ -25,6 +25,7 @@ use super::time::UtcTime;
 
 mod access;
 mod api;
+mod audit;
 mod escape;
 mod exposure;
 mod finding;
@@ -33,6 +34,10 @@ mod tls;
 
 pub use access::{Accept, AcceptingTask, Client, Conn, Connect, File, Socket};
 pub use api::{Api, Origin};
+pub use audit::{
+    Audit, AuditBody, AuditBound, AuditCredential, AuditDecision, AuditImpersonated, AuditObject, AuditQuery,
+    AuditTexts,
+};
 pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
 pub use finding::{Completeness, Entities, Finding, Link, Signal, Stage};
@@ -179,6 +184,9 @@ pub struct Record<'a> {
     /// Of kind `container`: its cause.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin<'a>>,
+    /// Of kind `audit`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Box<Audit<'a>>>,
     /// Of kind `health`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health<'a>>,

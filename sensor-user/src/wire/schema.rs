@@ -27,6 +27,7 @@ const fn objects(kind: Kind) -> &'static [&'static str] {
         Kind::Exit => &["process", "quality", "exit"],
         Kind::Escape => &["process", "container", "quality", "host"],
         Kind::Container => &["container", "quality", "origin"],
+        Kind::Audit => &["verdict", "quality", "audit"],
         Kind::Health => &["health"],
         Kind::Signal => &["signal"],
         Kind::Finding => &["finding"],

@@ -11,8 +11,9 @@ use super::habits::Habits;
 use super::judge::Verdict;
 use super::places::{Place, Places, PodElsewhere, Relation};
 use super::request::{AuditRequest, Bound, CredentialKind, Principal};
-use super::signal::{Evidence, Severity, SignalName};
+use super::signal::SignalName;
 use crate::bounded::Bounded;
+use crate::chains::{Confidence, Severity};
 
 /// Issued credentials remembered: a pod's token is issued anew every 48 minutes or so.
 const ISSUED_MAX: usize = 65_536;
@@ -114,11 +115,11 @@ impl Credentials {
             let how = if source.known { ", and was always used from elsewhere" } else { "" };
             let kind = what(request);
             let detail = format!("{kind} is used from {}, which is in no named network{how}", at.ip);
-            return Some(found(SignalName::CredentialNewSource, Evidence::Inferred, detail));
+            return Some(found(SignalName::CredentialNewSource, Confidence::Inferred, detail));
         }
         if !expected && source.known {
             let detail = format!("{} is used from {}, where it never was before", what(request), at.ip);
-            return Some(found(SignalName::CredentialNewSource, Evidence::Inferred, detail));
+            return Some(found(SignalName::CredentialNewSource, Confidence::Inferred, detail));
         }
         habits.used(id, at.ip);
         None
@@ -133,14 +134,14 @@ impl Credentials {
         }
         let source = issue.source.map(|source| format!(" at {source}")).unwrap_or_default();
         let detail = format!("the token was issued to {}{source} and is used from {}", issue.by, at.ip);
-        Some(found(SignalName::IssuedTokenElsewhere, Evidence::Proved, detail))
+        Some(found(SignalName::IssuedTokenElsewhere, Confidence::Proved, detail))
     }
 }
 
-fn found(name: SignalName, evidence: Evidence, detail: String) -> Verdict {
+fn found(name: SignalName, evidence: Confidence, detail: String) -> Verdict {
     let severity = match evidence {
-        Evidence::Proved => Severity::High,
-        Evidence::Inferred => Severity::Medium,
+        Confidence::Proved => Severity::High,
+        Confidence::Inferred => Severity::Medium,
     };
     Verdict::found(name, evidence, severity, detail)
 }
@@ -162,7 +163,7 @@ fn anonymous(request: &AuditRequest) -> Option<Verdict> {
         return None;
     }
     let detail = format!("{} {} was answered without credentials", request.verb, object.resource);
-    Some(found(SignalName::AnonymousAccess, Evidence::Proved, detail))
+    Some(found(SignalName::AnonymousAccess, Confidence::Proved, detail))
 }
 
 fn kubelet(request: &AuditRequest, node: &Arc<str>, ip: IpAddr, places: &mut Places) -> Option<Verdict> {
@@ -185,10 +186,10 @@ fn kubelet(request: &AuditRequest, node: &Arc<str>, ip: IpAddr, places: &mut Pla
         Relation::Other(owner) => {
             let detail =
                 format!("the credential of node {node} is used from {ip}, an address of node {owner}");
-            Some(found(name, Evidence::Proved, detail))
+            Some(found(name, Confidence::Proved, detail))
         }
         Relation::Elsewhere { sure } => {
-            let evidence = if sure { Evidence::Proved } else { Evidence::Inferred };
+            let evidence = if sure { Confidence::Proved } else { Confidence::Inferred };
             let detail =
                 format!("the credential of node {node} is used from {ip}, which is none of its addresses");
             Some(found(name, evidence, detail))
@@ -242,13 +243,13 @@ fn bound_token(
                 PodElsewhere::Node(other) => format!("an address of the pods of node {other}"),
             };
             let detail = format!("the token of pod {pod} on node {node} is used from {ip}, {whose}");
-            Some(found(name, Evidence::Inferred, detail))
+            Some(found(name, Confidence::Inferred, detail))
         }
         Relation::Other(owner) => {
             let detail = format!(
                 "the token of pod {pod} on node {node} is used from {ip}, an address of node {owner}"
             );
-            Some(found(name, Evidence::Proved, detail))
+            Some(found(name, Confidence::Proved, detail))
         }
         // Where pods leave through another address than their node's, the first one seen is that address.
         Relation::Elsewhere { sure: false }
@@ -257,7 +258,7 @@ fn bound_token(
             None
         }
         Relation::Elsewhere { sure } => {
-            let evidence = if sure { Evidence::Proved } else { Evidence::Inferred };
+            let evidence = if sure { Confidence::Proved } else { Confidence::Inferred };
             let detail = format!(
                 "the token of pod {pod} on node {node} is used from {ip}, which is no address of that node"
             );

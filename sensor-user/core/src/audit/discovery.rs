@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::habits::proxied;
 use super::judge::{Case, Verdict};
 use super::request::{AuditRequest, Principal};
-use super::signal::{Evidence, Severity, SignalName};
+use super::signal::SignalName;
 use crate::bounded::Bounded;
+use crate::chains::{Confidence, Severity};
 use crate::text::hash;
 
 /// Principals and addresses watched at a time.
@@ -124,7 +125,7 @@ impl Discovery {
         let reviews =
             self.count(Watched::Reviews(request.user.clone()), request, question, REVIEWS_WINDOW_NS);
         (reviews >= REVIEWS).then(|| Verdict {
-            evidence: Evidence::Inferred,
+            evidence: Confidence::Inferred,
             ..Verdict::noticed(SignalName::KubeletReview, format!("{REVIEWS} reviews within seconds"))
         })
     }
@@ -140,11 +141,14 @@ impl Discovery {
         let secs = self.limits.window_ns / 1_000_000_000;
         let detail = format!("{} different discovery requests within {secs} s", self.limits.distinct_calls);
         Some(match request.principal {
-            Principal::Anonymous => {
-                Verdict::found(SignalName::AnonymousDiscovery, Evidence::Proved, self.severity(case), detail)
-            }
+            Principal::Anonymous => Verdict::found(
+                SignalName::AnonymousDiscovery,
+                Confidence::Proved,
+                self.severity(case),
+                detail,
+            ),
             _ if case.is_expected_person() => Verdict::noticed(SignalName::ListedDiscovery, detail),
-            _ => Verdict::found(SignalName::DiscoveryBurst, Evidence::Proved, self.severity(case), detail),
+            _ => Verdict::found(SignalName::DiscoveryBurst, Confidence::Proved, self.severity(case), detail),
         })
     }
 

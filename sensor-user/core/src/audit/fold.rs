@@ -12,7 +12,8 @@ const REQUESTS_MAX: usize = 65_536;
 /// The requests that were answered lately.
 #[derive(Clone, Debug)]
 pub(super) struct Fold {
-    seen: Bounded<Arc<str>, ()>,
+    /// Id and time of arrival: a client may choose the id, and choose that of another request.
+    seen: Bounded<(Arc<str>, u64), ()>,
     folded: u64,
 }
 
@@ -22,10 +23,11 @@ impl Fold {
     }
 
     /// Whether this event is the one that a request is judged by: the first that knows the answer.
-    pub(super) fn admits(&mut self, stage: Stage, audit_id: &Arc<str>) -> bool {
-        let admitted = stage != Stage::RequestReceived && !self.seen.contains(audit_id);
+    pub(super) fn admits(&mut self, stage: Stage, audit_id: &Arc<str>, at_ns: u64) -> bool {
+        let key = (audit_id.clone(), at_ns);
+        let admitted = stage != Stage::RequestReceived && !self.seen.contains(&key);
         if admitted {
-            self.seen.insert(audit_id.clone(), ());
+            self.seen.insert(key, ());
         } else {
             self.folded += 1;
         }
@@ -46,19 +48,27 @@ mod tests {
     fn the_first_answer_counts_and_nothing_after_it() {
         let mut fold = Fold::new();
         let id = Arc::from("a");
-        assert!(!fold.admits(Stage::RequestReceived, &id));
-        assert!(fold.admits(Stage::ResponseStarted, &id));
-        assert!(!fold.admits(Stage::ResponseComplete, &id));
-        assert!(!fold.admits(Stage::ResponseComplete, &id));
-        assert!(fold.admits(Stage::ResponseComplete, &Arc::from("b")));
+        assert!(!fold.admits(Stage::RequestReceived, &id, 7));
+        assert!(fold.admits(Stage::ResponseStarted, &id, 7));
+        assert!(!fold.admits(Stage::ResponseComplete, &id, 7));
+        assert!(!fold.admits(Stage::ResponseComplete, &id, 7));
+        assert!(fold.admits(Stage::ResponseComplete, &Arc::from("b"), 7));
         assert_eq!(fold.folded(), 3);
+    }
+
+    #[test]
+    fn a_client_that_chooses_the_id_of_another_request_hides_nothing() {
+        let mut fold = Fold::new();
+        let id = Arc::from("a");
+        assert!(fold.admits(Stage::ResponseComplete, &id, 7));
+        assert!(fold.admits(Stage::ResponseComplete, &id, 8));
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut fold = Fold::new();
         for number in 0..2 * REQUESTS_MAX {
-            assert!(fold.admits(Stage::ResponseComplete, &number.to_string().into()));
+            assert!(fold.admits(Stage::ResponseComplete, &number.to_string().into(), 7));
         }
         assert_eq!(fold.seen.len(), REQUESTS_MAX);
     }

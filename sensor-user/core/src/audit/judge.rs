@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::habits::Familiarity;
 use super::places::Place;
 use super::request::{AuditRequest, Principal};
-use super::signal::{Evidence, Severity, SignalName};
+use super::signal::SignalName;
+use crate::chains::{Confidence, Severity};
 
 /// One request with its circumstances.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(super) struct Case<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) name: SignalName,
-    pub(super) evidence: Evidence,
+    pub(super) evidence: Confidence,
     pub(super) severity: Option<Severity>,
     pub(super) detail: String,
 }
@@ -38,13 +39,13 @@ pub(super) struct Verdict {
 impl Verdict {
     /// Something noticed that is no finding by itself.
     pub(super) fn noticed(name: SignalName, detail: impl Into<String>) -> Self {
-        Self { name, evidence: Evidence::Proved, severity: None, detail: detail.into() }
+        Self { name, evidence: Confidence::Proved, severity: None, detail: detail.into() }
     }
 
     /// Something that is a finding.
     pub(super) fn found(
         name: SignalName,
-        evidence: Evidence,
+        evidence: Confidence,
         severity: Severity,
         detail: impl Into<String>,
     ) -> Self {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use super::request::Source;
-use crate::allow_list::{AllowList, in_any};
+use crate::allow_list::{Access, AllowList, in_any};
 use crate::fact::{Service, Verdict};
+use crate::time::Timestamp;
 
 /// The port by which entries of the allow-list speak of the API server.
 const API_PORT: u16 = 6443;
@@ -38,8 +39,10 @@ impl AuditPolicy {
     }
 
     /// The entry of the allow-list that expects requests from this address.
-    pub(super) fn entry(&self, source: IpAddr) -> Option<Arc<str>> {
-        match self.allow.judge(source, Service::KubeApiserver, API_PORT) {
+    pub(super) fn entry(&self, source: IpAddr, unix_ns: u64) -> Option<Arc<str>> {
+        let at = Timestamp { boot_ns: unix_ns, unix_ns };
+        let access = Access { peer: source, service: Service::KubeApiserver, port: API_PORT, at };
+        match self.allow.judge(&access) {
             Verdict::Listed(entry) => Some(entry),
             Verdict::Unlisted => None,
         }

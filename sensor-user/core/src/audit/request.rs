@@ -52,6 +52,12 @@ pub enum Principal {
 }
 
 impl Principal {
+    /// What a user name stands for.
+    #[must_use]
+    pub fn of_user(user: &str) -> Self {
+        Self::of(user, |text| Arc::from(text))
+    }
+
     /// Reads a user name.
     pub(super) fn of(user: &str, mut share: impl FnMut(&str) -> Arc<str>) -> Self {
         let Some(reserved) = user.strip_prefix("system:") else {

@@ -3,27 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// How sure a signal is of what it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Evidence {
-    /// The API server, a node object or the operator says all of it.
-    Proved,
-    /// It rests on what was learned.
-    Inferred,
-}
-
-/// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Severity {
-    /// Worth knowing.
-    Low,
-    /// Worth a look today.
-    Medium,
-    /// Worth a look now.
-    High,
-    /// Worth waking somebody.
-    Critical,
-}
+use crate::chains::{Confidence, Severity};
 
 /// Defines the list: name, analytic, stage, whether it is a finding by itself, what it means, what it cannot see.
 macro_rules! signals {
@@ -169,7 +149,7 @@ pub struct Signal {
     /// From where.
     pub source: Option<IpAddr>,
     /// How sure that is.
-    pub evidence: Evidence,
+    pub evidence: Confidence,
     /// How much it matters, if it is a finding.
     pub severity: Option<Severity>,
     /// The particulars, for people.

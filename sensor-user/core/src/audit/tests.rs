@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::allow_list::{AllowEntry, AllowList, Target};
+use crate::allow_list::{AllowEntry, AllowList, Schedule, Target};
 use crate::fact::Service;
 
 mod out_of_place;
@@ -81,6 +81,8 @@ impl Cluster {
                 ..Default::default()
             },
             to: Target { services: vec![Service::KubeApiserver], ports: Vec::new() },
+            when: Schedule::default(),
+            until_unix_ns: None,
         };
         Self::new(AuditPolicy {
             allow: AllowList { entries: vec![office], ..AllowList::default() },

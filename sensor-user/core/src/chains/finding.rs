@@ -59,6 +59,16 @@ impl Severity {
     /// Every severity, the least first.
     pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
 
+    /// One more, as far as there is.
+    #[must_use]
+    pub const fn higher(self) -> Self {
+        match self {
+            Self::Low => Self::Medium,
+            Self::Medium => Self::High,
+            Self::High | Self::Critical => Self::Critical,
+        }
+    }
+
     /// One less, as far as there is.
     #[must_use]
     pub const fn lower(self) -> Self {

@@ -7,6 +7,7 @@
 mod an1007;
 mod an1352;
 mod analytic;
+mod audit;
 mod evidence;
 mod finding;
 mod loss_log;
@@ -20,6 +21,7 @@ use an1007::{An1007, Context};
 use an1352::An1352;
 pub use an1352::An1352Limits;
 pub use analytic::{AN1007, AN1352, Analytic, BUILT_IN, Stage};
+use audit::AuditChains;
 use evidence::Evidence;
 
 pub use finding::{Completeness, Confidence, Entities, Finding, FindingState, Link, Severity, StageSeen};
@@ -27,9 +29,10 @@ pub use signal::{Signal, SignalKey};
 
 use loss_log::LossLog;
 
+use crate::audit as audit_log;
 use crate::bounded::Bounded;
 use crate::exposure::Inside;
-use crate::fact::{Fact, Node, Verdict};
+use crate::fact::{Fact, FactKind, Node, Verdict};
 use crate::ids::RecordId;
 use crate::time::Timestamp;
 
@@ -73,6 +76,8 @@ pub(crate) struct Chains {
     inside: Inside,
     /// By boot id.
     nodes: Bounded<Arc<str>, NodeChains>,
+    /// Of audit logs, which are no node's.
+    audit: AuditChains,
     sender: Sender,
 }
 
@@ -90,6 +95,7 @@ impl Default for Chains {
             limits: Limits::default(),
             inside: Inside::default(),
             nodes: Bounded::new(NODES_MAX),
+            audit: AuditChains::default(),
             sender: Sender::default(),
         }
     }
@@ -109,8 +115,16 @@ impl Chains {
     /// Takes a fact that has its id, with what the allow-list says of it.
     pub(crate) fn handle(&mut self, fact: &Fact, verdict: Option<&Verdict>) {
         self.sender.signals = 0;
+        if matches!(fact.kind, FactKind::Audit(_)) {
+            return self.audit.handle(fact, &mut self.sender);
+        }
         self.on_node(&fact.node, |node, context| node.handle(fact, verdict, context));
         self.on_an1352(&fact.node, |node, context| node.handle(fact, verdict, context));
+    }
+
+    /// Takes what the fact before signals, which is a request of an audit log.
+    pub(crate) fn handle_audit(&mut self, signal: &audit_log::Signal) {
+        self.audit.handle_signal(signal, &mut self.sender);
     }
 
     /// Takes note that it is this late on a node, boot clock, and that everything before has been told.
@@ -133,18 +147,20 @@ impl Chains {
 
     /// Chains of which something was seen.
     pub(crate) fn open(&self) -> usize {
-        self.nodes.iter().map(|(_, node)| node.an1007.open() + node.an1352.open()).sum()
+        let of_nodes = self.nodes.iter().map(|(_, node)| node.an1007.open() + node.an1352.open());
+        of_nodes.sum::<usize>() + self.audit.open()
     }
 
     /// What was dropped from each table since the start.
-    pub(crate) fn evicted(&self) -> [(&'static str, u64); 4] {
+    pub(crate) fn evicted(&self) -> [(&'static str, u64); 5] {
         let mut all = NodeChains::default().evicted();
         for (_, node) in self.nodes.iter() {
             for (sum, (_, evicted)) in all.iter_mut().zip(node.evicted()) {
                 sum.1 += evicted;
             }
         }
-        all
+        let [accesses, containers, chains, principals] = all;
+        [accesses, containers, chains, principals, ("audit-chains", self.audit.evicted())]
     }
 
     fn on_node(&mut self, node: &Node, act: impl FnOnce(&mut An1007, &mut Context<'_>)) {
@@ -156,7 +172,7 @@ impl Chains {
     }
 
     fn on_an1352(&mut self, node: &Node, act: impl FnOnce(&mut An1352, &mut an1352::Context<'_>)) {
-        let Self { limits, inside, nodes, sender } = self;
+        let Self { limits, inside, nodes, sender, .. } = self;
         if let Some(NodeChains { an1352, losses, .. }) = nodes.get_mut(&*node.boot_id) {
             act(an1352, &mut an1352::Context { limits: &limits.an1352, inside, losses, sender });
         }
@@ -196,10 +212,15 @@ impl Default for Sender {
 impl Sender {
     /// Tells what a fact is to an analytic.
     fn signal(&mut self, fact: &Fact, signal: Signal) {
+        self.signal_of(&fact.id, fact.at, &fact.node, signal);
+    }
+
+    /// The same of a fact that has gone on.
+    fn signal_of(&mut self, fact: &RecordId, at: Timestamp, node: &Arc<Node>, signal: Signal) {
         self.signals += 1;
-        let id = RecordId(format!("signal-{}-{}", fact.id.0, self.signals).into());
+        let id = RecordId(format!("signal-{}-{}", fact.0, self.signals).into());
         let what = What::Signal(Box::new(signal));
-        self.outputs.push_back(Derived { id, at: fact.at, node: fact.node.clone(), what });
+        self.outputs.push_back(Derived { id, at, node: node.clone(), what });
     }
 
     /// The id of the next record of a chain that begins with this evidence.

@@ -29,17 +29,25 @@ impl Replay {
 impl Engine {
     /// Takes a recorded fact and sends it under its own id with a verdict of the present policy.
     pub fn handle_fact(&mut self, fact: Fact) {
+        if matches!(fact.kind, FactKind::Audit(_)) {
+            return self.handle_recorded_audit(fact);
+        }
         let verdict = match (&fact.kind, &fact.net) {
             (FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_), Some(net)) => {
                 self.verdict_on(fact.at, net)
             }
             _ => None,
         };
+        self.note_replayed(&fact);
+        self.outbox.send_recorded(fact, verdict);
+    }
+
+    /// Takes note of a fact that is about to be sent.
+    pub(super) fn note_replayed(&mut self, fact: &Fact) {
         self.replay.last = Some(fact.id.clone());
         self.replay.latest = self.replay.latest.max(fact.at);
         self.replay.node = fact.node.clone();
         self.outbox.open_silently();
-        self.outbox.send_recorded(fact, verdict);
     }
 
     /// Takes the node's own addresses from a recorded health record.

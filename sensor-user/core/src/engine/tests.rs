@@ -24,7 +24,8 @@ use sensor_common::record::Ring;
 use crate::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
 use crate::chains::Limits;
 use crate::engine::{
-    ContainerMetadata, Engine, Output, Policy, ProgramAnswer, Request, SeedCgroup, SeedProcess, Settings,
+    Cluster, ContainerMetadata, Engine, Output, Policy, ProgramAnswer, Request, SeedCgroup, SeedProcess,
+    Settings,
 };
 use crate::fact::{ContainerAction, Fact, FactKind, Node, Runtime, Service, Verdict};
 use crate::health::{Health, HealthState};
@@ -190,6 +191,7 @@ fn settings() -> Settings {
             networks: vec!["198.18.0.0/23".parse().expect("network")],
             allow: AllowList { entries, ..AllowList::default() },
             limits: Limits::default(),
+            cluster: Cluster::default(),
         },
         merge_window_ns: WINDOW_NS,
         hold_ns: HOLD_NS,

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod audit;
+
 fn text() -> impl Strategy<Value = Arc<str>> {
     ".{0,20}".prop_map(Arc::from)
 }
@@ -217,6 +219,7 @@ fn any_kind() -> impl Strategy<Value = FactKind> {
         any_request().prop_map(|request| FactKind::ApiRequest(Box::new(request))),
         any_hello().prop_map(|hello| FactKind::TlsHello(Arc::new(hello))),
         any_listener(),
+        audit::any_request().prop_map(|request| FactKind::Audit(Box::new(request))),
         any::<(bool, bool, bool)>().prop_map(|(mnt, pid, root)| FactKind::Escape(HostSide {
             mnt,
             pid,
@@ -230,6 +233,8 @@ fn any_fact() -> impl Strategy<Value = Fact> {
     let subject = (any_process(), any_container(), prop::option::of(any_k8s()), any_net());
     (text(), any::<(u64, u64)>(), subject, quality, any_kind()).prop_map(
         |(id, (boot_ns, unix_ns), (process, container, k8s, net), (truncated, lost), kind)| Fact {
+            // What a request says of itself is written in the envelope.
+            kind: audit::in_envelope(kind, unix_ns, truncated),
             id: RecordId(id),
             at: Timestamp { boot_ns, unix_ns },
             node: node(),
@@ -238,7 +243,6 @@ fn any_fact() -> impl Strategy<Value = Fact> {
             k8s: k8s.map(Arc::new),
             net: Some(net),
             quality: Quality { enrichment: Enrichment::None, truncated, lost },
-            kind,
         },
     )
 }
@@ -246,7 +250,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
 proptest! {
     #[test]
     fn every_fact_survives_a_recording(fact in any_fact(), entry in text()) {
-        let judged = matches!(fact.kind, FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_));
+        let judged = matches!(fact.kind, FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_) | FactKind::Audit(_));
         let verdict = judged.then_some(Verdict::Listed(entry));
         let written = line_of(fact.clone(), verdict);
         prop_assert!(!written.contains('\n'));

@@ -1,0 +1,299 @@
+//! What audit logs signal, as signals and findings: AN1547, a credential out of place, and the half of AN1352 that only
+//! the API server sees.
+//!
+//! One chain for each analytic, credential and trusted source. Audit logs are no node's: windows are of the time that the
+//! API server wrote, whichever node reads the log.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{
+    AN1352, Completeness, Confidence, Entities, Evidence, Finding, FindingState, REORDER_NS, Sender,
+    Severity, Signal, SignalKey,
+};
+use crate::audit;
+use crate::bounded::Bounded;
+use crate::fact::{Fact, Node};
+use crate::ids::RecordId;
+use crate::time::Timestamp;
+
+/// Chains remembered; of these most are a signal or two that nothing followed.
+const CHAINS_MAX: usize = 8192;
+/// How long after its last event a chain may still grow.
+const WINDOW_NS: u64 = 10 * 60 * 1_000_000_000;
+
+/// What a finding of an analytic is called.
+#[derive(Debug)]
+struct About {
+    id: &'static str,
+    strategy: &'static str,
+    technique: &'static str,
+    title: &'static str,
+    stages: &'static [&'static str],
+}
+
+const AN1547: About = About {
+    id: "AN1547",
+    strategy: "DET0560",
+    technique: "T1078",
+    title: "Credential used out of place",
+    stages: &["credential-access", "unexpected-source", "cluster-use"],
+};
+const DISCOVERY: About = About {
+    id: AN1352.id,
+    strategy: AN1352.strategy,
+    technique: AN1352.techniques[0],
+    title: "Discovery through the Kubernetes API",
+    stages: &["discovery"],
+};
+
+/// What makes a chain: analytic, credential or user, and the address that is believed.
+type Key = (&'static str, Arc<str>, Option<IpAddr>);
+
+/// The chains, and the request whose signals come next.
+#[derive(Debug)]
+pub(super) struct AuditChains {
+    chains: Bounded<Key, Chain>,
+    present: Option<Present>,
+    /// When the window of some finding has passed.
+    next_due_ns: u64,
+}
+
+/// A request, as its signals refer to it.
+#[derive(Clone, Debug)]
+struct Present {
+    id: RecordId,
+    at: Timestamp,
+    node: Arc<Node>,
+}
+
+/// What one credential did from one address.
+#[derive(Debug)]
+struct Chain {
+    about: &'static About,
+    /// In the order of the analytic's stages.
+    stages: Vec<Evidence>,
+    user: Arc<str>,
+    /// Of the signals that make the analytic complete; `None` while none was seen.
+    severity: Option<Severity>,
+    confidence: Confidence,
+    /// Of the signal that mattered most.
+    detail: String,
+    first: Timestamp,
+    last: Timestamp,
+    /// As it was told last.
+    told: Option<(Arc<str>, Severity, usize)>,
+}
+
+impl Default for AuditChains {
+    fn default() -> Self {
+        Self { chains: Bounded::new(CHAINS_MAX), present: None, next_due_ns: u64::MAX }
+    }
+}
+
+impl AuditChains {
+    /// Takes the request whose signals come next, and tells the end of what it is too late for.
+    pub(super) fn handle(&mut self, fact: &Fact, sender: &mut Sender) {
+        let present = Present { id: fact.id.clone(), at: fact.at, node: fact.node.clone() };
+        if present.at.unix_ns > self.next_due_ns {
+            self.close_past(&present, sender);
+        }
+        self.present = Some(present);
+    }
+
+    /// Findings that may still grow.
+    pub(super) fn open(&self) -> usize {
+        self.chains.iter().filter(|(_, chain)| chain.told.is_some()).count()
+    }
+
+    /// Chains that had to go for others.
+    pub(super) fn evicted(&self) -> u64 {
+        self.chains.evicted()
+    }
+
+    /// Tells a signal of the present request, and the chain that it opens or extends.
+    pub(super) fn handle_signal(&mut self, signal: &audit::Signal, sender: &mut Sender) {
+        let Some(fact) = self.present.clone() else { return };
+        sender.signal_of(&fact.id, fact.at, &fact.node, offered(&fact, signal));
+        let about = match signal.name.analytic() {
+            "AN1547" => &AN1547,
+            _ => &DISCOVERY,
+        };
+        let Some(stage) = about.stages.iter().position(|stage| *stage == signal.name.stage()) else { return };
+        let key = (about.id, signal.credential.clone(), signal.source);
+        let in_time = |chain: &Chain| {
+            let (from, to) = (chain.first.unix_ns, chain.last.unix_ns);
+            (from.saturating_sub(WINDOW_NS)..=to.saturating_add(WINDOW_NS)).contains(&signal.at_ns)
+        };
+        if !self.chains.peek(&key).is_some_and(in_time) {
+            self.close(&key, &fact, sender);
+            self.chains.insert(key.clone(), Chain::new(about, fact.at, signal));
+        }
+        let evicted = self.chains.evicted();
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        chain.add(stage, &fact, signal);
+        if let Some(state) = chain.news() {
+            chain.tell(state, &key, &fact, evicted, sender);
+            self.next_due_ns = self.next_due_ns.min(chain.due_ns());
+        }
+    }
+
+    fn close_past(&mut self, present: &Present, sender: &mut Sender) {
+        let findings = || self.chains.iter().filter(|(_, chain)| chain.told.is_some());
+        let is_past = |chain: &Chain| chain.due_ns() < present.at.unix_ns;
+        let past: Vec<Key> =
+            findings().filter(|(_, chain)| is_past(chain)).map(|(key, _)| key.clone()).collect();
+        self.next_due_ns = findings()
+            .filter(|(_, chain)| !is_past(chain))
+            .map(|(_, chain)| chain.due_ns())
+            .min()
+            .unwrap_or(u64::MAX);
+        for key in past {
+            self.close(&key, present, sender);
+        }
+    }
+
+    /// Forgets a chain, and tells the end of it if it was a finding.
+    fn close(&mut self, key: &Key, fact: &Present, sender: &mut Sender) {
+        let evicted = self.chains.evicted();
+        if let Some(mut ended) = self.chains.remove(key)
+            && ended.told.is_some()
+        {
+            ended.tell(FindingState::Closed, key, fact, evicted, sender);
+        }
+    }
+}
+
+/// A signal as it is offered to correlation.
+fn offered(fact: &Present, signal: &audit::Signal) -> Signal {
+    let mut keys = Vec::with_capacity(4);
+    if !signal.credential.is_empty() {
+        keys.push((SignalKey::Credential, signal.credential.clone()));
+    }
+    keys.push((SignalKey::Event, fact.id.0.clone()));
+    if let Some(source) = signal.source {
+        keys.push((SignalKey::Peer, source.to_canonical().to_string().into()));
+    }
+    if !signal.user.is_empty() {
+        keys.push((SignalKey::User, signal.user.clone()));
+    }
+    Signal {
+        name: Cow::Borrowed(signal.name.name()),
+        analytic: Cow::Borrowed(signal.name.analytic()),
+        stage: Cow::Borrowed(signal.name.stage()),
+        keys,
+    }
+}
+
+impl Chain {
+    fn new(about: &'static About, at: Timestamp, signal: &audit::Signal) -> Self {
+        Self {
+            about,
+            stages: vec![Evidence::default(); about.stages.len()],
+            user: signal.user.clone(),
+            severity: None,
+            confidence: Confidence::Inferred,
+            detail: String::new(),
+            first: at,
+            last: at,
+            told: None,
+        }
+    }
+
+    fn add(&mut self, stage: usize, fact: &Present, signal: &audit::Signal) {
+        self.stages[stage].add(&fact.id, fact.at);
+        self.first = self.first.min(fact.at);
+        self.last = self.last.max(fact.at);
+        let Some(severity) = signal.severity else { return };
+        if self.severity.is_none_or(|known| severity > known) {
+            self.severity = Some(severity);
+            self.detail.clone_from(&signal.detail);
+        }
+        self.confidence = self.confidence.max(signal.evidence);
+    }
+
+    /// How much it matters now: more than its source alone when the credential was got or used in the same window.
+    fn severity(&self) -> Option<Severity> {
+        let raised = self.about.id == AN1547.id && self.seen() > 1;
+        self.severity.map(|severity| if raised { severity.higher() } else { severity })
+    }
+
+    /// When it is over, if nothing extends it.
+    fn due_ns(&self) -> u64 {
+        self.last.unix_ns.saturating_add(WINDOW_NS + REORDER_NS)
+    }
+
+    fn seen(&self) -> usize {
+        self.stages.iter().filter(|stage| stage.seen.is_some()).count()
+    }
+
+    /// Whether there is something to tell: it is complete, and more than what was told.
+    fn news(&self) -> Option<FindingState> {
+        let severity = self.severity()?;
+        match &self.told {
+            None => Some(FindingState::Open),
+            Some((_, told, stages)) if severity > *told || self.seen() > *stages => {
+                Some(FindingState::Update)
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn tell(&mut self, state: FindingState, key: &Key, fact: &Present, evicted: u64, sender: &mut Sender) {
+        let Some(severity) = self.severity() else { return };
+        let opened_by = match &self.told {
+            Some((id, ..)) => id.clone(),
+            None => fact.id.0.clone(),
+        };
+        self.told = Some((opened_by.clone(), severity, self.seen()));
+        let About { id, strategy, technique, title, stages } = *self.about;
+        let finding = Finding {
+            id: format!("{id}-{opened_by}").into(),
+            analytic: Cow::Borrowed(id),
+            strategy: Cow::Borrowed(strategy),
+            techniques: vec![Cow::Borrowed(technique)],
+            title: Cow::Borrowed(title),
+            severity,
+            state,
+            confidence: self.confidence,
+            stages: stages.iter().zip(&self.stages).map(|(name, stage)| stage.of_stage(name)).collect(),
+            links: Vec::new(),
+            entities: Entities {
+                peers: key.2.into_iter().collect(),
+                user: (!self.user.is_empty()).then(|| self.user.clone()),
+                credential: (!key.1.is_empty()).then(|| key.1.clone()),
+                ..Entities::default()
+            },
+            completeness: Completeness { complete: evicted == 0, lost: 0 },
+            explanation: self.explanation(key),
+            first: self.first,
+            last: self.last,
+        };
+        let id = sender.finding_id(id, &opened_by);
+        sender.finding(id, fact.at, fact.node.clone(), finding);
+    }
+
+    fn explanation(&self, (_, credential, source): &Key) -> String {
+        let user = if self.user.is_empty() { "Somebody without a name" } else { &*self.user };
+        let from = source.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_canonical().to_string());
+        let with = if credential.is_empty() || *credential == self.user {
+            String::new()
+        } else {
+            format!(" with credential {credential}")
+        };
+        let mut text = format!("{user} from {from}{with}: {}.", self.detail);
+        for (name, stage) in self.about.stages.iter().zip(&self.stages) {
+            if stage.seen.is_some() && self.about.stages.len() > 1 && *name != "unexpected-source" {
+                text.push_str(match *name {
+                    "credential-access" => " The same credential was used to get at others.",
+                    _ => " The same credential was used to change the cluster or to enter a pod.",
+                });
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;
