@@ -196,10 +196,32 @@ offsets! {
     sb_device = "super_block.s_dev";
     /// Directory entry that a unix socket is bound to; null for one without a path.
     unix_dentry = "unix_sock.path.dentry";
+    /// The other end of a unix socket.
+    unix_peer = "unix_sock.peer";
+    /// Queue of what a socket has received: itself the beginning and the end of a ring.
+    sk_receive_queue = "sock.sk_receive_queue";
+    /// The last one in that queue.
+    sk_receive_last = "sock.sk_receive_queue.prev";
+    /// Bytes of a buffer.
+    skb_len = "sk_buff.len";
+    /// Of these, how many do not lie at `data`.
+    skb_data_len = "sk_buff.data_len";
+    /// The first bytes.
+    skb_data = "sk_buff.data";
+    /// Socket of a buffer; in the queue of a listening unix socket, that of the new connection.
+    skb_sk = "sk_buff.sk";
+    /// Number of the system call that a task is in (x86).
+    regs_call = "pt_regs.orig_ax";
+    /// Its second argument (x86).
+    regs_second = "pt_regs.si";
+    /// Its third argument (x86).
+    regs_third = "pt_regs.dx";
     /// Index of the pids controller in `css_set.subsys`.
     pids_subsys = "enum:cgroup_subsys_id:pids_cgrp_id";
     /// Number of the helper that gives the current task as a typed pointer (5.11).
     helper_current_task_btf = "enum:bpf_func_id:BPF_FUNC_get_current_task_btf";
+    /// Number of the helper that gives the registers of a task as it entered the kernel (5.15).
+    helper_task_pt_regs = "enum:bpf_func_id:BPF_FUNC_task_pt_regs";
     /// Number of a helper that came with the one that gives a socket its number, in tracing programs (5.12).
     helper_socket_cookie = "enum:bpf_func_id:BPF_FUNC_check_mtu";
     /// Arguments of the exit tracepoint, its hidden first one included; from 6.16 on the last one says `group_dead`.

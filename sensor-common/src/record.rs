@@ -68,11 +68,13 @@ pub enum RecordKind {
     /// [`AcceptRecord`]: as [`RecordKind::Accept`], but told by the first data of the connection, because the kernel has
     /// called no program when it was completed. Its time is that of the data.
     LateAccept = 14,
+    /// [`SocketPayloadRecord`]: what is said on a connection to the socket of a runtime.
+    SocketPayload = 15,
 }
 
 impl RecordKind {
     /// Number of kinds.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
     /// Every kind, in index order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::ListenerOpened,
@@ -90,6 +92,7 @@ impl RecordKind {
         Self::AcceptTask,
         Self::Payload,
         Self::LateAccept,
+        Self::SocketPayload,
     ];
 
     /// Returns the kind with this code, if there is one.
@@ -117,7 +120,7 @@ mod files;
 mod payload;
 
 pub use files::{FILE_PATH_MAX, FileId, FileOpenRecord, SocketConnectRecord};
-pub use payload::{PAYLOAD_MAX, PayloadRecord, payload_flags};
+pub use payload::{PAYLOAD_MAX, PayloadRecord, SocketPayloadRecord, UNKNOWN_BYTES, payload_flags};
 
 abi! {
 /// First bytes of every ring record.

@@ -39,6 +39,14 @@ pub mod runtime_process {
     pub const FORKED: u8 = 2;
 }
 
+/// Values of the `RUNTIME_SOCKETS` map.
+pub mod runtime_socket {
+    /// Connects are reported.
+    pub const WATCHED: u8 = 1;
+    /// And what is said is read: requests to an API over HTTP.
+    pub const REQUESTS: u8 = 2;
+}
+
 /// Entries of the `RUNTIME_SOCKETS` map.
 pub const RUNTIME_SOCKETS_MAX: u32 = 256;
 /// Entries of the `CREDENTIAL_PLACES` map: several tokens for each pod that a node can hold.

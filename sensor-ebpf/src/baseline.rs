@@ -25,6 +25,7 @@ empty! {
     empty_exit on "sched_process_exit";
     empty_mkdir on "cgroup_mkdir";
     empty_rmdir on "cgroup_rmdir";
+    empty_wakeup on "sk_data_ready";
 }
 
 /// Nothing, for every packet: it lets it pass.

@@ -6,7 +6,7 @@
 use sensor_common::flood::{CONNECTS_LEN, FILES_LEN};
 use sensor_common::record::{CgroupId, ConnectStage, FileId, Ring};
 
-use crate::flood::{PeerKey, add};
+use crate::flood::add;
 use crate::hash::{finish, mix, salt};
 use crate::maps::{
     FLOOD_CONNECTS, FLOOD_FILES, FLOOD_PARTS, FLOOD_PAYLOAD, FLOOD_TASKS, FLOOD_TASKS_LEN, PAYLOAD_PEERS_LEN,
@@ -138,10 +138,11 @@ fn is_loopback(addr: [u64; 2]) -> bool {
     addr[0] == 0 && (low == 1 || low >> 24 == 0xff_ff7f)
 }
 
-/// Whether the budgets bear that so many bytes of what a peer says are captured.
+/// Whether the budgets bear that so many bytes of what a peer says are captured. A peer, of which this is the hash, is an
+/// address at a port, or a cgroup at the sockets of runtimes.
 #[inline(always)]
-pub fn bears_payload(key: &PeerKey, bytes: u64, now: u64) -> bool {
-    let index = key.hash() & (PAYLOAD_PEERS_LEN - 1);
+pub fn bears_payload(peer: u64, bytes: u64, now: u64) -> bool {
+    let index = peer & (PAYLOAD_PEERS_LEN - 1);
     let (Some(own), Some(common)) =
         (FLOOD_PAYLOAD.get_ptr_mut(index as u32), FLOOD_PAYLOAD.get_ptr_mut(PAYLOAD_PEERS_LEN as u32))
     else {

@@ -8,6 +8,7 @@
 mod file;
 mod sock;
 mod task;
+mod unix;
 
 use core::arch::asm;
 use core::marker::PhantomData;
@@ -19,6 +20,7 @@ use crate::constants::offset;
 pub use sock::{Tcp, mapped};
 pub(crate) use task::with_current;
 pub use task::{has_typed_current, typed_current, untyped_current};
+pub use unix::{Buffer, Unix, written};
 
 /// How the members behind a pointer are read.
 pub trait Access: Copy {
@@ -186,6 +188,16 @@ pub unsafe fn copy_string(to: *mut u8, size: u32, from: *const u8) -> Option<u64
 pub unsafe fn copy_from_user(to: *mut u8, len: u32, from: u64) -> bool {
     // SAFETY: see above.
     unsafe { bpf_probe_read_user(to.cast(), len, from as *const core::ffi::c_void) == 0 }
+}
+
+/// Copies `len` bytes from the memory of the kernel; tells whether it could.
+///
+/// # Safety
+/// `to` must point to room for `len` bytes.
+#[inline(always)]
+pub unsafe fn copy_from_kernel(to: *mut u8, len: u32, from: u64) -> bool {
+    // SAFETY: see above.
+    unsafe { bpf_probe_read_kernel(to.cast(), len, from as *const core::ffi::c_void) == 0 }
 }
 
 /// Hides from the compiler what it knows of a number, so that it keeps the masks which the verifier needs to see. Older

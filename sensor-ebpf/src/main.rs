@@ -21,6 +21,7 @@ mod maps;
 mod packets;
 mod payload;
 mod runtime_sockets;
+mod socket_requests;
 mod sockets;
 mod walk;
 mod withheld;

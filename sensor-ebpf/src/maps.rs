@@ -1,7 +1,7 @@
 //! Every map, with its size and what happens when it is full.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use sensor_common::counters::COUNTERS_LEN;
 use sensor_common::flood::{
     ATTEMPTS_LEN, CONNECTS_LEN, FILES_LEN, PEERS_CHUNK, PEERS_LEN, PORTS_MAX, PeerChunk, Port, PortKey,
@@ -139,6 +139,12 @@ pub static FLOOD_PARTS: Array<u64> = Array::with_max_entries(PARTS_LEN, 0);
 #[map]
 pub static RUNTIME_SOCKETS: HashMap<FileId, u8> =
     HashMap::with_max_entries(RUNTIME_SOCKETS_MAX, BPF_F_NO_PREALLOC);
+
+/// Connections to these on which nothing was said yet, by address of their socket on the listener's side. Evicted, or never
+/// entered because it was there before the sensor: what is said on it counts as if something had been said before. An entry
+/// that is left behind is of a socket that came after the sensor, as is whatever takes its address.
+#[map]
+pub static FRESH_TALKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
 
 /// Where credential files are: whole file systems (inode 0) and directories; written by the agent only, which is told by
 /// the kernel when it is full and says that it sees less.

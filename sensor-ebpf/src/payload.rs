@@ -29,7 +29,7 @@ const REQUEST_MAX: u32 = 16 << 10;
 /// Most bytes captured of an answer: what an inspected container or a short list of them takes, so that its end is found.
 const ANSWER_MAX: u32 = 16 << 10;
 /// Bytes that fit into a small record; most segments do.
-const SMALL: usize = 512;
+pub const SMALL: usize = 512;
 
 /// How much of the present message was captured, by socket. The kernel bounds it by the number of sockets and frees it
 /// with the socket.
@@ -39,17 +39,53 @@ static TURNS: SkStorage<Turn> = SkStorage::new();
 /// A message.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Turn {
+pub struct Turn {
     /// [`payload_flags::TO_PEER`] or 0; [`NOBODY`] before the first.
     direction: u32,
     /// Bytes captured of it.
     captured: u32,
 }
 
+impl Turn {
+    /// Before the first message.
+    pub const NONE: Self = Self { direction: NOBODY, captured: 0 };
+
+    /// Takes the next piece, which begins a message if the direction turns. Returns the bytes captured of the message so
+    /// far and the flags of the piece, or `None` when the message has had its share.
+    ///
+    /// # Safety
+    /// `turn` must point to one. Both directions at a time may write it; then a message is captured to a greater or lesser
+    /// length than its budget.
+    #[inline(always)]
+    pub unsafe fn next(turn: *mut Self, direction: u32) -> Option<(u32, u32)> {
+        let mut flags = direction;
+        // SAFETY: see above.
+        let spent = unsafe {
+            if (*turn).direction != direction {
+                *turn = Self { direction, captured: 0 };
+                flags |= payload_flags::TURN;
+            }
+            (*turn).captured
+        };
+        let most = if direction == 0 { REQUEST_MAX } else { ANSWER_MAX };
+        if spent < most { Some((spent, flags)) } else { None }
+    }
+
+    /// Notes how much of the message was captured.
+    ///
+    /// # Safety
+    /// As for [`Self::next`].
+    #[inline(always)]
+    pub unsafe fn note(turn: *mut Self, captured: u32) {
+        // SAFETY: see above.
+        unsafe { (*turn).captured = captured };
+    }
+}
+
 /// Nobody has said anything yet.
 const NOBODY: u32 = u32::MAX;
 /// `BPF_SK_STORAGE_GET_F_CREATE`.
-const CREATE: u64 = 1;
+pub const CREATE: u64 = 1;
 
 /// From where to where a segment goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,7 +120,7 @@ pub fn capture_early(
     segment: &Segment,
 ) {
     let (wanted, at) = (u64::from(segment.payload).min(PAYLOAD_MAX as u64), now());
-    if !bears_payload(key, wanted, at) {
+    if !bears_payload(key.hash(), wanted, at) {
         return count_suppressed(Ring::Bulk, RecordKind::Payload);
     }
     let flags = payload_flags::TURN;
@@ -114,38 +150,29 @@ pub fn capture(
         return;
     }
     let Some(turn) = turn_of(sk.cast_const().cast()) else { return };
-    let (direction, most) = match way {
-        Way::ToListener => (0, REQUEST_MAX),
-        Way::ToPeer => (payload_flags::TO_PEER, ANSWER_MAX),
+    let direction = match way {
+        Way::ToListener => 0,
+        Way::ToPeer => payload_flags::TO_PEER,
     };
-    let mut flags = direction;
-    // SAFETY: points to the value. Both directions at a time may write it; then a message is captured to a greater or lesser
-    // length than its budget.
-    let spent = unsafe {
-        if (*turn).direction != direction {
-            *turn = Turn { direction, captured: 0 };
-            flags |= payload_flags::TURN;
-        }
-        (*turn).captured
-    };
-    if spent >= most {
+    // SAFETY: points to the value.
+    let Some((spent, flags)) = (unsafe { Turn::next(turn, direction) }) else {
         return count_suppressed(Ring::Bulk, RecordKind::Payload);
-    }
+    };
     let at = now();
     let wanted = u64::from(segment.payload).min(PAYLOAD_MAX as u64);
     let key = PeerKey::new(sock.peer_addr(), sock.netns(), port);
-    if !bears_payload(&key, wanted, at) {
+    if !bears_payload(key.hash(), wanted, at) {
         return count_suppressed(Ring::Bulk, RecordKind::Payload);
     }
     // SAFETY: as above.
-    unsafe { (*turn).captured = spent + wanted as u32 };
+    unsafe { Turn::note(turn, spent + wanted as u32) };
     let frame = Frame { sock, port, conn: connection.conn, offset, settled, flags, segment };
     frame.send(ctx, wanted, at);
 }
 
 #[inline(always)]
 fn turn_of(sock: *const c_void) -> Option<*mut Turn> {
-    let initial = Turn { direction: NOBODY, captured: 0 };
+    let initial = Turn::NONE;
     let map = (&raw const TURNS).cast_mut().cast();
     // SAFETY: the map outlives the program; the kernel has checked that `sock` is a socket.
     let turn =

@@ -16,6 +16,7 @@ use crate::budgets::bears_file;
 use crate::emit::{count_suppressed, emit, now};
 use crate::kernel::{Direct, Sock, with_current};
 use crate::maps::RUNTIME_SOCKETS;
+use crate::socket_requests::woken;
 
 /// Reports a connect; sees those that are refused afterwards, too.
 #[lsm(hook = "unix_stream_connect")]
@@ -31,13 +32,15 @@ pub fn fentry_unix_connect(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// Reports a connect when it wakes the listener. It runs for every wakeup of a socket.
+/// Reports a connect when it wakes the listener, and what is said on the connection, where no other program reports either.
+/// It runs for every wakeup of a socket.
 #[btf_tracepoint(function = "sk_data_ready")]
 pub fn unix_data_ready(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock::<Direct>::new(ctx.arg(0));
     if sock.is_unix_listener() {
         connected(sock);
     }
+    woken(sock);
     0
 }
 

@@ -97,6 +97,7 @@ fn author_of(fact: &Fact) -> Option<Author> {
         {
             None
         }
+        FactKind::ApiRequest(api) if api.socket.is_some() => container(),
         FactKind::ApiRequest(_) => Some(Author::Peer(fact.net.as_ref()?.peer.as_ref()?.ip)),
         FactKind::Listener { netns, .. } => container().or_else(|| {
             let uid = fact.process.as_ref().and_then(|process| process.uid);

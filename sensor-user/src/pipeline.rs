@@ -391,7 +391,7 @@ pub(crate) fn hand_over_files(engine: &mut Engine, probes: &mut Probes, files: F
         warn!(%problem, "not every place of credential files is watched");
     }
     // The engine first: what the probes report is known to it then.
-    let keys: Vec<_> = sockets.iter().map(|socket| socket.key).collect();
+    let keys: Vec<_> = sockets.iter().map(|socket| (socket.key, socket.speaks_http())).collect();
     engine.handle_runtime_sockets(sockets);
     if let Err(error) = probes.set_runtime_sockets(keys) {
         warn!(%error, "not every socket of a runtime is watched");

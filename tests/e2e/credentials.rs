@@ -20,13 +20,11 @@ pub const TESTS: &[Test] = &[
 
 const IN_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-fn socket_in_container(lab: &Lab) -> Result<()> {
-    let socket = lab.dockerd.socket();
-    let socket = socket.to_str().context("path is not text")?;
-    let sensor = Sensor::start(&format!("{CONFIGURATION}watch: {{sockets: {{{socket}: docker}}}}\n"))?;
-    // The client of the machine, in a container that has nothing but its libraries, with the socket under another name.
+/// Lists the containers from one: the client of the machine, in a container that has nothing but its libraries, with the
+/// socket under another name. Returns the id of the container.
+pub fn run_client_inside(lab: &Lab) -> Result<String> {
     let mounts = [
-        format!("{socket}:/hidden"),
+        format!("{}:/hidden", lab.dockerd.socket().display()),
         "/usr/bin/docker:/docker:ro".to_owned(),
         "/lib/x86_64-linux-gnu:/lib/x86_64-linux-gnu:ro".to_owned(),
         "/lib64:/lib64:ro".to_owned(),
@@ -36,6 +34,14 @@ fn socket_in_container(lab: &Lab) -> Result<()> {
     let arguments: Vec<&str> = ["run", "--rm"].into_iter().chain(volumes).chain(inside).collect();
     let id = lab.dockerd.docker(&arguments)?;
     ensure!(id.len() == 64, "the container sees itself: {id}");
+    Ok(id)
+}
+
+fn socket_in_container(lab: &Lab) -> Result<()> {
+    let socket = lab.dockerd.socket();
+    let socket = socket.to_str().context("path is not text")?;
+    let sensor = Sensor::start(&format!("{CONFIGURATION}watch: {{sockets: {{{socket}: docker}}}}\n"))?;
+    let id = run_client_inside(lab)?;
 
     let fields = [("socket.path", socket), ("socket.service", "docker")];
     let inside = sensor.wait("the connect from the container", |record| {

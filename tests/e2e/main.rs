@@ -28,6 +28,7 @@ mod requests;
 mod risks;
 mod runtimes;
 mod scans;
+mod socket_requests;
 mod sockets;
 
 /// A test: a name that states behaviour, and what proves it.
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         replay::TESTS,
         risks::TESTS,
         requests::TESTS,
+        socket_requests::TESTS,
         chains::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {

@@ -4,16 +4,12 @@ use aya_ebpf::helpers::generated::bpf_d_path;
 use sensor_common::record::{FILE_PATH_MAX, FileId, exec_flags};
 
 use super::{Access, Direct, File, Pointer, Probed, Sock};
-use crate::constants::{ABSENT, offset};
+use crate::constants::offset;
 
 /// `FMODE_READ`.
 const FMODE_READ: u32 = 1;
 /// Bits of the nanoseconds of an inode's time; from 6.13 on the kernel keeps flags above them.
 const NANOSECONDS_MASK: u32 = (1 << 30) - 1;
-/// `AF_UNIX`.
-const AF_UNIX: u16 = 1;
-/// `TCP_LISTEN`, which is the state of a listening unix socket, too.
-const LISTEN: u8 = 10;
 /// Magic of sockfs.
 const SOCKFS: u64 = 0x534f_434b;
 
@@ -89,25 +85,6 @@ impl File<Direct> {
         let len = unsafe { bpf_d_path(path.cast_mut().cast(), to.cast(), FILE_PATH_MAX as u32) };
         // The NUL counts.
         if len > 1 { len as u32 - 1 } else { 0 }
-    }
-}
-
-impl<A: Access> Sock<A> {
-    /// Whether this is a unix socket that listens.
-    #[inline(always)]
-    pub fn is_unix_listener(self) -> bool {
-        self.0.load::<u16>(offset!(sk_family)) == AF_UNIX && self.0.load::<u8>(offset!(sk_state)) == LISTEN
-    }
-
-    /// The file that a unix socket is bound to; `None` for one without a path.
-    #[inline(always)]
-    pub fn bound_file(self) -> Option<FileId> {
-        if offset!(unix_dentry) == ABSENT {
-            return None;
-        }
-        // The verifier knows the common part of a socket only.
-        let dentry = self.0.probed().follow(offset!(unix_dentry));
-        if dentry.address.is_null() { None } else { Some(id_of(dentry.follow(offset!(dentry_inode)))) }
     }
 }
 

@@ -48,6 +48,12 @@ pub fn untyped_current() -> Task<Probed> {
 }
 
 impl<A: Access> Task<A> {
+    /// Its address, for helpers.
+    #[inline(always)]
+    pub fn address(self) -> *mut core::ffi::c_void {
+        self.0.address.cast_mut().cast()
+    }
+
     /// Thread group id in the initial pid namespace.
     #[inline(always)]
     pub fn tgid(self) -> u32 {

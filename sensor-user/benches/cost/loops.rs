@@ -1,8 +1,10 @@
 //! The loads whose slowdown is measured. Each runs for a fixed time on one processor.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,8 @@ pub const WATCHED_TCP: Load =
 /// Connections to another port.
 pub const UNWATCHED_TCP: Load =
     Load { name: "connect+accept+close, other port", aim: Some(0.97), run: |time| tcp(UNWATCHED, time) };
+/// Words back and forth between two unix sockets, one of which is bound to a path that nobody watches.
+pub const UNIX_TALK: Load = Load { name: "unix request+response", aim: None, run: unix_talk };
 /// Processes.
 pub const FORK_EXEC: Load = Load { name: "fork+exec /bin/true", aim: Some(0.98), run: fork_exec };
 /// Files.
@@ -116,6 +120,22 @@ pub fn tcp_once(listener: &TcpListener) -> anyhow::Result<()> {
     drop(client);
     drop(server);
     Ok(())
+}
+
+fn unix_talk(time: Duration) -> anyhow::Result<Sample> {
+    let path = std::env::temp_dir().join(format!("quaywatch-bench-{}.sock", std::process::id()));
+    let listener = UnixListener::bind(&path)?;
+    let mut client = UnixStream::connect(&path)?;
+    std::fs::remove_file(&path)?;
+    let (mut server, _) = listener.accept()?;
+    let mut word = [0; 16];
+    timed(time, || {
+        client.write_all(&word)?;
+        server.read_exact(&mut word)?;
+        server.write_all(&word)?;
+        client.read_exact(&mut word)?;
+        Ok(())
+    })
 }
 
 fn fork_exec(time: Duration) -> anyhow::Result<Sample> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::loops::{self, FORK_EXEC, Load, UNWATCHED, UNWATCHED_TCP, WATCHED_TCP};
+use crate::loops::{self, FORK_EXEC, Load, UNIX_TALK, UNWATCHED, UNWATCHED_TCP, WATCHED_TCP};
 use crate::programs::{Runs, Statistics};
 use crate::sensor::{EMPTIES, PROBES, Running, Variant};
 use crate::statistics::median;
@@ -31,7 +31,7 @@ const fn row(label: &'static str, probe: usize, load: Load, aim: &'static str) -
     Row { label, probe, load, aim }
 }
 
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 9] = [
     row("inet_sock_set_state, transition on an unwatched port", 0, UNWATCHED_TCP, "<=45"),
     row("inet_sock_set_state, transition on a watched port", 0, WATCHED_TCP, ""),
     row("sched_process_exec, short arguments, emitted", 1, FORK_EXEC, "<=1300"),
@@ -39,6 +39,8 @@ const ROWS: [Row; 7] = [
     row("sched_process_exit, emitted", 3, FORK_EXEC, ""),
     row("packets_in, packet to an unwatched port", 6, UNWATCHED_TCP, "<=52"),
     row("packets_in, packet to a watched port", 6, WATCHED_TCP, "<=133"),
+    row("unix_data_ready, wakeup of a TCP socket", 7, UNWATCHED_TCP, ""),
+    row("unix_data_ready, wakeup of another unix socket", 7, UNIX_TALK, ""),
 ];
 
 /// Measures and prints the table.

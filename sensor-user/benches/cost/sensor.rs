@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The empty counterparts of the probes, built with them.
 static EMPTY: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/quaywatch-baseline"));
 
-/// The probes. Those on tracepoints bear the names of their hooks.
-pub const PROBES: [&str; 7] = [
+/// The probes. Those on tracepoints bear the names of their hooks, but for [`WAKEUPS`].
+pub const PROBES: [&str; 8] = [
     "inet_sock_set_state",
     "sched_process_exec",
     "sched_process_fork",
@@ -23,10 +23,11 @@ pub const PROBES: [&str; 7] = [
     "cgroup_mkdir",
     "cgroup_rmdir",
     PACKETS,
+    WAKEUPS,
 ];
 
 /// The empty programs, in the order of [`PROBES`].
-pub const EMPTIES: [&str; 7] = [
+pub const EMPTIES: [&str; 8] = [
     "empty_state",
     "empty_exec",
     "empty_fork",
@@ -34,10 +35,14 @@ pub const EMPTIES: [&str; 7] = [
     "empty_mkdir",
     "empty_rmdir",
     "empty_packets_in",
+    "empty_wakeup",
 ];
 
 /// The probe on the packets that come in.
 const PACKETS: &str = "packets_in";
+
+/// The probe on what is put into the queue of a socket.
+const WAKEUPS: &str = "unix_data_ready";
 
 /// What runs while a load is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +95,7 @@ fn attach_empty() -> anyhow::Result<Ebpf> {
             program.attach(root_cgroup()?, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single)?;
         } else {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(probe, &btf)?;
+            program.load(if probe == WAKEUPS { "sk_data_ready" } else { probe }, &btf)?;
             program.attach()?;
         }
     }

@@ -18,6 +18,16 @@ pub struct RuntimeSocket {
     pub path: Arc<str>,
     /// Who listens.
     pub service: Runtime,
+    /// It is root's: whoever listens is root on the host.
+    pub is_roots: bool,
+}
+
+impl RuntimeSocket {
+    /// Whether what is said there is the Docker API or podman's, over HTTP.
+    #[must_use]
+    pub const fn speaks_http(&self) -> bool {
+        matches!(self.service, Runtime::Docker | Runtime::Podman)
+    }
 }
 
 /// What is kept in a place.

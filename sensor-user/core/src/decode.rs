@@ -8,14 +8,14 @@ use sensor_common::record::{
     ANCESTORS_MAX, ARGS_MAX, AcceptRecord, AcceptTaskRecord, CGROUP_NAME_MAX, CGROUP_PATH_MAX, CgroupRecord,
     CloseRecord, ConnectRecord, ConnectStage, Direction as RawDirection, ExecRecord, ExitRecord,
     FILE_PATH_MAX, FILENAME_MAX, FileOpenRecord, ForkRecord, ListenerRecord, PAYLOAD_MAX, PayloadRecord,
-    RecordHeader, RecordKind, SocketConnectRecord, exec_flags, payload_flags,
+    RecordHeader, RecordKind, SocketConnectRecord, SocketPayloadRecord, exec_flags, payload_flags,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::event::{
     AcceptEvent, AcceptTaskEvent, Actor, CgroupEvent, CloseEvent, ConnectEvent, Event, ExecEvent, ExitEvent,
-    FileOpenEvent, FilePlace, ForkEvent, ListenerEvent, PayloadEvent, SocketConnectEvent,
+    FileOpenEvent, FilePlace, ForkEvent, ListenerEvent, PayloadEvent, SocketConnectEvent, SocketPayloadEvent,
 };
 use crate::fact::{Direction, ExeFlags};
 use crate::ids::ProcessKey;
@@ -108,6 +108,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, Event), DecodeError> {
         RecordKind::FileOpen => file_open(&fixed(whole)?)?,
         RecordKind::AcceptTask => accept_task(fixed(whole)?),
         RecordKind::Payload => payload(whole)?,
+        RecordKind::SocketPayload => socket_payload(whole)?,
     };
     Ok((header.boot_ns, event))
 }
@@ -262,10 +263,29 @@ fn accept_task(raw: AcceptTaskRecord) -> Event {
 }
 
 /// The tail is as long as the room that was reserved; the bytes at its end mean nothing.
+fn captured_of(tail: &[u8], captured: u32, len: u32) -> Result<Box<[u8]>, DecodeError> {
+    bounded("segment", tail.len(), PAYLOAD_MAX)?;
+    let captured = bounded("captured bytes", captured as usize, tail.len().min(len as usize))?;
+    Ok(tail[..captured].into())
+}
+
+fn socket_payload(whole: &[u8]) -> Result<Event, DecodeError> {
+    let (raw, tail) = with_tail::<SocketPayloadRecord>(whole)?;
+    Ok(Event::SocketPayload(Box::new(SocketPayloadEvent {
+        conn: raw.conn,
+        task: raw.task.into(),
+        cgroup: raw.cgroup.into(),
+        socket: raw.socket.into(),
+        to_peer: raw.flags & payload_flags::TO_PEER != 0,
+        turn: raw.flags & payload_flags::TURN != 0,
+        offset: raw.offset,
+        len: raw.len,
+        bytes: captured_of(tail, raw.captured, raw.len)?,
+    })))
+}
+
 fn payload(whole: &[u8]) -> Result<Event, DecodeError> {
     let (raw, tail) = with_tail::<PayloadRecord>(whole)?;
-    bounded("segment", tail.len(), PAYLOAD_MAX)?;
-    let captured = bounded("captured bytes", raw.captured as usize, tail.len().min(raw.len as usize))?;
     Ok(Event::Payload(Box::new(PayloadEvent {
         conn: raw.conn,
         cgroup: raw.cgroup.into(),
@@ -275,7 +295,7 @@ fn payload(whole: &[u8]) -> Result<Event, DecodeError> {
         offset: raw.offset,
         settled: raw.settled,
         len: raw.len,
-        bytes: tail[..captured].into(),
+        bytes: captured_of(tail, raw.captured, raw.len)?,
     })))
 }
 

@@ -33,6 +33,7 @@ mod report;
 mod requests;
 mod scanning;
 mod seeds;
+mod socket_requests;
 mod sockets;
 mod subject;
 mod tasks;
@@ -266,6 +267,7 @@ impl Engine {
         }
         self.expire_holds(now);
         self.expire_bursts(now);
+        self.expire_socket_requests(now);
         self.outbox.pass(horizon);
     }
 
@@ -273,7 +275,10 @@ impl Engine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let record = self.merge.peek().map(|(boot_ns, _)| boot_ns.saturating_add(self.merge_window_ns));
-        [record, self.holds.next_due(), self.bursts.next_due()].into_iter().flatten().min()
+        [record, self.holds.next_due(), self.bursts.next_due(), self.requests.sockets.next_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes the next line of output.
@@ -351,6 +356,7 @@ impl Engine {
             Event::FileOpen(event) => self.on_file_open(at, &event),
             Event::AcceptTask(event) => self.on_accept_task(at, &event),
             Event::Payload(event) => self.on_payload(at, event),
+            Event::SocketPayload(event) => self.on_socket_payload(at, &event),
         }
     }
 }

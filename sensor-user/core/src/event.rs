@@ -334,6 +334,29 @@ pub struct PayloadEvent {
     pub bytes: Box<[u8]>,
 }
 
+/// What was captured of what a task wrote on a connection to the socket of a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketPayloadEvent {
+    /// Connection number.
+    pub conn: u64,
+    /// Who wrote.
+    pub task: Task,
+    /// Cgroup of that task.
+    pub cgroup: CgroupKey,
+    /// The file that the listening socket is bound to.
+    pub socket: FileKey,
+    /// From the listener's side, else to it.
+    pub to_peer: bool,
+    /// The first piece after others in the other direction.
+    pub turn: bool,
+    /// Bytes of its stream before it.
+    pub offset: u64,
+    /// Bytes of it.
+    pub len: u32,
+    /// Of these, what was captured.
+    pub bytes: Box<[u8]>,
+}
+
 /// What a record says. Large and rare contents are boxed, so that events are cheap to queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -361,6 +384,8 @@ pub enum Event {
     AcceptTask(Box<AcceptTaskEvent>),
     /// See [`PayloadEvent`].
     Payload(Box<PayloadEvent>),
+    /// See [`SocketPayloadEvent`].
+    SocketPayload(Box<SocketPayloadEvent>),
 }
 
 impl Event {
@@ -372,6 +397,7 @@ impl Event {
             Self::Cgroup(cgroup) => size_of::<CgroupEvent>() + cgroup.path.len(),
             Self::FileOpen(open) => size_of::<FileOpenEvent>() + open.path.len(),
             Self::Payload(payload) => size_of::<PayloadEvent>() + payload.bytes.len(),
+            Self::SocketPayload(payload) => size_of::<SocketPayloadEvent>() + payload.bytes.len(),
             Self::SocketConnect(_) => size_of::<SocketConnectEvent>(),
             Self::AcceptTask(_) => size_of::<AcceptTaskEvent>(),
             Self::Listener(_) => size_of::<ListenerEvent>(),

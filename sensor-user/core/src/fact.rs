@@ -20,7 +20,7 @@ mod program;
 mod service;
 
 pub use access::{AcceptingTask, Client, CredentialClass};
-pub use api::{ApiRequest, Origin, OriginClass, Protocol};
+pub use api::{ApiRequest, Origin, OriginClass, Protocol, SocketUse};
 pub use exposure::{LeadsTo, PeerSeen, Published, Reach};
 pub use hello::{Flaw, Stack, TlsHello};
 pub use program::{ExeFlags, Program};

@@ -57,11 +57,13 @@ pub enum Capability {
     AcceptTasks,
     /// Requests on plaintext ports.
     Requests,
+    /// `api_request` of what is asked on the unix sockets of runtimes.
+    SocketRequests,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Listeners,
         Self::Accepts,
         Self::Connects,
@@ -72,6 +74,7 @@ impl Capability {
         Self::CredentialFiles,
         Self::AcceptTasks,
         Self::Requests,
+        Self::SocketRequests,
     ];
 
     /// Whether the sensor owes it to every host. The others depend on what the kernel of a host has.
@@ -83,7 +86,8 @@ impl Capability {
             | Self::RuntimeSockets
             | Self::CredentialFiles
             | Self::AcceptTasks
-            | Self::Requests => false,
+            | Self::Requests
+            | Self::SocketRequests => false,
         }
     }
 
@@ -101,6 +105,7 @@ impl Capability {
             Self::CredentialFiles => "credential-files",
             Self::AcceptTasks => "accept-tasks",
             Self::Requests => "requests",
+            Self::SocketRequests => "socket-requests",
         }
     }
 }
@@ -193,6 +198,7 @@ pub const fn record_kind_name(kind: RecordKind) -> &'static str {
         RecordKind::AcceptTask => "accept-task",
         RecordKind::Payload => "payload",
         RecordKind::LateAccept => "late-accept",
+        RecordKind::SocketPayload => "socket-payload",
     }
 }
 

@@ -50,6 +50,8 @@ pub enum PacketDirection {
 pub enum Feature {
     /// Reports connects to the sockets of runtimes.
     SocketConnects,
+    /// Reports what is said on these connections.
+    SocketRequests,
     /// Reports opens of credential files.
     CredentialFiles,
     /// Names the task that takes an accepted connection.
@@ -78,9 +80,11 @@ pub struct HookSpec {
     pub attach: Attach,
     /// What it is worth.
     pub need: Need,
+    /// Another feature that it has: no program is needed for that where this one is attached.
+    pub also: Option<Feature>,
 }
 
-use Feature::{AcceptTasks, CredentialFiles, SocketConnects};
+use Feature::{AcceptTasks, CredentialFiles, SocketConnects, SocketRequests};
 
 /// Every hook, in the order of attachment: processes before what they do, and of the programs that share a feature the
 /// one that sees most first.
@@ -101,7 +105,17 @@ pub const TABLE: &[HookSpec] = &[
         "fentry_unix_connect",
         Attach::FEntry("security_unix_stream_connect"),
     ),
-    one_of(SocketConnects, "tp_btf/sk_data_ready", "unix_data_ready", Attach::Tracepoint("sk_data_ready")),
+    HookSpec {
+        also: Some(SocketRequests),
+        ..one_of(SocketConnects, SK_DATA_READY, "unix_data_ready", Attach::Tracepoint("sk_data_ready"))
+    },
+    one_of(SocketRequests, SK_DATA_READY, "unix_requests", Attach::Tracepoint("sk_data_ready")),
+    one_of(
+        SocketRequests,
+        "fentry/sock_def_readable",
+        "fentry_unix_requests",
+        Attach::FEntry("sock_def_readable"),
+    ),
     one_of(CredentialFiles, "lsm/file_open", "lsm_file_open", Attach::Lsm("file_open")),
     one_of(
         CredentialFiles,
@@ -120,6 +134,8 @@ pub const TABLE: &[HookSpec] = &[
     iterator("iter/task_file", WALK_LISTENERS, "task_file"),
 ];
 
+/// Hook of the two programs that see what is put into the queue of a socket.
+const SK_DATA_READY: &str = "tp_btf/sk_data_ready";
 /// Hook of the two programs that name the task which takes a connection.
 const ACCEPT: &str = "fexit/inet_csk_accept";
 /// Program without which the sensor has no purpose.
@@ -134,20 +150,20 @@ pub const WALK_TASKS: &str = "walk_tasks";
 pub const WALK_LISTENERS: &str = "walk_listeners";
 
 const fn tracepoint(name: &'static str, program: &'static str) -> HookSpec {
-    HookSpec { name, program, attach: Attach::Tracepoint(program), need: Need::Required }
+    HookSpec { name, program, attach: Attach::Tracepoint(program), need: Need::Required, also: None }
 }
 
 const fn packets(name: &'static str, program: &'static str, direction: PacketDirection) -> HookSpec {
-    HookSpec { name, program, attach: Attach::CgroupSkb(direction), need: Need::Optional }
+    HookSpec { name, program, attach: Attach::CgroupSkb(direction), need: Need::Optional, also: None }
 }
 
 const fn one_of(feature: Feature, name: &'static str, program: &'static str, attach: Attach) -> HookSpec {
-    HookSpec { name, program, attach, need: Need::OneOf(feature) }
+    HookSpec { name, program, attach, need: Need::OneOf(feature), also: None }
 }
 
 const fn iterator(name: &'static str, program: &'static str, target: &'static str) -> HookSpec {
     // Without it the sensor is blind for what was there before it, which it says.
-    HookSpec { name, program, attach: Attach::Iterator(target), need: Need::Optional }
+    HookSpec { name, program, attach: Attach::Iterator(target), need: Need::Optional, also: None }
 }
 
 #[cfg(test)]

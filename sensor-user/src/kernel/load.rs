@@ -45,6 +45,17 @@ const OPTIONAL: &[&str] = &[
     "inode_number",
     "sb_device",
     "unix_dentry",
+    "unix_peer",
+    "sk_receive_queue",
+    "sk_receive_last",
+    "skb_len",
+    "skb_data_len",
+    "skb_data",
+    "skb_sk",
+    "regs_call",
+    "regs_second",
+    "regs_third",
+    "helper_task_pt_regs",
 ];
 
 /// What the probes are loaded with.

@@ -193,15 +193,16 @@ impl Probes {
         marked.map_err(|source| KernelError::Map { what, source })
     }
 
-    /// Sets the files that sockets of runtimes are bound to: connects to them are reported.
+    /// Sets the files that sockets of runtimes are bound to: connects to them are reported, and where it is said so, what is
+    /// said on the connection.
     ///
     /// # Errors
     /// When the kernel refuses, or when there are more than the table holds.
     pub fn set_runtime_sockets(
         &mut self,
-        keys: impl IntoIterator<Item = FileKey>,
+        sockets: impl IntoIterator<Item = (FileKey, bool)>,
     ) -> Result<(), KernelError> {
-        self.tables.set_runtime_sockets(keys)
+        self.tables.set_runtime_sockets(sockets)
     }
 
     /// Sets the places of credential files: opens of files there are reported, where a program on that hook is attached.

@@ -151,8 +151,7 @@ impl Programs {
 
     /// Whether a program with this feature is attached.
     pub(super) fn serves(&self, feature: Feature) -> bool {
-        let of_feature = self.entries.iter().filter(|entry| entry.spec.need == Need::OneOf(feature));
-        of_feature.into_iter().any(|entry| matches!(entry.state, State::Attached(_)))
+        serves(&self.entries, feature)
     }
 
     /// Every program that we have attached, and whether it still is.
@@ -253,12 +252,17 @@ fn renew(
     }
 }
 
+/// Whether a program with this feature is attached.
+fn serves(entries: &[Entry], feature: Feature) -> bool {
+    entries.iter().any(|Entry { spec, state }| {
+        let has_feature = spec.need == Need::OneOf(feature) || spec.also == Some(feature);
+        has_feature && matches!(state, State::Attached(_))
+    })
+}
+
 /// Which program to attach next: one that is loaded and no iterator, unless its feature is there already.
 fn next_to_attach(entries: &[Entry]) -> Option<usize> {
-    let is_served = |need: Need| {
-        let same = entries.iter().filter(|entry| matches!(need, Need::OneOf(_)) && entry.spec.need == need);
-        same.into_iter().any(|entry| matches!(entry.state, State::Attached(_)))
-    };
+    let is_served = |need: Need| matches!(need, Need::OneOf(feature) if serves(entries, feature));
     entries.iter().position(|Entry { spec, state }| {
         matches!(state, State::Loaded) && !matches!(spec.attach, Attach::Iterator(_)) && !is_served(spec.need)
     })
@@ -347,8 +351,13 @@ mod tests {
 
     #[test]
     fn a_required_program_is_done_without_under_lockdown_only_and_never_the_one_for_sockets() {
-        let spec =
-            |program, need| HookSpec { name: "tp_btf/x", program, attach: Attach::Tracepoint("x"), need };
+        let spec = |program, need| HookSpec {
+            name: "tp_btf/x",
+            program,
+            attach: Attach::Tracepoint("x"),
+            need,
+            also: None,
+        };
         let (required, optional) = (spec("x", Need::Required), spec("x", Need::Optional));
         let sockets = spec(SOCKETS, Need::Required);
         let refused = || KernelError::Refused { hook: "tp_btf/x", source: ProgramError::NotLoaded };
@@ -369,7 +378,7 @@ mod tests {
     }
 
     fn entry(program: &'static str, attach: Attach, need: Need, state: State) -> Entry {
-        let spec = Box::leak(Box::new(HookSpec { name: program, program, attach, need }));
+        let spec = Box::leak(Box::new(HookSpec { name: program, program, attach, need, also: None }));
         Entry { spec, state }
     }
 
@@ -442,6 +451,19 @@ mod tests {
             entry("other", Attach::FEntry("f"), Need::OneOf(Feature::AcceptTasks), State::Loaded),
             entry("optional", Attach::FEntry("g"), Need::Optional, State::Loaded),
         ]
+    }
+
+    #[test]
+    fn a_program_with_two_features_spares_another_one() {
+        let mut entries = alternatives();
+        let both = HookSpec { also: Some(Feature::SocketRequests), ..*entries[4].spec };
+        entries[4].spec = Box::leak(Box::new(both));
+        let one_of = Need::OneOf(Feature::SocketRequests);
+        entries.push(entry("requests", Attach::Tracepoint("e"), one_of, State::Loaded));
+        assert!(!attached(entries, &["better"]).contains(&"requests"));
+        let mut entries = alternatives();
+        entries.push(entry("requests", Attach::Tracepoint("e"), one_of, State::Loaded));
+        assert!(attached(entries, &[]).contains(&"requests"));
     }
 
     #[test]

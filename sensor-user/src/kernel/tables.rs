@@ -1,13 +1,13 @@
 //! The maps that only the agent writes, each with a copy of what it has written: another program with the rights for it can
 //! write them, too, and take out of the probes' sight what it likes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aya::Ebpf;
 use aya::Pod;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use sensor_common::record::{COMM_LEN, CgroupId, FileId};
-use sensor_common::settings::{PORTS_LEN, place_filter, port_flags};
+use sensor_common::settings::{PORTS_LEN, place_filter, port_flags, runtime_socket};
 use sensor_core::coverage::{Table, TableState};
 use sensor_core::engine::Depth;
 use sensor_core::ids::{CgroupKey, FileKey};
@@ -18,10 +18,10 @@ use super::probes::take;
 /// These maps.
 pub(super) struct Tables {
     ports: Value<[u8; PORTS_LEN]>,
-    tools: Keys<[u8; COMM_LEN]>,
+    tools: Entries<[u8; COMM_LEN]>,
     cgroups: Cgroups,
-    runtime_sockets: Keys<FileId>,
-    credential_places: Keys<FileId>,
+    runtime_sockets: Entries<FileId>,
+    credential_places: Entries<FileId>,
     credential_filter: Value<[u64; place_filter::WORDS]>,
 }
 
@@ -30,10 +30,10 @@ impl Tables {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             ports: Value::new(take(ebpf, "PORTS")?, [0; PORTS_LEN]),
-            tools: Keys::new(take(ebpf, "TOOLS")?),
+            tools: Entries::new(take(ebpf, "TOOLS")?),
             cgroups: Cgroups { map: take(ebpf, "CGROUPS")?, own: BTreeMap::new() },
-            runtime_sockets: Keys::new(take(ebpf, "RUNTIME_SOCKETS")?),
-            credential_places: Keys::new(take(ebpf, "CREDENTIAL_PLACES")?),
+            runtime_sockets: Entries::new(take(ebpf, "RUNTIME_SOCKETS")?),
+            credential_places: Entries::new(take(ebpf, "CREDENTIAL_PLACES")?),
             credential_filter: Value::new(take(ebpf, "CREDENTIAL_FILTER")?, [0; place_filter::WORDS]),
         })
     }
@@ -69,7 +69,7 @@ impl Tables {
         &mut self,
         names: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), KernelError> {
-        let wanted = names.into_iter().filter_map(comm).collect();
+        let wanted = names.into_iter().filter_map(comm).map(|name| (name, ENTERED)).collect();
         let what = "set the names of runtimes and tools";
         self.tools.replace(&wanted).map_err(|source| KernelError::Map { what, source })
     }
@@ -91,10 +91,11 @@ impl Tables {
     /// See [`super::Probes::set_runtime_sockets`].
     pub(super) fn set_runtime_sockets(
         &mut self,
-        keys: impl IntoIterator<Item = FileKey>,
+        sockets: impl IntoIterator<Item = (FileKey, bool)>,
     ) -> Result<(), KernelError> {
         let what = "set the sockets of runtimes";
-        let wanted = keys.into_iter().map(FileId::from).collect();
+        let flags = |is_read| runtime_socket::WATCHED | if is_read { runtime_socket::REQUESTS } else { 0 };
+        let wanted = sockets.into_iter().map(|(key, is_read)| (key.into(), flags(is_read))).collect();
         self.runtime_sockets.replace(&wanted).map_err(|source| KernelError::Map { what, source })
     }
 
@@ -104,9 +105,9 @@ impl Tables {
         keys: impl IntoIterator<Item = FileKey>,
     ) -> Result<(), KernelError> {
         let failed = |source| KernelError::Map { what: "set the places of credential files", source };
-        let wanted: BTreeSet<FileId> = keys.into_iter().map(FileId::from).collect();
+        let wanted: BTreeMap<FileId, u8> = keys.into_iter().map(|key| (key.into(), ENTERED)).collect();
         *self.credential_filter.own = [0; place_filter::WORDS];
-        for key in &wanted {
+        for key in wanted.keys() {
             let (word, bit) = place_filter::bit(key);
             self.credential_filter.own[word] |= bit;
         }
@@ -182,23 +183,26 @@ impl<T: Pod + PartialEq> Value<T> {
     }
 }
 
-/// A set of keys.
-struct Keys<K: Pod> {
+/// Value where only the key counts.
+const ENTERED: u8 = 1;
+
+/// Keys, each with a small value.
+struct Entries<K: Pod> {
     map: HashMap<MapData, K, u8>,
-    own: BTreeSet<K>,
+    own: BTreeMap<K, u8>,
 }
 
-impl<K: Pod + Ord> Keys<K> {
+impl<K: Pod + Ord> Entries<K> {
     const fn new(map: HashMap<MapData, K, u8>) -> Self {
-        Self { map, own: BTreeSet::new() }
+        Self { map, own: BTreeMap::new() }
     }
 
-    fn present(&self) -> Result<BTreeSet<K>, MapError> {
-        self.map.keys().collect()
+    fn present(&self) -> Result<BTreeMap<K, u8>, MapError> {
+        self.map.iter().collect()
     }
 
-    /// Makes the map hold these keys and no others; where the kernel refuses some, `own` has those that went in.
-    fn replace(&mut self, wanted: &BTreeSet<K>) -> Result<(), MapError> {
+    /// Makes the map hold these entries and no others; where the kernel refuses some, `own` has those that went in.
+    fn replace(&mut self, wanted: &BTreeMap<K, u8>) -> Result<(), MapError> {
         let mut present = self.present()?;
         let result = Self::fit(&mut self.map, &mut present, wanted);
         self.own = present;
@@ -207,18 +211,19 @@ impl<K: Pod + Ord> Keys<K> {
 
     fn fit(
         map: &mut HashMap<MapData, K, u8>,
-        present: &mut BTreeSet<K>,
-        wanted: &BTreeSet<K>,
+        present: &mut BTreeMap<K, u8>,
+        wanted: &BTreeMap<K, u8>,
     ) -> Result<(), MapError> {
-        let gone: Vec<K> = present.difference(wanted).copied().collect();
+        let gone: Vec<K> = present.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         for key in gone {
             map.remove(&key)?;
             present.remove(&key);
         }
-        let new: Vec<K> = wanted.difference(present).copied().collect();
-        for key in new {
-            map.insert(key, 1, 0)?;
-            present.insert(key);
+        for (key, value) in wanted {
+            if present.get(key) != Some(value) {
+                map.insert(key, value, 0)?;
+                present.insert(*key, *value);
+            }
         }
         Ok(())
     }

@@ -97,7 +97,8 @@ fn look_at(roots: &Roots, path: &Path, service: Runtime) -> io::Result<Option<Ru
     }
     let device = device_number(libc::major(metadata.dev()), libc::minor(metadata.dev()));
     let key = FileKey { device, inode: metadata.ino() };
-    Ok(Some(RuntimeSocket { key, path: Arc::from(&*path.to_string_lossy()), service }))
+    let path = Arc::from(&*path.to_string_lossy());
+    Ok(Some(RuntimeSocket { key, path, service, is_roots: metadata.uid() == 0 }))
 }
 
 #[cfg(test)]

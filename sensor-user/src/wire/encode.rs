@@ -281,16 +281,7 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             }
             drop_first_comma(out, start);
         }
-        FactKind::SocketConnect { path, inode, service } => {
-            push(out, br#","socket":{"#);
-            let start = out.len();
-            push_known(out, br#","path":"#, path);
-            push_count(out, br#","inode":"#, *inode);
-            if let Some(service) = *service {
-                push_name(out, br#","service":""#, Runtime::from(service).name());
-            }
-            drop_first_comma(out, start);
-        }
+        FactKind::SocketConnect { path, inode, service } => push_socket(out, path, *inode, *service),
         FactKind::FileRead { path, class } => {
             push(out, br#","file":{"#);
             let start = out.len();
@@ -372,7 +363,15 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
             return serde_json::to_writer(out, &Audit::from(&**request))
                 .expect("invariant: memory can be written and every key is a string");
         }
-        FactKind::ApiRequest(api) => push_api(out, fact, api),
+        FactKind::ApiRequest(api) => {
+            push_api(out, fact, api);
+            if let Some(used) = &api.socket {
+                push(out, b"}");
+                push_socket(out, &used.path, used.inode, used.service);
+                push(out, br#","conn":"#);
+                push_text(out, &used.conn.0);
+            }
+        }
         FactKind::TlsHello(hello) => push_hello(out, hello),
         FactKind::Container { origin, .. } => {
             push(out, br#","origin":{"#);
@@ -391,7 +390,7 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
 
 /// Appends the object of a request, but for its last brace.
 fn push_api(out: &mut Vec<u8>, fact: &Fact, api: &fact::ApiRequest) {
-    let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
+    let service = api.service(fact.net.as_ref());
     push_name(out, br#","api":{"service":""#, Service::from(service).name());
     push_known(out, br#","method":"#, &api.method);
     push_known(out, br#","path":"#, &api.path);
@@ -412,6 +411,18 @@ fn push_api(out: &mut Vec<u8>, fact: &Fact, api: &fact::ApiRequest) {
     if let Some(protocol) = api.protocol {
         push_name(out, br#","protocol":""#, Protocol::from(protocol).name());
     }
+}
+
+/// Appends the object of a runtime's socket, but for its last brace.
+fn push_socket(out: &mut Vec<u8>, path: &Option<Arc<str>>, inode: u64, service: Option<fact::Runtime>) {
+    push(out, br#","socket":{"#);
+    let start = out.len();
+    push_known(out, br#","path":"#, path);
+    push_count(out, br#","inode":"#, inode);
+    if let Some(service) = service {
+        push_name(out, br#","service":""#, Runtime::from(service).name());
+    }
+    drop_first_comma(out, start);
 }
 
 /// Appends the object of a TLS client, but for its last brace.

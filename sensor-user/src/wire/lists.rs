@@ -429,6 +429,8 @@ Capability from health::Capability {
     AcceptTasks = "accept-tasks",
     /// Requests on plaintext ports.
     Requests = "requests",
+    /// Requests on the unix sockets of runtimes.
+    SocketRequests = "socket-requests",
 }}
 
 closed_list! {
@@ -473,6 +475,8 @@ KernelRecord from abi::RecordKind {
     Payload = "payload",
     /// A connection completed, told by its first data.
     LateAccept = "late-accept",
+    /// What is said on a connection to the socket of a runtime.
+    SocketPayload = "socket-payload",
 }}
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sensor_core::engine::Output;
-use sensor_core::fact::{self, Fact, FactKind, Reach};
+use sensor_core::fact::{self, Fact, FactKind, Reach, SocketUse};
 use sensor_core::health;
 use sensor_core::ids::{ConnId, RecordId};
 use sensor_core::risks::Risk;
@@ -114,7 +114,7 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
         FactKind::AcceptTask => {}
         FactKind::SocketConnect { path, inode, service } => {
             let service = service.map(Into::into);
-            record.socket = Some(Socket { path: text(path), inode: *inode, service });
+            record.socket = Some(Socket { path: text(path), inode: *inode, service, conn: None });
         }
         FactKind::FileRead { path, class } => {
             record.file = Some(File { path: text(path), class: (*class).into() });
@@ -147,7 +147,8 @@ fn of_fact<'a>(kind: Kind, seq: u64, fact: &'a Fact, verdict: Option<&'a fact::V
         &FactKind::Exit { code, signal } => record.exit = Some(Exit { code, signal }),
         &FactKind::Escape(side) => record.host = Some(side.into()),
         FactKind::ApiRequest(api) => {
-            let service = fact.net.as_ref().map_or(fact::Service::Other, |net| net.service);
+            let service = api.service(fact.net.as_ref());
+            record.socket = api.socket.as_deref().map(Into::into);
             record.api = Some(Api::of(service, api));
         }
         FactKind::Audit(request) => record.audit = Some(Box::new((&**request).into())),
@@ -302,6 +303,7 @@ impl TryFrom<Record<'_>> for Fact {
     fn try_from(record: Record<'_>) -> Result<Self, DecodeError> {
         let of = record.kind;
         let action = record.container.as_ref().and_then(|container| container.action);
+        let mut is_on_socket = false;
         let kind = match of {
             Kind::Listener => {
                 let listener = required(record.listener, of, "listener")?;
@@ -330,7 +332,7 @@ impl TryFrom<Record<'_>> for Fact {
             }
             Kind::AcceptTask => FactKind::AcceptTask,
             Kind::SocketConnect => {
-                let Socket { path, inode, service } = required(record.socket, of, "socket")?;
+                let Socket { path, inode, service, conn: _ } = required(record.socket, of, "socket")?;
                 FactKind::SocketConnect { path: shared(path), inode, service: service.map(Into::into) }
             }
             Kind::FileRead => {
@@ -361,7 +363,12 @@ impl TryFrom<Record<'_>> for Fact {
                 origin: required(record.origin, of, "origin")?.into(),
             },
             Kind::TlsHello => FactKind::TlsHello(Arc::new(required(record.tls, of, "tls")?.into())),
-            Kind::ApiRequest => FactKind::ApiRequest(Box::new(required(record.api, of, "api")?.into())),
+            Kind::ApiRequest => {
+                let api = required(record.api, of, "api")?.into();
+                let socket = record.socket.map(SocketUse::try_from).transpose()?.map(Box::new);
+                is_on_socket = socket.is_some();
+                FactKind::ApiRequest(Box::new(fact::ApiRequest { socket, ..api }))
+            }
             Kind::Audit => {
                 let truncated = record.quality.is_some_and(|quality| quality.truncated);
                 let request = audit::request(*required(record.audit, of, "audit")?, record.ts.0, truncated);
@@ -383,7 +390,7 @@ impl TryFrom<Record<'_>> for Fact {
                 | Kind::TlsHello
                 | Kind::Scan
         );
-        if needs_net {
+        if needs_net && !is_on_socket {
             let ends = required(net.as_ref(), of, "net")?;
             if !matches!(of, Kind::Connect | Kind::Scan) {
                 required(ends.local, of, "net.local")?;

@@ -18,7 +18,7 @@ const fn objects(kind: Kind) -> &'static [&'static str] {
         Kind::AcceptTask => &["process", "net", "quality"],
         Kind::Close => &["net", "quality", "conn"],
         Kind::Connect => &["net", "quality", "connect"],
-        Kind::ApiRequest => &["net", "verdict", "quality", "api"],
+        Kind::ApiRequest => &["quality", "api"],
         Kind::TlsHello => &["net", "verdict", "quality", "tls"],
         Kind::Scan => &["net", "quality", "scan"],
         Kind::SocketConnect => &["quality", "socket"],
@@ -42,6 +42,11 @@ pub fn require_objects_of_kind(schema: &mut Schema) {
             let mut then = json!({"required": objects(kind)});
             if kind == Kind::Container {
                 then["properties"] = json!({"container": {"required": ["action"]}});
+            }
+            if kind == Kind::ApiRequest {
+                let on_socket =
+                    json!({"required": ["socket"], "properties": {"socket": {"required": ["conn"]}}});
+                then["anyOf"] = json!([{"required": ["net", "verdict"]}, on_socket]);
             }
             json!({"if": {"properties": {"kind": {"const": kind.name()}}}, "then": then})
         })

@@ -22,7 +22,7 @@ use sensor_core::ids::FileKey;
 use crate::watch::{Watch, assert_task, boot_ns, own_comm};
 
 /// The file that a socket is bound to, as the agent finds it.
-fn socket_key(path: &Path) -> FileKey {
+pub fn socket_key(path: &Path) -> FileKey {
     let configured = [(Arc::from(path.to_str().expect("UTF-8")), Runtime::Docker)];
     let sockets = runtime_sockets::find(&Roots::default(), &configured).found;
     sockets.iter().find(|socket| Path::new(&*socket.path) == path).expect("a socket").key
@@ -48,7 +48,7 @@ fn a_connect_is_reported_by_the_file_of_the_socket_and_once() {
     let _unwatched = UnixListener::bind(&other).expect("a socket");
     fs::hard_link(&path, &link).expect("another name of the same socket");
     let key = socket_key(&path);
-    let watch = watch_with(|probes| probes.set_runtime_sockets([key]).expect("set"));
+    let watch = watch_with(|probes| probes.set_runtime_sockets([(key, false)]).expect("set"));
     assert!(watch.probes.serves(Feature::SocketConnects), "{:?}", watch.probes.hooks());
 
     let before = boot_ns();
@@ -80,7 +80,8 @@ fn connects_beyond_the_budget_of_a_cgroup_are_counted_and_hide_no_other_socket()
     let paths = ["flooded.sock", "other.sock"].map(|name| directory.path().join(name));
     let listeners = paths.each_ref().map(|path| UnixListener::bind(path).expect("a socket"));
     let [flooded, other] = paths.each_ref().map(|path| socket_key(path));
-    let watch = watch_with(|probes| probes.set_runtime_sockets([flooded, other]).expect("set"));
+    let watch =
+        watch_with(|probes| probes.set_runtime_sockets([(flooded, false), (other, false)]).expect("set"));
     let begun = Instant::now();
     for _ in 0..CONNECTS {
         drop((UnixStream::connect(&paths[0]).expect("connect"), listeners[0].accept().expect("accept")));

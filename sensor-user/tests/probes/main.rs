@@ -11,6 +11,7 @@ mod hooks;
 mod late;
 mod parts;
 mod processes;
+mod socket_requests;
 mod sockets;
 mod tables;
 mod watch;

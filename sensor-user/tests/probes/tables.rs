@@ -58,7 +58,7 @@ fn load() -> Probes {
     probes.set_ports([(PORT, port_flags::WATCHED)]).expect("ports");
     probes.set_tools([TOOL]).expect("tools");
     probes.classify_cgroup(CGROUP, cgroup_class::CONTAINER).expect("cgroups");
-    probes.set_runtime_sockets([FILE]).expect("sockets");
+    probes.set_runtime_sockets([(FILE, false)]).expect("sockets");
     probes.set_credential_places([FILE]).expect("places");
     probes
 }

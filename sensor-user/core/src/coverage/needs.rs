@@ -44,7 +44,7 @@ const fn one_of(
 
 use Capability::{
     AcceptTasks, Accepts, Connects, Containers, CredentialFiles, Execs, Listeners, Requests, RuntimeSockets,
-    Scans,
+    Scans, SocketRequests,
 };
 use CoverageState::{Blind as IsBlind, Degraded};
 
@@ -81,6 +81,11 @@ pub(super) const NEEDS: &[Need] = &[
         ],
         RuntimeSockets,
         "no connect to the socket of a runtime is seen",
+    ),
+    one_of(
+        &[("unix_data_ready", None), ("unix_requests", None), ("fentry_unix_requests", None)],
+        SocketRequests,
+        "of what is asked on the sockets of runtimes only the connect is seen",
     ),
     one_of(
         &[

@@ -24,7 +24,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    fn socket(&self, key: FileKey) -> Option<&RuntimeSocket> {
+    pub(super) fn socket(&self, key: FileKey) -> Option<&RuntimeSocket> {
         let index = self.sockets.binary_search_by_key(&key, |socket| socket.key).ok()?;
         self.sockets.get(index)
     }
@@ -88,7 +88,7 @@ impl Engine {
     }
 
     /// Who did something; `None` for the runtimes of the host.
-    fn acting_subject(&mut self, task: &Task, cgroup: CgroupKey) -> Option<Subject> {
+    pub(super) fn acting_subject(&mut self, task: &Task, cgroup: CgroupKey) -> Option<Subject> {
         self.processes.ensure(task);
         self.inventory.touch(cgroup);
         let place = self.whereabouts(cgroup, task.key);

@@ -1,12 +1,13 @@
-//! Requests on plaintext ports: each becomes a record, and the cause of what it makes.
+//! Requests on plaintext ports and on the sockets of runtimes: each becomes a record, and the cause of what it makes.
 
 use std::sync::Arc;
 
+use super::socket_requests::{Caller, SocketRequests};
 use super::subject::Subject;
 use crate::bounded::Bounded;
 use crate::engine::Engine;
 use crate::event::{AcceptEvent, Ends, PayloadEvent};
-use crate::fact::{ApiRequest, End, FactKind, Net, Protocol, Service};
+use crate::fact::{ApiRequest, End, FactKind, Net, Protocol, Service, SocketUse};
 use crate::http::Api;
 use crate::http::conversation::{Conversation, Exchange, Step, Way};
 use crate::http::docker;
@@ -31,7 +32,7 @@ const STARTED: u16 = 204;
 
 /// How far it counts what a server says.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Credit {
+pub(super) enum Credit {
     /// It is root's, on the host: what it says proves.
     Full,
     /// It is another user's on the host, or nobody knows whose.
@@ -47,19 +48,45 @@ pub(super) struct Requests {
     /// Times that what was asked on one of them could not be read.
     unread: u64,
     early: Bounded<(End, End, u32), (Timestamp, Box<PayloadEvent>)>,
+    /// Those on sockets, whose end nothing tells.
+    pub(super) sockets: SocketRequests,
 }
 
 /// A connection on which requests may come.
 #[derive(Debug)]
 struct Open {
     conversation: Conversation,
-    cgroup: CgroupKey,
-    ends: Ends,
+    line: Line,
+}
+
+/// Where a conversation takes place.
+#[derive(Clone, Debug)]
+pub(super) enum Line {
+    /// On a port: cgroup of the server's socket, and its ends.
+    Port(CgroupKey, Ends),
+    /// On the socket of a runtime.
+    Socket(Arc<Caller>),
+}
+
+/// Who takes part in a conversation, as its records tell.
+pub(super) struct Parties {
+    /// The server of a port, the caller on a socket.
+    pub(super) subject: Subject,
+    pub(super) net: Option<Net>,
+    pub(super) socket: Option<Box<SocketUse>>,
+    /// What the server says counts so far; not at all for `None`.
+    pub(super) credit: Option<Credit>,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { open: Bounded::new(CONVERSATIONS_MAX), bytes: 0, unread: 0, early: Bounded::new(EARLY_MAX) }
+        Self {
+            open: Bounded::new(CONVERSATIONS_MAX),
+            bytes: 0,
+            unread: 0,
+            early: Bounded::new(EARLY_MAX),
+            sockets: SocketRequests::default(),
+        }
     }
 }
 
@@ -67,6 +94,21 @@ impl Requests {
     /// Connections that were given up for others, and times that what was asked on one could not be read.
     pub(super) fn evicted(&self) -> u64 {
         self.open.evicted() + self.early.evicted() + self.unread
+    }
+
+    /// Whether something was asked on a connection and not answered.
+    pub(super) fn is_waiting(&self, conn: u64) -> bool {
+        self.open.peek(&conn).is_some_and(|open| open.conversation.is_waiting())
+    }
+
+    /// Whether nothing was asked on the connection to a socket since it was at this time.
+    pub(super) fn was_asked(&self, conn: u64, boot_ns: u64) -> bool {
+        let line = self.open.peek(&conn).map(|open| &open.line);
+        matches!(line, Some(Line::Socket(caller)) if caller.asked_ns() <= boot_ns)
+    }
+
+    pub(super) fn line_mut(&mut self, conn: u64) -> Option<&mut Line> {
+        self.open.get_mut(&conn).map(|open| &mut open.line)
     }
 }
 
@@ -108,25 +150,40 @@ impl Engine {
             // A port that a daemon has opened may be another's in another network namespace.
             let Some(service) = self.service_at(&event.ends) else { return };
             let conversation = Conversation::new(api_of(service));
-            let open = Open { conversation, cgroup: event.cgroup, ends: event.ends };
-            if let Some((evicted, open)) = self.requests.open.insert(conn, open) {
-                self.requests.bytes -= open.conversation.heap_bytes();
-                self.finish_conversation(at, evicted, open);
-            }
+            self.open_conversation(at, conn, conversation, Line::Port(event.cgroup, event.ends));
         }
-        let Some(open) = self.requests.open.get_mut(&conn) else { return };
-        let (cgroup, ends) = (open.cgroup, open.ends);
-        let (before, unread) = (open.conversation.heap_bytes(), open.conversation.unread());
         let way = if event.to_peer { Way::ToClient } else { Way::ToServer };
         let PayloadEvent { offset, settled, bytes, len, .. } = event;
         let piece = Piece { offset: *offset, settled: *settled, bytes, len: u64::from(*len) };
+        self.converse(at, conn, way, piece, event.turn);
+    }
+
+    pub(super) fn open_conversation(
+        &mut self,
+        at: Timestamp,
+        conn: u64,
+        conversation: Conversation,
+        line: Line,
+    ) {
+        let open = Open { conversation, line };
+        if let Some((evicted, open)) = self.requests.open.insert(conn, open) {
+            self.requests.bytes -= open.conversation.heap_bytes();
+            self.finish_conversation(at, evicted, open);
+        }
+    }
+
+    /// Takes a piece of a conversation.
+    pub(super) fn converse(&mut self, at: Timestamp, conn: u64, way: Way, piece: Piece<'_>, turn: bool) {
+        let Some(open) = self.requests.open.get_mut(&conn) else { return };
+        let line = open.line.clone();
+        let (before, unread) = (open.conversation.heap_bytes(), open.conversation.unread());
         let mut steps = Vec::new();
-        open.conversation.push(at, way, piece, event.turn, &mut steps);
+        open.conversation.push(at, way, piece, turn, &mut steps);
         self.callers.note_heard(conn, open.conversation.is_read());
         self.requests.unread += open.conversation.unread() - unread;
         self.requests.bytes += open.conversation.heap_bytes();
         self.requests.bytes -= before;
-        self.take_steps(at, conn, cgroup, &ends, steps);
+        self.take_steps(at, conn, &line, steps);
         while self.requests.bytes > BYTES_MAX
             && let Some((evicted, open)) = self.requests.open.evict_oldest()
         {
@@ -138,57 +195,65 @@ impl Engine {
     fn finish_conversation(&mut self, at: Timestamp, conn: u64, mut open: Open) {
         let mut steps = Vec::new();
         open.conversation.close(at, &mut steps);
-        self.take_steps(at, conn, open.cgroup, &open.ends, steps);
+        if let Line::Socket(caller) = &open.line {
+            self.requests.sockets.forget(conn, caller);
+        }
+        self.take_steps(at, conn, &open.line, steps);
     }
 
-    fn take_steps(&mut self, now: Timestamp, conn: u64, cgroup: CgroupKey, ends: &Ends, steps: Vec<Step>) {
+    fn take_steps(&mut self, now: Timestamp, conn: u64, line: &Line, steps: Vec<Step>) {
         for step in steps {
             match step {
                 Step::Asked { at, endpoint, exact } => {
                     if endpoint.route == docker::START
                         && let Some(reference) = endpoint.reference
+                        && let Some(Parties { credit: Some(credit), .. }) = self.parties(at, conn, line)
                     {
-                        let (server, net) = self.served(at, conn, cgroup, ends);
-                        let Some((conn, credit)) = net.conn.zip(self.credit_of(cgroup, &server)) else {
-                            continue;
-                        };
+                        let conn = self.outbox.conn_id(conn);
                         self.origins.starts(at, reference, conn, exact && credit == Credit::Full);
                     }
                 }
-                Step::Answered(exchange) => self.tell_request(now, conn, cgroup, ends, *exchange),
-                Step::Hello(at, hello) => self.tell_hello(at, conn, cgroup, ends, &hello),
-                Step::Foreign(at, protocol) => self.tell_foreign(at, conn, cgroup, ends, protocol),
+                Step::Answered(exchange) => self.tell_request(now, conn, line, *exchange),
+                Step::Hello(at, hello) => match line {
+                    Line::Port(cgroup, ends) => self.tell_hello(at, conn, *cgroup, ends, &hello),
+                    Line::Socket(_) => self.tell_foreign(at, conn, line, Protocol::Unknown),
+                },
+                Step::Foreign(at, protocol) => self.tell_foreign(at, conn, line, protocol),
             }
         }
     }
 
-    fn tell_request(
-        &mut self,
-        now: Timestamp,
-        conn: u64,
-        cgroup: CgroupKey,
-        ends: &Ends,
-        exchange: Exchange,
-    ) {
+    /// Who takes part; `None` when that is a runtime talking to a runtime.
+    fn parties(&mut self, at: Timestamp, conn: u64, line: &Line) -> Option<Parties> {
+        match line {
+            Line::Port(cgroup, ends) => {
+                let (subject, net) = self.served(at, conn, *cgroup, ends);
+                let credit = self.credit_of(*cgroup, &subject);
+                Some(Parties { subject, net: Some(net), socket: None, credit })
+            }
+            Line::Socket(caller) => self.parties_on_socket(conn, caller),
+        }
+    }
+
+    fn tell_request(&mut self, now: Timestamp, conn: u64, line: &Line, exchange: Exchange) {
         let Exchange { at, head, endpoint, create, status, created, exact } = exchange;
+        let Some(parties) = self.parties(at, conn, line) else { return };
+        let credit = parties.credit;
         let create = create.unwrap_or_default();
         let truncated = head.truncated || create.truncated;
         let api = ApiRequest {
             method: Some(head.method),
             path: Some(head.path),
             route: Some(endpoint.route.into()),
-            class: endpoint.class,
             version: endpoint.version,
             status,
             user_agent: head.user_agent,
             body_flags: create.risks,
             image: create.image,
             command: create.command.into(),
-            protocol: None,
+            ..ApiRequest::of_class(endpoint.class)
         };
-        let (server, net) = self.served(at, conn, cgroup, ends);
-        let credit = self.credit_of(cgroup, &server);
-        let request = self.send_api(at, server, net, api, truncated);
+        let request = self.send_api(at, parties, api, truncated);
         let conn: ConnId = self.outbox.conn_id(conn);
         if endpoint.route == docker::START
             && let Some(reference) = &endpoint.reference
@@ -216,35 +281,25 @@ impl Engine {
         Some(if is_root { Credit::Full } else { Credit::Some })
     }
 
-    fn tell_foreign(&mut self, at: Timestamp, conn: u64, cgroup: CgroupKey, ends: &Ends, protocol: Protocol) {
-        let api = ApiRequest {
-            method: None,
-            path: None,
-            route: None,
-            class: ApiClass::Other,
-            version: None,
-            status: None,
-            user_agent: None,
-            body_flags: Arc::from([]),
-            image: None,
-            command: Arc::from([]),
-            protocol: Some(protocol),
-        };
-        let (server, net) = self.served(at, conn, cgroup, ends);
-        let _ = self.send_api(at, server, net, api, false);
+    fn tell_foreign(&mut self, at: Timestamp, conn: u64, line: &Line, protocol: Protocol) {
+        let api = ApiRequest { protocol: Some(protocol), ..ApiRequest::of_class(ApiClass::Other) };
+        if let Some(parties) = self.parties(at, conn, line) {
+            let _ = self.send_api(at, parties, api, false);
+        }
     }
 
     fn send_api(
         &mut self,
         at: Timestamp,
-        mut server: Subject,
-        net: Net,
+        parties: Parties,
         api: ApiRequest,
         truncated: bool,
     ) -> Option<RecordId> {
-        let verdict = self.verdict_on(at, &net);
-        server.truncated |= truncated;
-        self.send_and_name(at, server, Some(net), FactKind::ApiRequest(Box::new(api)), verdict)
+        let Parties { mut subject, net, socket, .. } = parties;
+        let verdict = net.as_ref().and_then(|net| self.verdict_on(at, net));
+        subject.truncated |= truncated;
+        let api = ApiRequest { socket, ..api };
+        self.send_and_name(at, subject, net, FactKind::ApiRequest(Box::new(api)), verdict)
     }
 }
 

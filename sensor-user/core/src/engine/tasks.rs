@@ -91,6 +91,7 @@ impl Engine {
             self.ask_for_holders(at.boot_ns);
         }
         self.daemon_options.remove(&key);
+        self.end_socket_requests_of(at, key);
         self.processes.exit(key);
     }
 

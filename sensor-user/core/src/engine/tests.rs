@@ -16,6 +16,7 @@ mod recorded;
 mod requests;
 mod risks;
 mod scans;
+mod socket_requests;
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::{Net, Runtime, Service};
 use crate::http::conversation::Foreign;
 use crate::http::route::ApiClass;
 use crate::ids::{ConnId, RecordId};
@@ -35,6 +36,55 @@ pub struct ApiRequest {
     pub command: Arc<[Arc<str>]>,
     /// What is spoken, if it is not HTTP/1.
     pub protocol: Option<Protocol>,
+    /// The socket of a runtime on which it was made: then the fact's process and container are the caller's.
+    pub socket: Option<Box<SocketUse>>,
+}
+
+impl ApiRequest {
+    /// A request of which nothing else is known.
+    #[must_use]
+    pub fn of_class(class: ApiClass) -> Self {
+        Self {
+            method: None,
+            path: None,
+            route: None,
+            class,
+            version: None,
+            status: None,
+            user_agent: None,
+            body_flags: Arc::from([]),
+            image: None,
+            command: Arc::from([]),
+            protocol: None,
+            socket: None,
+        }
+    }
+}
+
+impl ApiRequest {
+    /// Whose API it was made to: that of the connection's port, or of the runtime on whose socket it was made, of which
+    /// those that are read all speak Docker's.
+    #[must_use]
+    pub const fn service(&self, net: Option<&Net>) -> Service {
+        match (&self.socket, net) {
+            (Some(_), _) => Service::Docker,
+            (None, Some(net)) => net.service,
+            (None, None) => Service::Other,
+        }
+    }
+}
+
+/// A connection to the unix socket of a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketUse {
+    /// Path that the listener is bound to on the host.
+    pub path: Option<Arc<str>>,
+    /// Inode number of that path.
+    pub inode: u64,
+    /// The runtime that listens.
+    pub service: Option<Runtime>,
+    /// The connection.
+    pub conn: ConnId,
 }
 
 /// How sure the sensor is of a container's cause.

@@ -16,8 +16,11 @@ use super::reassembly::{Part, Piece, Reassembly};
 use super::route::Endpoint;
 use super::{Api, docker};
 use crate::time::Timestamp;
-use crate::tls::hello::ClientHello;
 use crate::tls::reader::{HANDSHAKE, HelloReader};
+
+mod step;
+
+pub use step::{Exchange, Foreign, Step, Way};
 
 /// Most requests that wait for their answers; those of a client that asks more at a time are told without.
 pub const WAITING_MAX: usize = 64;
@@ -27,63 +30,6 @@ const HELD_MAX: usize = 4 << 10;
 const REPLY_BODY_MAX: usize = 1 << 10;
 /// About what a request costs beside its body.
 const EXCHANGE_BYTES: usize = 1 << 10;
-
-/// What is spoken on a connection that is not HTTP/1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Foreign {
-    /// HTTP/2 without TLS.
-    Http2,
-    /// Something else, or HTTP that two readers might read differently.
-    Unknown,
-}
-
-/// From where to where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// To the listener: requests.
-    ToServer,
-    /// From it: answers.
-    ToClient,
-}
-
-/// A request, and what is known of its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// When the request's head was complete.
-    pub at: Timestamp,
-    /// The request.
-    pub head: RequestHead,
-    /// What it is for.
-    pub endpoint: Endpoint,
-    /// What the body asks for, of a request that makes a container or a volume.
-    pub create: Option<CreateBody>,
-    /// Status of the answer.
-    pub status: Option<u16>,
-    /// The id that the answer gives to what the request has made.
-    pub created: Option<Arc<str>>,
-    /// Every byte before it was accounted for: it is certain that this answer is this request's.
-    pub exact: bool,
-}
-
-/// Something that happened on the connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A request was made; its answer is still to come.
-    Asked {
-        /// When its head was complete.
-        at: Timestamp,
-        /// What it is for.
-        endpoint: Endpoint,
-        /// Every byte before it was accounted for.
-        exact: bool,
-    },
-    /// It was answered, or will not be.
-    Answered(Box<Exchange>),
-    /// What is spoken is TLS; said once, when the hello is there or will not be.
-    Hello(Timestamp, Box<ClientHello>),
-    /// What is spoken is neither TLS nor HTTP/1; said once.
-    Foreign(Timestamp, Foreign),
-}
 
 /// The state of a connection.
 #[derive(Debug)]
@@ -162,6 +108,17 @@ impl Conversation {
         }
     }
 
+    /// A connection whose beginning is missing: it is read from the next turn on, and nothing on it is exact.
+    #[must_use]
+    pub fn resumed(api: Api) -> Self {
+        let mut conversation = Self { exact: false, ..Self::new(api) };
+        for side in [&mut conversation.requests, &mut conversation.replies] {
+            side.reader.stop();
+            side.lost = true;
+        }
+        conversation
+    }
+
     /// Takes a captured segment; `turn` says that it is the first one after others in the other direction.
     pub fn push(&mut self, at: Timestamp, way: Way, piece: Piece<'_>, turn: bool, steps: &mut Vec<Step>) {
         // What was not captured before it may cost the thread, which is then taken up here.
@@ -209,6 +166,12 @@ impl Conversation {
     #[must_use]
     pub const fn is_read(&self) -> bool {
         self.exact && !self.foreign
+    }
+
+    /// Whether something was asked and not answered yet.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty() || !self.requests.reader.partial_head().is_empty()
     }
 
     /// Times that what was asked until the next turn could not be read though it was captured.

@@ -60,22 +60,19 @@ fn sound(kind: RecordKind, boot_ns: u64, small: u8) -> Vec<u8> {
         RecordKind::SocketConnect => records::socket_connect(boot_ns, task, cgroup, u64::from(small % 3)),
         RecordKind::FileOpen => records::file_open(boot_ns, task, cgroup, u64::from(small % 3), path),
         RecordKind::AcceptTask => records::accept_task(boot_ns, u64::from(small % 4), task, cgroup),
-        RecordKind::Payload => {
+        RecordKind::Payload | RecordKind::SocketPayload => {
             let text = [
                 "POST /containers/create HTTP/1.1\r\n\r\n",
                 "HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n",
             ];
             let to_peer = small % 2 == 1;
-            let offset = u64::from(small / 16);
-            records::payload(
-                boot_ns,
-                u64::from(small % 4),
-                v2(10),
-                ends_of,
-                to_peer,
-                offset,
-                text[usize::from(to_peer)].as_bytes(),
-            )
+            let (conn, offset) = (u64::from(small % 4), u64::from(small / 16));
+            let text = text[usize::from(to_peer)].as_bytes();
+            if kind == RecordKind::Payload {
+                records::payload(boot_ns, conn, v2(10), ends_of, to_peer, offset, text)
+            } else {
+                records::socket_payload(boot_ns, conn, (task, cgroup), 1, to_peer, offset, text)
+            }
         }
     }
 }

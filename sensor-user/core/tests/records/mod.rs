@@ -10,7 +10,7 @@ use sensor_common::record::{
     ANCESTORS_MAX, AcceptRecord, AcceptTaskRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord,
     ConnectRecord, ConnectStage, Direction, Endpoints, ExecRecord, ExitRecord, FILE_PATH_MAX, FileId,
     FileOpenRecord, ForkRecord, ListenerItem, ListenerRecord, PayloadRecord, RecordHeader, RecordKind,
-    SocketConnectRecord, TaskId, TaskItem, exec_flags, payload_flags,
+    SocketConnectRecord, SocketPayloadRecord, TaskId, TaskItem, exec_flags, payload_flags,
 };
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
@@ -336,4 +336,29 @@ pub fn payload(
     };
     // The probes reserve room in few sizes.
     bytes(&record, &[segment, &vec![0xff; 512_usize.saturating_sub(segment.len())]])
+}
+
+/// What a task writes on a connection to the socket of a runtime, captured whole, the first piece of its message.
+pub fn socket_payload(
+    boot_ns: u64,
+    conn: u64,
+    (task, cgroup): (P, CgroupId),
+    inode: u64,
+    to_peer: bool,
+    offset: u64,
+    written: &[u8],
+) -> Vec<u8> {
+    let record = SocketPayloadRecord {
+        header: header(RecordKind::SocketPayload, boot_ns, 0),
+        conn,
+        offset,
+        task: task.task(),
+        cgroup,
+        socket: file(inode),
+        len: written.len() as u32,
+        captured: written.len() as u32,
+        flags: payload_flags::TURN | if to_peer { payload_flags::TO_PEER } else { 0 },
+        reserved: 0,
+    };
+    bytes(&record, &[written, &vec![0xff; 512_usize.saturating_sub(written.len())]])
 }

@@ -6,9 +6,11 @@ use sensor_core::fact;
 use sensor_core::ids::{ConnId, RecordId};
 use sensor_core::risks::Risk;
 
-use super::super::record::{Api, Origin};
+use super::super::DecodeError;
+use super::super::kind::Kind;
+use super::super::record::{Api, Origin, Socket};
 use super::super::seq::List;
-use super::{shared, text};
+use super::{required, shared, text};
 
 impl<'a> Api<'a> {
     /// A request to this service.
@@ -44,7 +46,29 @@ impl From<Api<'_>> for fact::ApiRequest {
             image: shared(api.image),
             command: api.command.into_read().into_iter().map(Arc::from).collect(),
             protocol: api.protocol.map(Into::into),
+            socket: None,
         }
+    }
+}
+
+impl<'a> From<&'a fact::SocketUse> for Socket<'a> {
+    fn from(used: &'a fact::SocketUse) -> Self {
+        Self {
+            path: text(&used.path),
+            inode: used.inode,
+            service: used.service.map(Into::into),
+            conn: Some((&used.conn.0).into()),
+        }
+    }
+}
+
+impl TryFrom<Socket<'_>> for fact::SocketUse {
+    type Error = DecodeError;
+
+    fn try_from(socket: Socket<'_>) -> Result<Self, DecodeError> {
+        let conn = required(socket.conn, Kind::ApiRequest, "socket.conn")?;
+        let (path, service) = (shared(socket.path), socket.service.map(Into::into));
+        Ok(Self { path, inode: socket.inode, service, conn: ConnId(conn.into()) })
     }
 }
 

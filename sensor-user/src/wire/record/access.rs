@@ -57,6 +57,9 @@ pub struct Socket<'a> {
     /// The runtime that serves it; absent when the path is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Runtime>,
+    /// The connection on which a request was made: `origin.conn` of what it caused.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub conn: Option<Text<'a>>,
 }
 
 /// A credential file.

@@ -1,5 +1,7 @@
 //! Whatever can be a fact survives a recording, and no damage to one makes its reader panic.
 
+use sensor_core::fact::SocketUse;
+
 use super::*;
 
 mod audit;
@@ -145,7 +147,12 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
     let target = (maybe_text(), maybe_text(), maybe_text(), maybe_text());
     let body = (prop::collection::vec(any_risk(), 0..4), maybe_text(), texts());
     let protocol = prop::option::of(prop::sample::select(vec![Protocol::Http2, Protocol::Unknown]));
-    (target, prop::sample::select(&ApiClass::ALL[..]), any::<Option<u16>>(), maybe_text(), body, protocol)
+    let runtime = prop::option::of(prop::sample::select(&Runtime::ALL[..]));
+    let socket = (maybe_text(), any::<u64>(), runtime, text()).prop_map(|(path, inode, service, conn)| {
+        Box::new(SocketUse { path, inode, service, conn: ConnId(conn) })
+    });
+    let spoken = (protocol, prop::option::of(socket));
+    (target, prop::sample::select(&ApiClass::ALL[..]), any::<Option<u16>>(), maybe_text(), body, spoken)
         .prop_map(
             |(
                 (method, path, route, version),
@@ -153,7 +160,7 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
                 status,
                 user_agent,
                 (body_flags, image, command),
-                protocol,
+                (protocol, socket),
             )| {
                 let (body_flags, command) = (body_flags.into(), command.into());
                 ApiRequest {
@@ -168,6 +175,7 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
                     image,
                     command,
                     protocol,
+                    socket,
                 }
             },
         )

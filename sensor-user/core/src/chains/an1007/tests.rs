@@ -194,19 +194,7 @@ fn container(id: &str, risks: &[Risk]) -> Arc<Container> {
 }
 
 fn request(class: ApiClass) -> ApiRequest {
-    ApiRequest {
-        method: None,
-        path: None,
-        route: None,
-        class,
-        version: None,
-        status: None,
-        user_agent: None,
-        body_flags: Arc::from([]),
-        image: None,
-        command: Arc::from([]),
-        protocol: None,
-    }
+    ApiRequest::of_class(class)
 }
 
 fn proved_by(conn: &str, request: Option<&Fact>) -> Origin {

@@ -89,14 +89,8 @@ impl Bench {
             method: Some("GET".into()),
             path: Some(path.into()),
             route: Some(route.into()),
-            class,
-            version: None,
             status: Some(200),
-            user_agent: None,
-            body_flags: Arc::from([]),
-            image: None,
-            command: Arc::from([]),
-            protocol: None,
+            ..ApiRequest::of_class(class)
         };
         let net = Net {
             direction: Some(Direction::Inbound),

@@ -23,8 +23,12 @@ fn with_files() -> (Sensor, String) {
     sensor.see(|now| cgroup(now, true, v2(50), RUNC, &format!("/docker/{id}")));
     sensor.facts();
     sensor.metadata(&id, "web");
-    let socket =
-        RuntimeSocket { key: key(SOCKET), path: "/run/docker.sock".into(), service: Runtime::Docker };
+    let socket = RuntimeSocket {
+        key: key(SOCKET),
+        path: "/run/docker.sock".into(),
+        service: Runtime::Docker,
+        is_roots: true,
+    };
     sensor.engine.handle_runtime_sockets(vec![socket]);
     let place = CredentialPlace { key: key(VOLUME), kind: PlaceKind::PodVolume };
     sensor.engine.handle_credential_places(vec![place]);

@@ -29,8 +29,9 @@ const NAME: &str = "quaywatch-canary-1";
 pub(super) const SECOND: u64 = 1_000_000_000;
 const INTERVAL_NS: u64 = 10 * SECOND;
 
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 14] = [
     "lsm_unix_connect",
+    "unix_requests",
     "lsm_file_open",
     "accept_task",
     "sched_process_fork",

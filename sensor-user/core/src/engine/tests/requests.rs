@@ -65,7 +65,7 @@ fn with_dockerd() -> Sensor {
 }
 
 /// Docker makes and starts a container that was asked for before.
-fn run_container(sensor: &mut Sensor, id: &str, cgroup: u64) {
+pub(super) fn run_container(sensor: &mut Sensor, id: &str, cgroup: u64) {
     let path = format!("/system.slice/docker-{id}.scope");
     sensor.see(|now| {
         let args = ["runc", "--root", "/run/docker/runtime-runc/moby", "create", "--bundle", "/b", id];
@@ -75,7 +75,7 @@ fn run_container(sensor: &mut Sensor, id: &str, cgroup: u64) {
     sensor.see(|now| records::cgroup(now, true, v2(cgroup), RUNC, &path));
 }
 
-fn origins(facts: &[Fact]) -> Vec<(String, Origin)> {
+pub(super) fn origins(facts: &[Fact]) -> Vec<(String, Origin)> {
     let steps = facts.iter().filter_map(|fact| match &fact.kind {
         FactKind::Container { origin, .. } => {
             Some((fact.container.as_ref().expect("its container").id.to_string(), origin.clone()))
@@ -85,7 +85,7 @@ fn origins(facts: &[Fact]) -> Vec<(String, Origin)> {
     steps.collect()
 }
 
-fn later(sensor: &mut Sensor) -> Vec<Fact> {
+pub(super) fn later(sensor: &mut Sensor) -> Vec<Fact> {
     let mut facts = sensor.facts();
     sensor.pass(super::HOLD_NS + 1000);
     facts.extend(sensor.read_facts());
@@ -415,7 +415,8 @@ fn whoever_uses_the_socket_on_the_node_is_the_better_explanation() {
 
     let mut sensor = with_dockerd();
     let key = FileKey { device: 7, inode: 77 };
-    let socket = RuntimeSocket { key, path: "/run/docker.sock".into(), service: Runtime::Docker };
+    let socket =
+        RuntimeSocket { key, path: "/run/docker.sock".into(), service: Runtime::Docker, is_roots: true };
     sensor.engine.handle_runtime_sockets(vec![socket]);
     with_tls_clients(&mut sensor, 1);
     sensor.see(|now| records::socket_connect(now, super::CURL, v2(HOST), 77));
