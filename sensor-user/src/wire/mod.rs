@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sensor_core::engine::Output;
-use sensor_core::fact::{Fact, Node};
+use sensor_core::fact::{Fact, FactKind, Node};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -113,7 +113,7 @@ impl DecodeError {
 }
 
 /// What a replay reads of a fact that was written: the same, with addresses in their canonical form, and with what was cut
-/// of its process said of the record as a whole.
+/// of its process said of the record as a whole, and of a request of an audit log what was cut of the record.
 #[must_use]
 pub fn as_read(mut fact: Fact) -> Fact {
     if let Some(process) = &mut fact.process
@@ -126,6 +126,9 @@ pub fn as_read(mut fact: Fact) -> Fact {
         for end in [&mut net.peer, &mut net.local].into_iter().flatten() {
             end.ip = end.ip.to_canonical();
         }
+    }
+    if let FactKind::Audit(request) = &mut fact.kind {
+        request.truncated = fact.quality.truncated;
     }
     fact
 }
