@@ -4,6 +4,8 @@
 //! - `as-nobody CAPABILITIES PROGRAM [ARGUMENT…]` executes the program as user 65534 with these capabilities
 //!   (comma-separated, perhaps none) and no other.
 //! - `connect ADDRESS` connects, sends four bytes, says from where, and closes when its standard input ends.
+//! - `ask-unix PATH` connects to a unix socket, asks for a container with [`ASKED`] at once, reads until the answer is there,
+//!   says so, and closes when its standard input ends.
 //! - `connect-unix PATH` connects to a unix socket, says so, and closes when its standard input ends.
 //! - `listen ADDRESS` listens, says so, and accepts until its standard input ends.
 
@@ -43,6 +45,7 @@ pub fn run(role: &OsStr, mut arguments: impl Iterator<Item = OsString>) -> Resul
             execute(&next()?, arguments)
         }
         Some("connect") => connect(address(&next()?)?),
+        Some("ask-unix") => ask_unix(&next()?),
         Some("connect-unix") => connect_unix(&next()?),
         Some("listen") => listen(address(&next()?)?),
         _ => bail!("unknown role"),
@@ -86,6 +89,35 @@ fn connect(server: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(10))?;
     println!("{}", stream.local_addr()?);
     stream.write_all(SENT)?;
+    wait_for_end_of_input()
+}
+
+/// Bytes of a request: more than the kernel keeps in one piece.
+pub const ASKED: usize = 8000;
+/// The end of an answer.
+pub const ANSWERED: &str = "}";
+
+/// A request of [`ASKED`] bytes, most of which say nothing.
+fn request() -> String {
+    let body = r#"{"Image":"alpine","Env":["KEY=secret"],"HostConfig":{"Privileged":true}}"#;
+    let head = |length: usize| {
+        let line = "POST /v1.41/containers/create HTTP/1.1";
+        format!("{line}\r\nHost: h\r\nUser-Agent: guest/1\r\nContent-Length: {length:04}\r\n\r\n")
+    };
+    let length = ASKED - head(0).len();
+    head(length) + &format!("{body:length$}")
+}
+
+fn ask_unix(path: &OsStr) -> Result<()> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.write_all(request().as_bytes())?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(ANSWERED.as_bytes()) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    println!("answered");
     wait_for_end_of_input()
 }
 

@@ -227,6 +227,13 @@ pub const ROWS: &[Row] = &[
     row("kinds", "socket-connect", "a container connects to a runtime's socket: path, inode, process")
         .but(&[("5.10", Owed::SeenBy("fentry_unix_connect"))])
         .by("lsm_unix_connect"),
+    row(
+        "kinds",
+        "socket-requests",
+        "a container has another made on a runtime's socket: route, status, flags, process; else the connect, and why not more",
+    )
+    .but(&[("5.10", Owed::SeenBy("socket_connect")), ("6.1", Owed::SeenBy("fentry_unix_requests"))])
+    .by("unix_requests"),
     row("kinds", "file-read", "a container reads a token: path, class, process")
         .but(&[("5.10", Owed::SeenBy("fentry_file_open"))])
         .by("lsm_file_open"),
@@ -314,10 +321,11 @@ pub const ROWS: &[Row] = &[
         .but(&[("5.10", Owed::SeenBy("refusal"))]),
 ];
 
-/// Packets are seen at the root of the version 2 cgroups only.
+/// Packets are seen at the root of the version 2 cgroups only; what is said on sockets from 5.16 on.
 const WITHOUT_SCANS: &[(&str, Owed)] = &[
-    ("5.10-v1", Owed::SeenBy("all but scans, requests")),
+    ("5.10-v1", Owed::SeenBy("all but scans, requests, socket-requests")),
     ("7.x-v1", Owed::SeenBy("all but scans, requests")),
+    ("5.10", Owed::SeenBy("all but socket-requests")),
 ];
 
 /// What a machine owes for a row; `None` when it does not try it.

@@ -18,7 +18,8 @@ pub const ROWS: &[Row] = &[("coverage", coverage)];
 /// What every kernel owes.
 const CORE: &[&str] = &["listeners", "accepts", "connects", "execs", "containers"];
 /// What depends on the kernel.
-const OPTIONAL: &[&str] = &["scans", "requests", "runtime-sockets", "credential-files", "accept-tasks"];
+const OPTIONAL: &[&str] =
+    &["scans", "requests", "runtime-sockets", "credential-files", "accept-tasks", "socket-requests"];
 /// What the canaries make.
 const KINDS: &[&str] = &[
     "listener-opened",

@@ -1,9 +1,11 @@
 //! What one of several programs sees: which one depends on the kernel.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, mount};
@@ -14,14 +16,23 @@ use super::actor::Actor;
 use super::kinds::Row;
 use super::sockets::{UNLISTED, address, connect_between};
 use super::truth::Truth;
+use crate::actor::{ANSWERED, ASKED};
 use crate::cgroups::Container;
 use crate::report::Outcome;
 
-pub const ROWS: &[Row] =
-    &[("socket-connect", socket_connect), ("file-read", file_read), ("accept-task", accept_task)];
+pub const ROWS: &[Row] = &[
+    ("socket-connect", socket_connect),
+    ("socket-requests", socket_requests),
+    ("file-read", file_read),
+    ("accept-task", accept_task),
+];
 
 /// Where Docker listens.
 const SOCKET: &str = "/run/docker.sock";
+/// Where podman listens.
+const API: &str = "/run/podman/podman.sock";
+/// Whoever listens there.
+static SERVER: OnceLock<UnixListener> = OnceLock::new();
 /// Where the kubelet mounts the token of a pod.
 const VOLUME: &str = "/var/lib/kubelet/pods/0f3c/volumes/kubernetes.io~projected/kube-api-access";
 const SECRET: &str = "secret";
@@ -38,6 +49,9 @@ impl Fixtures {
         fs::create_dir_all(VOLUME)?;
         mount("tmpfs", VOLUME, "tmpfs", MountFlags::empty(), None).context("mounting the token's volume")?;
         fs::write(format!("{VOLUME}/token"), format!("{SECRET}\n"))?;
+        fs::create_dir_all("/run/podman")?;
+        let server = UnixListener::bind(API)?;
+        ensure!(SERVER.set(server).is_ok(), "made twice");
         Ok(Self { _socket: UnixListener::bind(SOCKET)? })
     }
 }
@@ -63,6 +77,43 @@ fn socket_connect(sensor: &Sensor) -> Result<Outcome> {
     Truth::of(client.id())?.check(&record)?;
     ensure!(client.finish()?.success(), "the client failed");
     by_one_of(sensor, &["lsm_unix_connect", "fentry_unix_connect", "unix_data_ready"])
+}
+
+/// A container that has another one made, on the socket of a runtime; where nothing can read that, the connect is told and
+/// the coverage says why not more is.
+fn socket_requests(sensor: &Sensor) -> Result<Outcome> {
+    let container = Container::create("f4")?;
+    let mut client = Actor::start_within(&container.id, &["ask-unix", API])?;
+    let (mut server, _) = SERVER.get().context("nobody listens")?.accept()?;
+    server.read_exact(&mut [0; ASKED])?;
+    let body = format!("{{\"Id\":\"{}\"{ANSWERED}", "f5".repeat(32));
+    let answer = format!("HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    server.write_all(answer.as_bytes())?;
+    client.line()?;
+
+    let ready = sensor.wait_is("health", &[("health.state", "ready")])?;
+    if ready.text("health.coverage.socket-requests.state") == "blind" {
+        let reason = ready.text("health.coverage.socket-requests.reason");
+        ensure!(reason.contains("fentry/sock_def_readable: "), "no reason: {ready}");
+        sensor.wait_is("socket_connect", &[("container.id", &container.id), ("socket.path", API)])?;
+        ensure!(client.finish()?.success(), "the client failed");
+        return Ok(Outcome::SeenBy("socket_connect".to_owned()));
+    }
+    let record = sensor.wait_is("api_request", &[("container.id", &container.id)])?;
+    let fields = [
+        ("api.route", "/containers/create"),
+        ("api.status", "201"),
+        ("api.user_agent", "guest/1"),
+        ("api.image", "alpine"),
+        ("socket.path", API),
+        ("socket.service", "podman"),
+    ];
+    ensure!(record.is("api_request", &fields), "not {fields:?}: {record}");
+    ensure!(record.list("api.body_flags").iter().any(|flag| flag == "privileged"), "{record}");
+    ensure!(!record.line.contains("secret"), "an environment value: {record}");
+    Truth::of(client.id())?.check(&record)?;
+    ensure!(client.finish()?.success(), "the client failed");
+    by_one_of(sensor, &["unix_data_ready", "unix_requests", "fentry_unix_requests"])
 }
 
 /// A container that reads a service account's token.
