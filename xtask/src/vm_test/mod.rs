@@ -48,8 +48,9 @@ pub const PACKAGES: &[&str] = &[
     "lz4",
     "zstd",
 ];
-/// Machines without a disk at a time: they wait half of the time, so that these keep one core of a small builder busy.
-const SMALL_AT_A_TIME: usize = 3;
+/// Machines without a disk at a time: they wait half of the time, so that these keep one core of a small builder busy, and no
+/// machine gets less than two thirds of one when those with engines are left.
+const SMALL_AT_A_TIME: usize = 2;
 /// Machines with engines beside these, from the other end of the queue: they never wait, and keep the other core busy.
 const LARGE_AT_A_TIME: usize = 1;
 
