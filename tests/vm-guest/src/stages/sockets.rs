@@ -72,10 +72,14 @@ fn check_ends(record: &Record, client: &TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// The accept of a connection that this client made.
+/// The accept of a connection that this client made. Its own port alone may be that of an earlier connection to another one.
 pub fn accept_of(sensor: &Sensor, client: &TcpStream) -> Result<Record> {
-    let local = client.local_addr()?;
-    let fields = [("net.peer.ip", &*local.ip().to_string()), ("net.peer.port", &*local.port().to_string())];
+    let (local, peer) = (client.local_addr()?, client.peer_addr()?);
+    let fields = [
+        ("net.peer.ip", &*local.ip().to_string()),
+        ("net.peer.port", &*local.port().to_string()),
+        ("net.local.port", &*peer.port().to_string()),
+    ];
     let accept = sensor.wait_is("accept", &fields)?;
     check_ends(&accept, client)?;
     Ok(accept)
