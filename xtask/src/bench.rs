@@ -14,7 +14,7 @@ const PACKAGES: &[&str] = &["auditd", "bpftrace"];
 /// takes; needs root.
 #[derive(Args)]
 pub struct Options {
-    /// Measure these only: slowdown, per-run, idle, latency, throughput, tables, peers, flood.
+    /// Measure these only: slowdown, per-run, idle, latency, tables, chains, throughput, peers, flood.
     sections: Vec<String>,
 }
 

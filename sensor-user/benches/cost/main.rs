@@ -3,6 +3,7 @@
 //! Slowdowns are ratios of rounds that alternate between no programs, empty programs on the same hooks, and the sensor,
 //! so that a machine that changes its speed changes all three. Absolute times are those of this machine.
 
+mod chains;
 mod idle;
 mod latency;
 mod loops;
@@ -23,13 +24,14 @@ use anyhow::Context as _;
 type Section = (&'static str, fn(&Path) -> anyhow::Result<()>);
 
 /// Every table, in the order in which they are measured.
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     ("slowdown", slowdown::print),
     ("per-run", per_run::print),
     ("idle", idle::print),
     ("latency", latency::print),
     // Before others fill the allocator of this process, which would hide what the tables take.
     ("tables", tables::print),
+    ("chains", chains::print),
     ("throughput", throughput::print),
     ("peers", peers::print),
 ];

@@ -99,7 +99,7 @@ fn feed(engine: &mut Engine, record: &[u8], at_ns: u64, is_last: bool) {
 }
 
 /// Resident memory of this process, bytes.
-fn resident() -> anyhow::Result<u64> {
+pub fn resident() -> anyhow::Result<u64> {
     let statm = Process::myself()?.statm()?;
     Ok(statm.resident * procfs::page_size())
 }
