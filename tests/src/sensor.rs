@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::process::{Process, read_log};
 use crate::record::Record;
@@ -37,6 +38,8 @@ pub struct Sensor {
 pub struct Recording {
     /// All records in the order of the output.
     pub records: Vec<Record>,
+    /// When each of them was read, boot clock.
+    pub read_at_ns: Vec<u64>,
     /// What it wrote to standard error.
     pub log: String,
 }
@@ -51,6 +54,7 @@ struct Output {
 #[derive(Default)]
 struct State {
     records: Vec<Record>,
+    read_at_ns: Vec<u64>,
     malformed: Vec<String>,
     /// Nothing more is read until this is taken back.
     paused: bool,
@@ -278,14 +282,14 @@ impl Sensor {
     pub fn stop_with(mut self, signal: Signal) -> Result<Recording> {
         self.process.signal(signal)?;
         let status = self.process.wait(STOP_TIMEOUT).context("the sensor did not end")?;
-        let (records, malformed) = {
+        let (records, read_at_ns, malformed) = {
             let mut state = self.lock();
             while !state.ended {
                 state = self.output.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            (state.records.clone(), state.malformed.clone())
+            (state.records.clone(), state.read_at_ns.clone(), state.malformed.clone())
         };
-        let recording = Recording { records, log: self.log() };
+        let recording = Recording { records, read_at_ns, log: self.log() };
         ensure!(malformed.is_empty(), "lines that are no records: {malformed:#?}");
         recording.check(status)?;
         Ok(recording)
@@ -318,12 +322,17 @@ impl Sensor {
 impl Output {
     fn read(&self, stdout: ChildStdout) {
         for line in BufReader::new(stdout).lines() {
+            let now = clock_gettime(ClockId::Boottime);
+            let read_at_ns = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
             let record = line.map_err(|error| error.to_string()).and_then(|line| Record::parse(&line));
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let mut state =
                 self.changed.wait_while(state, |state| state.paused).unwrap_or_else(PoisonError::into_inner);
             match record {
-                Ok(record) => state.records.push(record),
+                Ok(record) => {
+                    state.records.push(record);
+                    state.read_at_ns.push(read_at_ns);
+                }
                 Err(problem) => state.malformed.push(problem),
             }
             if std::mem::take(&mut state.awaited) {

@@ -5,8 +5,8 @@ use clap::Args;
 
 use crate::{command, packages, run, setup, system};
 
-/// The section that needs a laboratory, and is a program of its own.
-const FLOOD: &str = "flood";
+/// The sections that need a laboratory; each is a program of its own.
+const OF_LABORATORY: [&str; 2] = ["findings", "flood"];
 /// What the sensor is compared with.
 const PACKAGES: &[&str] = &["auditd", "bpftrace"];
 
@@ -14,7 +14,7 @@ const PACKAGES: &[&str] = &["auditd", "bpftrace"];
 /// takes; needs root.
 #[derive(Args)]
 pub struct Options {
-    /// Measure these only: slowdown, per-run, idle, latency, tables, chains, throughput, peers, flood.
+    /// Measure these only: slowdown, per-run, idle, latency, tables, chains, throughput, peers, findings, flood.
     sections: Vec<String>,
 }
 
@@ -22,18 +22,19 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     system::require_root("cargo xtask bench")?;
     let is_all = options.sections.is_empty();
-    let (floods, costs): (Vec<_>, Vec<_>) = options.sections.iter().partition(|section| *section == FLOOD);
-    let with_flood = is_all || !floods.is_empty();
-    setup::run(&setup::Options { tests: with_flood })?;
+    let (in_laboratory, costs): (Vec<&str>, Vec<&str>) =
+        options.sections.iter().map(String::as_str).partition(|section| OF_LABORATORY.contains(section));
+    let in_laboratory = if is_all { OF_LABORATORY.to_vec() } else { in_laboratory };
+    setup::run(&setup::Options { tests: !in_laboratory.is_empty() })?;
     if is_all || !costs.is_empty() {
         packages::ensure(PACKAGES)?;
         let mut bench = command::cargo();
         bench.args(["bench", "--locked", "--package", "sensor-user", "--bench", "cost", "--"]);
         command::check(bench.args(costs))?;
     }
-    if with_flood {
+    for section in in_laboratory {
         let mut bench = command::cargo();
-        bench.args(["bench", "--locked", "--package", "sensor-tests", "--bench", FLOOD]);
+        bench.args(["bench", "--locked", "--package", "sensor-tests", "--bench", section]);
         command::check(bench.env("QUAYWATCH_BIN", run::build_release()?))?;
     }
     Ok(())
