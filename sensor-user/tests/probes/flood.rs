@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -372,12 +372,16 @@ fn a_crowd_has_a_common_budget_and_busy_peers_leave_some_of_it() {
 }
 
 /// Waits until the kernel knows an address as its own: it adds the route to a new one later, in a work queue
-/// (addrconf_dad_work).
+/// (addrconf_dad_work). Until then the route of its network, if another address has brought that, leads nowhere.
 fn wait_for_route(address: &str) {
     let begun = Instant::now();
-    let probe = UdpSocket::bind("[::]:0").expect("socket");
-    while let Err(error) = probe.connect((address, 9)) {
-        assert!(begun.elapsed() < Duration::from_secs(10), "no route to {address}: {error}");
+    let is_there = || {
+        let arguments = ["-6", "route", "show", "table", "local", "type", "local", "exact", address];
+        let routes = std::process::Command::new("ip").args(arguments).output().expect("ip");
+        !routes.stdout.is_empty()
+    };
+    while !is_there() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "no local route to {address}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
