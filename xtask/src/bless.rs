@@ -3,9 +3,9 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::{command, schema};
+use crate::{command, duties, schema};
 
-/// Rewrites golden files and schemas from what the program does now.
+/// Rewrites golden files, schemas and generated documents from what the program does now.
 #[derive(Args)]
 pub struct Options {}
 
@@ -15,5 +15,6 @@ pub fn run(_: &Options) -> Result<()> {
     test.args(["test", "--package=sensor-tests", "--test=cli", "--test=replay", "--test=audit"])
         .env("QUAYWATCH_BLESS", "1");
     command::check(&mut test)?;
+    duties::write(&command::repository())?;
     schema::run(&schema::Options { check: false })
 }

@@ -12,6 +12,7 @@ mod bless;
 mod command;
 #[path = "../../sensor-user/build/toolchain.rs"]
 mod detection;
+mod duties;
 mod exit;
 mod fuzz;
 mod lint;

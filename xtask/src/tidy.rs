@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{command, source_tree, vm_test};
+use crate::{command, duties, source_tree, vm_test};
 
-/// Checks file lengths, links between documents, and that nothing is left to do or switched off.
+/// Checks file lengths, links between documents, that nothing is left to do or switched off, and that what documents say of
+/// the code is so.
 #[derive(Args)]
 pub struct Options {}
 
@@ -45,6 +46,7 @@ pub fn run(_: &Options) -> Result<()> {
             }
         }
     }
+    problems.extend(duties::problems(&root));
     problems.extend(vm_test::check_documents().err().map(|error| format!("{error:#}")));
     if !problems.is_empty() {
         bail!("{} problems:\n{}", problems.len(), problems.join("\n"));
