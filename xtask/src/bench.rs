@@ -6,7 +6,7 @@ use clap::Args;
 use crate::{command, packages, run, setup, system};
 
 /// The sections that need a laboratory; each is a program of its own.
-const OF_LABORATORY: [&str; 2] = ["findings", "flood"];
+const OF_LABORATORY: [&str; 3] = ["docker", "findings", "flood"];
 /// What the sensor is compared with.
 const PACKAGES: &[&str] = &["auditd", "bpftrace"];
 
@@ -14,7 +14,7 @@ const PACKAGES: &[&str] = &["auditd", "bpftrace"];
 /// takes; needs root.
 #[derive(Args)]
 pub struct Options {
-    /// Measure these only: slowdown, per-run, idle, latency, tables, chains, throughput, peers, findings, flood.
+    /// Measure these only: slowdown, per-run, idle, latency, tables, chains, throughput, peers, docker, findings, flood.
     sections: Vec<String>,
 }
 

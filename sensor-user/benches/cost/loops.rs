@@ -1,8 +1,9 @@
 //! The loads whose slowdown is measured. Each runs for a fixed time on one processor.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
@@ -16,14 +17,37 @@ use crate::statistics::median;
 
 /// The time of one iteration is the mean over a block of this length, so that the clock is read seldom.
 const BLOCK: Duration = Duration::from_millis(5);
+/// Longer than the programs on packets take to be attached when the first management listener opens.
+const PACKETS_PAUSE: Duration = Duration::from_millis(50);
 
 /// A load.
 pub struct Load {
     /// Column title.
     pub name: &'static str,
-    /// The aim for the ratio bare / with sensor, where there is one.
-    pub aim: Option<f64>,
+    /// What the load's speed with the sensor should be, where there is an aim.
+    pub aim: Aim,
     run: fn(Duration) -> anyhow::Result<Sample>,
+}
+
+/// A share of another speed.
+#[derive(Clone, Copy, Debug)]
+pub enum Aim {
+    None,
+    /// Of the speed without any program.
+    OfBare(f64),
+    /// Of the speed with empty programs on the same hooks.
+    OfEmpty(f64),
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::None => String::new(),
+            Self::OfBare(aim) => format!(">={aim}"),
+            Self::OfEmpty(aim) => format!(">={aim} of empty"),
+        };
+        out.pad(&text)
+    }
 }
 
 /// What a load did.
@@ -48,19 +72,28 @@ pub const WATCHED: u16 = 2375;
 pub const UNWATCHED: u16 = 12_375;
 
 /// Connections to a watched port.
-pub const WATCHED_TCP: Load =
-    Load { name: "connect+accept+close, watched port", aim: Some(0.95), run: |time| tcp(WATCHED, time) };
+pub const WATCHED_TCP: Load = Load {
+    name: "connect+accept+close, watched port",
+    aim: Aim::OfBare(0.95),
+    run: |time| tcp(WATCHED, time),
+};
 /// Connections to another port.
-pub const UNWATCHED_TCP: Load =
-    Load { name: "connect+accept+close, other port", aim: Some(0.97), run: |time| tcp(UNWATCHED, time) };
+pub const UNWATCHED_TCP: Load = Load {
+    name: "connect+accept+close, other port",
+    aim: Aim::OfBare(0.97),
+    run: |time| tcp(UNWATCHED, time),
+};
+/// Words back and forth on a connection to another port, while a management listener has all packets looked at.
+pub const UNWATCHED_TALK: Load =
+    Load { name: "request+response, other port", aim: Aim::OfEmpty(0.99), run: tcp_talk };
 /// Words back and forth between two unix sockets, one of which is bound to a path that nobody watches.
-pub const UNIX_TALK: Load = Load { name: "unix request+response", aim: None, run: unix_talk };
+pub const UNIX_TALK: Load = Load { name: "unix request+response", aim: Aim::None, run: unix_talk };
 /// Processes.
-pub const FORK_EXEC: Load = Load { name: "fork+exec /bin/true", aim: Some(0.98), run: fork_exec };
+pub const FORK_EXEC: Load = Load { name: "fork+exec /bin/true", aim: Aim::OfBare(0.98), run: fork_exec };
 /// Files.
-pub const OPEN_CLOSE: Load = Load { name: "open+close", aim: Some(0.995), run: open_close };
+pub const OPEN_CLOSE: Load = Load { name: "open+close", aim: Aim::OfBare(0.995), run: open_close };
 /// A system call that does nothing.
-pub const GETPPID: Load = Load { name: "getppid", aim: Some(0.995), run: getppid };
+pub const GETPPID: Load = Load { name: "getppid", aim: Aim::OfBare(0.995), run: getppid };
 
 /// The thread on one processor while this lives: otherwise the loops' times depend on where the scheduler puts the two
 /// ends of a connection.
@@ -122,12 +155,32 @@ pub fn tcp_once(listener: &TcpListener) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn tcp_talk(time: Duration) -> anyhow::Result<Sample> {
+    let management = TcpListener::bind((Ipv4Addr::LOCALHOST, WATCHED))
+        .with_context(|| format!("port {WATCHED} is needed for the benchmark"))?;
+    // Until the programs on packets are in place.
+    std::thread::sleep(PACKETS_PAUSE);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, UNWATCHED))?;
+    let client = TcpStream::connect((Ipv4Addr::LOCALHOST, UNWATCHED))?;
+    let (server, _) = listener.accept()?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let sample = talk(client, server, time);
+    drop(management);
+    sample
+}
+
 fn unix_talk(time: Duration) -> anyhow::Result<Sample> {
     let path = std::env::temp_dir().join(format!("quaywatch-bench-{}.sock", std::process::id()));
     let listener = UnixListener::bind(&path)?;
-    let mut client = UnixStream::connect(&path)?;
+    let client = UnixStream::connect(&path)?;
     std::fs::remove_file(&path)?;
-    let (mut server, _) = listener.accept()?;
+    let (server, _) = listener.accept()?;
+    talk(client, server, time)
+}
+
+/// One word there and one back per iteration.
+fn talk<S: Read + Write>(mut client: S, mut server: S, time: Duration) -> anyhow::Result<Sample> {
     let mut word = [0; 16];
     timed(time, || {
         client.write_all(&word)?;

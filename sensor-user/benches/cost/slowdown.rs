@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::loops::{FORK_EXEC, GETPPID, Load, OPEN_CLOSE, UNWATCHED_TCP, WATCHED_TCP};
+use crate::loops::{
+    FORK_EXEC, GETPPID, Load, OPEN_CLOSE, UNIX_TALK, UNWATCHED_TALK, UNWATCHED_TCP, WATCHED_TCP,
+};
 use crate::sensor::{Running, Variant};
 use crate::statistics::{median, median_ratio};
 
 /// Every load, in table order.
-const LOADS: [Load; 5] = [WATCHED_TCP, UNWATCHED_TCP, FORK_EXEC, OPEN_CLOSE, GETPPID];
+const LOADS: [Load; 7] =
+    [WATCHED_TCP, UNWATCHED_TCP, UNWATCHED_TALK, UNIX_TALK, FORK_EXEC, OPEN_CLOSE, GETPPID];
 /// Time per load, variant and round.
 const SLICE: Duration = Duration::from_millis(250);
 /// Rounds; each has every variant once.
@@ -31,19 +34,19 @@ pub fn print(scratch: &Path) -> anyhow::Result<()> {
     eprintln!();
     println!("speed with programs, bare = 1; median of the ratios of {ROUNDS} interleaved rounds");
     println!(
-        "  {:<36} {:>10} {:>8} {:>8} {:>14} {:>7} {:>13}",
+        "  {:<36} {:>10} {:>8} {:>8} {:>14} {:>14} {:>13}",
         "load", "bare", "empty", "sensor", "sensor/empty", "aim", "all are told"
     );
     for (load, times) in LOADS.iter().zip(&times) {
         let [bare, empty, sensor, telling] = &times[..] else { anyhow::bail!("four variants are expected") };
         println!(
-            "  {:<36} {:>7.2} us {:>8.3} {:>8.3} {:>14.3} {:>7} {:>13.3}",
+            "  {:<36} {:>7.2} us {:>8.3} {:>8.3} {:>14.3} {:>14} {:>13.3}",
             load.name,
             median(bare) / 1e3,
             median_ratio(bare, empty),
             median_ratio(bare, sensor),
             median_ratio(empty, sensor),
-            load.aim.map_or_else(String::new, |aim| format!(">={aim}")),
+            load.aim,
             median_ratio(bare, telling),
         );
     }
