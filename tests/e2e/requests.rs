@@ -144,12 +144,19 @@ fn proved(lab: &Lab) -> Result<()> {
         &["run", "--detach", "--name", "caused", IMAGE, "/bin/sleep", "600"],
     )?;
     remote(&lab.network, NODE_OUTSIDE, &["exec", "caused", "/bin/echo", "x"])?;
+    remote(&lab.network, NODE_OUTSIDE, &["rm", "--force", "caused"])?;
     let local = lab.dockerd.docker(&["run", "--detach", "--name", "local", IMAGE, "/bin/sleep", "600"])?;
     sensor.wait("the exec", |record| record.is_container("exec", &id))?;
     sensor.wait("the other container", |record| record.is_container("started", &local))?;
+    sensor.wait("its removal", |record| record.is_container("removed", &id))?;
     let recording = sensor.stop()?;
-    let created = cause(&recording, step(&recording, "created", &id)?)?;
+    let made = step(&recording, "created", &id)?;
+    let created = cause(&recording, made)?;
     ensure!(is_request(created, "/containers/create", "create", "201"), "{created}");
+    for action in ["stopped", "removed"] {
+        let end = step(&recording, action, &id)?;
+        ensure!(end.at("origin") == made.at("origin"), "the end is of another cause: {end}\n{made}");
+    }
     // The client starts it on another connection, where the answer comes when it is running.
     let started = step(&recording, "started", &id)?;
     let start = find(&recording, |record| is_request(record, "/containers/{id}/start", "start", "204"));

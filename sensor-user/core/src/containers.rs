@@ -9,7 +9,7 @@ use crate::bounded::Bounded;
 use crate::calls::Call;
 use crate::cgroup_path::user_of_slice;
 use crate::engine::{ContainerMetadata, ContainerQuery};
-use crate::fact::{Container, K8s, Published, Runtime};
+use crate::fact::{Container, K8s, Origin, Published, Runtime};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::inventory::Naming;
 use crate::namespaces::Namespaces;
@@ -43,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) life: Life,
     /// This is not its first life that was seen.
     pub(crate) ran_before: bool,
+    /// What caused its present life, as told when it was made, or when it was started if that is surer.
+    pub(crate) origin: Origin,
     /// Its first process.
     pub(crate) init: Option<ProcessKey>,
     /// Where its first process was at its first exec, or at the start of the sensor.
@@ -93,6 +95,7 @@ impl Entry {
             },
             life: Life::Known,
             ran_before: false,
+            origin: Origin::none(),
             init: None,
             namespaces: None,
             creator_mnt_ns: 0,

@@ -30,7 +30,7 @@ impl Engine {
                 return;
             }
             let action = ContainerAction::Enriched;
-            return self.send_container(now, &late.id, action, late.process, entrant, Origin::none());
+            return self.send_container(now, &late.id, action, late.process, entrant, late.origin);
         }
         if let Some(id) = self.holds.answer(number, entrant)
             && self.containers.peek(&id).is_some_and(|entry| entry.enriched)
@@ -76,6 +76,7 @@ pub(super) struct LateEntrant {
     pub(super) id: Arc<str>,
     /// The runtime's.
     pub(super) process: Option<Arc<Process>>,
+    pub(super) origin: Origin,
 }
 
 /// What the arguments of `exec` say beyond the container's own process: its confinement stays.

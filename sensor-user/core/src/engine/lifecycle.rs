@@ -35,7 +35,7 @@ impl Engine {
         }
         let Some(entry) = self.containers.get_mut(&id) else { return };
         let news = entry.enrich(&metadata);
-        let (enriched, owed) = (entry.enriched, entry.owes_metadata);
+        let (enriched, owed, origin) = (entry.enriched, entry.owes_metadata, entry.origin.clone());
         let is_over = entry.life == Life::Removed && (enriched || metadata.is_last);
         self.adopt_homes(&id);
         self.follow_published(now, &id);
@@ -47,7 +47,7 @@ impl Engine {
         }
         self.release_ready(&id);
         if owed && news {
-            self.send_container(now, &id, ContainerAction::Enriched, None, Entrant::None, Origin::none());
+            self.send_container(now, &id, ContainerAction::Enriched, None, Entrant::None, origin);
         }
         if is_over {
             self.containers.remove(&id);
@@ -93,6 +93,7 @@ impl Engine {
         entry.init = None;
         entry.namespaces = None;
         entry.cgroups = vec![key];
+        entry.origin = Origin::none();
         entry.creator_mnt_ns = mnt_ns;
         if call.is_none() {
             // What is known is the time of an earlier life.
@@ -119,7 +120,17 @@ impl Engine {
         let origin = self.origins.of_container(at, &id, name.as_deref());
         let spontaneity = self.spontaneity_of_start(&id);
         let origin = self.origin_or_inferred(at, &id, Some(&creator), spontaneity, origin);
+        self.note_origin(&id, &origin);
         self.tell_container(at, &id, ContainerAction::Created, Some(creator), origin);
+    }
+
+    /// Remembers the cause of a container's making or start, of which its later records speak until it is made anew.
+    fn note_origin(&mut self, id: &str, origin: &Origin) {
+        if let Some(entry) = self.containers.get_mut(id)
+            && origin.class.is_surer_than(entry.origin.class)
+        {
+            entry.origin = origin.clone();
+        }
     }
 
     /// What has ended may be started again by its daemon, without anybody asking.
@@ -142,6 +153,7 @@ impl Engine {
         let origin = self.origins.take_start(at, id, name.as_deref());
         let spontaneity = self.spontaneity_of_start(id);
         let origin = self.origin_or_inferred(at, id, process.as_deref(), spontaneity, origin);
+        self.note_origin(id, &origin);
         self.tell_container(at, id, ContainerAction::Started, process, origin);
         self.follow_published(at, id);
     }
@@ -154,10 +166,10 @@ impl Engine {
         }
         entry.life = Life::Stopped;
         entry.watched = true;
-        let (query, name) = (entry.query.clone(), entry.shared.name.clone());
+        let (query, name, origin) = (entry.query.clone(), entry.shared.name.clone(), entry.origin.clone());
         let process = init.and_then(|key| self.processes.snapshot(key));
         self.origins.forget(id, name.as_deref());
-        self.tell_container(at, id, ContainerAction::Stopped, process, Origin::none());
+        self.tell_container(at, id, ContainerAction::Stopped, process, origin);
         self.forget_published(at, id);
         self.outbox.request(Request::WatchRemoval(query));
     }
@@ -185,14 +197,8 @@ impl Engine {
         for held in self.holds.take_of(id) {
             self.release(held);
         }
-        self.send_container(
-            at,
-            &Arc::from(id),
-            ContainerAction::Removed,
-            None,
-            Entrant::None,
-            Origin::none(),
-        );
+        let origin = self.containers.peek(id).map_or_else(Origin::none, |entry| entry.origin.clone());
+        self.send_container(at, &Arc::from(id), ContainerAction::Removed, None, Entrant::None, origin);
         self.calls.remove(id);
         let Some(entry) = self.containers.get_mut(id) else { return };
         if std::mem::take(&mut entry.watched) {
@@ -282,7 +288,7 @@ impl Engine {
     fn release(&mut self, held: Held) {
         let Held { id, at, action, process, origin, container, k8s, entrant } = held;
         if let Entrant::Awaited(number) = entrant {
-            let late = LateEntrant { id: id.clone(), process: process.clone() };
+            let late = LateEntrant { id: id.clone(), process: process.clone(), origin: origin.clone() };
             self.late_entrants.insert(number, late);
         }
         if self.containers.peek(&id).is_some() {

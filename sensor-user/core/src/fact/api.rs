@@ -98,6 +98,18 @@ pub enum OriginClass {
     None,
 }
 
+impl OriginClass {
+    /// Whether this is surer than the other.
+    #[must_use]
+    pub const fn is_surer_than(self, other: Self) -> bool {
+        match self {
+            Self::Proved => !matches!(other, Self::Proved),
+            Self::Inferred => matches!(other, Self::None),
+            Self::None => false,
+        }
+    }
+}
+
 /// What caused a step in a container's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {

@@ -6,6 +6,9 @@ use super::{CONTAINERD, DOCKERD, HOST, RUNC, SHIM, Sensor, long_id};
 use crate::fact::{Fact, FactKind, Origin, OriginClass, Service};
 use crate::http::route::ApiClass;
 use crate::records::{self, Exec, bound, ends, v2};
+use crate::risks::Risks;
+
+mod lives;
 
 /// A connection from a port of a peer.
 struct Client {
@@ -233,7 +236,10 @@ fn an_exec_is_of_whoever_had_it_made() {
     let facts = later(&mut sensor);
     let request = facts.iter().find(|fact| matches!(fact.kind, FactKind::ApiRequest(_))).expect("a request");
     let (_, origin) = origins(&facts).remove(0);
-    assert_eq!((origin.class, origin.request), (OriginClass::Proved, Some(request.id.clone())));
+    assert_eq!((origin.class, &origin.request), (OriginClass::Proved, &Some(request.id.clone())));
+    // What amends its record is of the same cause.
+    sensor.engine.handle_process_risks(super::at(sensor.now), 1, Some(Risks::default()));
+    assert_eq!(origins(&sensor.read_facts()), [(id, origin)]);
 }
 
 #[test]
