@@ -178,7 +178,9 @@ fn coverage(ready: &Health) -> BTreeMap<Capability, Coverage> {
         let remedy = (state != CoverageState::Live).then(|| remedy(ready, entry.capability));
         (entry.capability.into(), Coverage { state, reason, remedy })
     };
-    ready.coverage.iter().map(entry).collect()
+    // Nothing is kept of a trial.
+    let seen = ready.coverage.iter().filter(|entry| entry.capability != health::Capability::ChainState);
+    seen.map(entry).collect()
 }
 
 /// What the kernel said of the hooks that a capability lacks: those words name what to do.

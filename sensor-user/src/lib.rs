@@ -16,6 +16,7 @@ pub mod pipeline;
 pub mod sinks;
 pub mod sources;
 mod start;
+pub mod state;
 mod table;
 pub mod telemetry;
 pub mod wire;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sensor_core::canary::{Act, CanaryNotice};
 use sensor_core::coverage::{Gap, Look, TableState};
-use sensor_core::engine::{Engine, Request};
+use sensor_core::engine::{Engine, Occasion, Request};
 use sensor_core::health::{Capability, Hook, ShellLosses};
 use sensor_core::scans::FloodReading;
 use sensor_core::time::{ClockMap, Timestamp};
@@ -25,6 +25,7 @@ use crate::sources::fanotify::FileOpen;
 use crate::sources::files::{FileNews, FileWatch, Files};
 use crate::sources::programs::Programs;
 use crate::sources::ring_buffer::{Batch, RingSource};
+use crate::state::{Keeper, Wish};
 
 /// Distance between two looks at the kernel's counters: loss shows within a second.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(500);
@@ -34,6 +35,8 @@ const FLOOD_EVERY: u32 = 2;
 const ADDRESSES_EVERY: u32 = 10;
 /// A listener walk of this length is followed by a pause of `LISTENER_PAUSE` times as long: 5 % of one CPU at most.
 const LISTENER_PAUSE: u32 = 20;
+/// How long the end of the run waits for the state file.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Resolution of the timer.
 const TIMER_STEP: Duration = Duration::from_millis(1);
@@ -73,6 +76,8 @@ pub struct Pipeline {
     pub files: FileWatch,
     /// The sensor's own acts, by which it sees whether it sees.
     pub canaries: Canaries,
+    /// Open chains on disk; `None`: they are not kept.
+    pub keeper: Option<Keeper>,
     /// Encoded lines on their way out.
     pub output: OutputQueue,
     /// Where the host's file systems are.
@@ -178,6 +183,7 @@ impl Pipeline {
         self.engine.handle_links(now, &self.probes.attached_state());
         self.engine.handle_gaps(now, Look::FilesLooked, &self.files.stuck());
         let counters = self.probes.counters().context("reading the probes' counters")?;
+        self.keep_state(now);
         self.engine.handle_shell_losses(self.shell_losses());
         self.engine.handle_counters(now, &counters);
         if ticks.is_multiple_of(FLOOD_EVERY) {
@@ -309,12 +315,42 @@ impl Pipeline {
         walk.not_before = Some(Instant::now() + started.elapsed() * LISTENER_PAUSE);
     }
 
+    /// Has what has changed in open chains written, unless the write before is still under way.
+    fn keep_state(&mut self, now: Timestamp) {
+        let Some(keeper) = &mut self.keeper else { return };
+        if let Some(Wish { anew, sign_of_life }) = keeper.wish() {
+            if anew {
+                self.engine.keep_state();
+            }
+            let occasion = if sign_of_life { Occasion::SignOfLife } else { Occasion::Change };
+            keeper.write(self.engine.take_changes(now, occasion));
+        }
+        let gap = keeper.problem().map(|reason| Gap { capability: Capability::ChainState, reason });
+        self.engine.handle_gaps(now, Look::StateKept, gap.as_slice());
+    }
+
+    /// The last word of this run, after everything else.
+    fn end_state(&mut self) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let deadline = Instant::now() + LAST_WRITE;
+        if keeper.settle(LAST_WRITE)
+            && let Some(Wish { anew, .. }) = keeper.wish()
+        {
+            if anew {
+                self.engine.keep_state();
+            }
+            keeper.write(self.engine.take_changes(clock::now(), Occasion::End));
+            keeper.settle(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+
     fn shell_losses(&self) -> ShellLosses {
         ShellLosses {
             output_lines: self.output.shed(),
             container_questions: self.containers.refused(),
             container_specs: self.containers.unusable_specs(),
             file_opens: self.files.lost(),
+            state_writes: self.keeper.as_ref().map_or(0, Keeper::failures),
         }
     }
 
@@ -341,6 +377,7 @@ impl Pipeline {
         self.engine.handle_shell_losses(self.shell_losses());
         self.engine.finish(clock::now(), &counters);
         self.write();
+        self.end_state();
         Ok(self.output.finish()?)
     }
 }

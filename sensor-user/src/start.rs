@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sensor_common::settings::port_flags;
-use sensor_core::coverage::Look;
+use sensor_core::coverage::{Gap, Look};
 use sensor_core::engine::{Engine, Request, Settings as EngineSettings};
 use sensor_core::fact::Node;
+use sensor_core::health::Capability;
 use sensor_core::role;
-use tracing::warn;
+use sensor_core::state::{Restored, Resumed};
+use sensor_core::time::Timestamp;
+use tracing::{info, warn};
 
 use crate::canary::{Canaries, Loopback};
 use crate::config::Settings;
@@ -25,6 +28,7 @@ use crate::lookups::{Roots, clock, node};
 use crate::pipeline::{all_hooks, check_tables, hand_over_files, run_canaries};
 use crate::sources::files::FileWatch;
 use crate::sources::ring_buffer::RingSource;
+use crate::state::{self, Keeper, Left};
 
 mod seed;
 
@@ -38,6 +42,8 @@ const BRIEF_CANARY_INTERVAL: Duration = Duration::from_secs(1);
 const PROOF_STEP: Duration = Duration::from_millis(1);
 /// Two rounds that are judged, each after its grace, and some room.
 const SETTLE_LIMIT: Duration = Duration::from_secs(6);
+/// How long the start waits for what an earlier run has left.
+const STATE_LIMIT: Duration = Duration::from_secs(5);
 /// Distance between two looks at them.
 const SETTLE_STEP: Duration = Duration::from_millis(20);
 
@@ -123,7 +129,7 @@ pub(crate) async fn attach_briefly(
     settings.rings.management_bytes = settings.rings.management_bytes.min(BRIEF_RING_BYTES);
     settings.rings.bulk_bytes = settings.rings.bulk_bytes.min(BRIEF_RING_BYTES);
     settings.canary_interval = BRIEF_CANARY_INTERVAL;
-    attach(roots, hierarchies, &settings, false).await
+    attach(roots, hierarchies, &settings, false, Keeping::Brief).await
 }
 
 /// Loads and attaches the probes and lets the first canaries come back.
@@ -132,6 +138,7 @@ pub(crate) async fn attach(
     hierarchies: &Hierarchies,
     settings: &Settings,
     debug: bool,
+    keeping: Keeping<'_>,
 ) -> anyhow::Result<Started> {
     let mut engine = Engine::new(engine_settings(roots, settings)?);
     let mut probes = load(settings, hierarchies, debug)?;
@@ -140,8 +147,14 @@ pub(crate) async fn attach(
     set_ports(&mut probes, settings, loopback.as_ref().ok())?;
     let canaries = Canaries::start(roots, hierarchies, loopback)?;
     let rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
+    let left = keeping.left();
     // Attached before anything is listed: what changes meanwhile waits in the rings.
     probes.attach().map_err(kernel_error)?;
+    let since = clock::now();
+    engine.handle_gaps(since, Look::State, &left.gaps);
+    if !left.entries.is_empty() {
+        resume(&mut engine, since, &left.entries);
+    }
     let mut files = FileWatch::start(roots, &settings.sockets, !probes.serves(Feature::CredentialFiles))?;
     engine.handle_hooks(clock::now(), all_hooks(&probes, &files));
     match files.first() {
@@ -154,6 +167,49 @@ pub(crate) async fn attach(
     let mut started = Started { engine, probes, rings, files, canaries };
     started.prove().await;
     Ok(started)
+}
+
+/// Whether open chains outlive this run.
+pub(crate) enum Keeping<'a> {
+    /// It is too short for that.
+    Brief,
+    /// Nobody wants them to.
+    TurnedOff,
+    /// They are kept.
+    By(&'a mut Keeper),
+}
+
+/// What an earlier run has left.
+#[derive(Default)]
+struct Before {
+    entries: Vec<Left>,
+    gaps: Vec<Gap>,
+}
+
+impl Keeping<'_> {
+    fn left(self) -> Before {
+        let gap = |reason| Gap { capability: Capability::ChainState, reason };
+        match self {
+            Self::Brief => Before { gaps: vec![gap(state::BRIEF)], ..Before::default() },
+            Self::TurnedOff => Before { gaps: vec![gap(state::TURNED_OFF)], ..Before::default() },
+            Self::By(keeper) => {
+                let (entries, is_lost) = keeper.found(STATE_LIMIT);
+                let lost = is_lost.then(|| gap(state::PUT_ASIDE));
+                Before { entries, gaps: keeper.problem().map(gap).into_iter().chain(lost).collect() }
+            }
+        }
+    }
+}
+
+fn resume(engine: &mut Engine, since: Timestamp, left: &[Left]) {
+    let left = left.iter().map(|(table, number, entry)| (*table, *number, entry.as_slice()));
+    let Restored { unreadable, resumed } = engine.restore(since, left);
+    match resumed {
+        Some(Resumed { run, entries, outdated, clean, rebooted, .. }) => {
+            info!(%run, entries, unreadable, outdated, clean, rebooted, "goes on from an earlier run");
+        }
+        None => warn!(unreadable, "nothing of what an earlier run has left can be used"),
+    }
 }
 
 fn engine_settings(roots: &Roots, settings: &Settings) -> anyhow::Result<EngineSettings> {

@@ -30,6 +30,7 @@ mod runtimes;
 mod scans;
 mod socket_requests;
 mod sockets;
+mod state;
 
 /// A test: a name that states behaviour, and what proves it.
 type Test = (&'static str, fn(&Lab) -> Result<()>);
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         requests::TESTS,
         socket_requests::TESTS,
         chains::TESTS,
+        state::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {
         let lab = Arc::clone(&lab);

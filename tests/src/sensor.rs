@@ -295,6 +295,20 @@ impl Sensor {
         Ok(recording)
     }
 
+    /// Ends the sensor as nothing can prepare for, with SIGKILL. Returns its records; the last line may be cut.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill(mut self) -> Result<Vec<Record>> {
+        self.process.signal(Signal::KILL)?;
+        self.process.wait(STOP_TIMEOUT).context("the sensor did not end")?;
+        let mut state = self.lock();
+        while !state.ended {
+            state = self.output.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(state.records.clone())
+    }
+
     fn log(&self) -> String {
         read_log(&self.directory.path().join("log"))
     }

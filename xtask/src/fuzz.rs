@@ -34,7 +34,7 @@ struct Target {
 }
 
 /// Every target.
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     Target { name: "records", seeds: "tests/fuzz/seeds/records" },
     Target { name: "requests", seeds: "tests/fuzz/seeds/requests" },
     Target { name: "identity", seeds: "tests/fuzz/seeds/identity" },
@@ -44,6 +44,7 @@ const TARGETS: [Target; 9] = [
     Target { name: "hello", seeds: "tests/fixtures/tls" },
     Target { name: "btf", seeds: "tests/fuzz/seeds/btf" },
     Target { name: "audit", seeds: "tests/fuzz/seeds/audit" },
+    Target { name: "state", seeds: "sensor-user/core/tests/fixtures" },
 ];
 
 fn target_names() -> PossibleValuesParser {

@@ -84,7 +84,7 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
     }
 
     /// Entries to change, the one used longest ago first.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&K, &mut V)> {
         self.entries.iter_mut()
     }
 

@@ -22,6 +22,7 @@ mod entering;
 mod escapes;
 mod hellos;
 mod hops;
+mod keeping;
 mod lifecycle;
 mod listening;
 mod packets;
@@ -70,6 +71,7 @@ use crate::outbox::Outbox;
 use crate::processes::{PROCESSES_MAX, Processes};
 use crate::programs::{PROGRAMS_MAX, Programs};
 use crate::scans::Scans;
+use crate::state::Resumed;
 use crate::time::{ClockMap, Timestamp};
 use bursts::Bursts;
 use callers::Callers;
@@ -78,6 +80,7 @@ use daemons::DAEMONS_MAX;
 use entering::{LATE_MAX, LateEntrant};
 use hellos::Stacks;
 use hops::Hops;
+pub use keeping::Occasion;
 use listening::{LearnedPorts, Refresh};
 use packets::Packets;
 use publishing::{Lead, PUBLISHED_MAX};
@@ -138,6 +141,8 @@ pub struct Engine {
     /// Judges requests of audit logs.
     auditor: Auditor,
     replay: Replay,
+    /// The run that this one goes on from.
+    resumed: Option<Resumed>,
     outbox: Outbox,
 }
 
@@ -189,6 +194,7 @@ impl Engine {
             packets: Packets::default(),
             auditor: Auditor::new(AuditPolicy::default(), DiscoveryLimits::default()),
             replay: Replay::new(node.clone()),
+            resumed: None,
             outbox: Outbox::new(run, node),
         };
         engine.allow.local.clone_from(&policy.allow.local);
@@ -293,6 +299,8 @@ impl Engine {
 
     fn set_policy(&mut self, policy: Policy) {
         let Policy { mut ports, tools, networks, mut allow, limits, cluster } = policy;
+        self.origins.table().set_bytes(limits.state_bytes);
+        self.stacks.table().set_bytes(limits.state_bytes);
         self.outbox.set_limits(limits);
         // What was learned of a cluster depends on what was told of it.
         let audit = AuditPolicy {

@@ -46,6 +46,13 @@ pub struct Node {
     pub cluster: Option<Arc<str>>,
 }
 
+impl Node {
+    /// Stands for a node that is not known yet.
+    pub(crate) fn unknown() -> Arc<Self> {
+        Arc::new(Self { name: "".into(), boot_id: "".into(), cluster: None })
+    }
+}
+
 /// A process as printed. Unknown fields are `None`, never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{RecordKind, Ring};
 
+use crate::state::Resumed;
 use crate::time::Timestamp;
 
 /// Where the sensor is in its life.
@@ -59,11 +60,13 @@ pub enum Capability {
     Requests,
     /// `api_request` of what is asked on the unix sockets of runtimes.
     SocketRequests,
+    /// What is known of open chains outlives a restart.
+    ChainState,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Listeners,
         Self::Accepts,
         Self::Connects,
@@ -75,6 +78,7 @@ impl Capability {
         Self::AcceptTasks,
         Self::Requests,
         Self::SocketRequests,
+        Self::ChainState,
     ];
 
     /// Whether the sensor owes it to every host. The others depend on what the kernel of a host has.
@@ -87,7 +91,8 @@ impl Capability {
             | Self::CredentialFiles
             | Self::AcceptTasks
             | Self::Requests
-            | Self::SocketRequests => false,
+            | Self::SocketRequests
+            | Self::ChainState => false,
         }
     }
 
@@ -106,6 +111,7 @@ impl Capability {
             Self::AcceptTasks => "accept-tasks",
             Self::Requests => "requests",
             Self::SocketRequests => "socket-requests",
+            Self::ChainState => "chain-state",
         }
     }
 }
@@ -213,6 +219,8 @@ pub struct ShellLosses {
     pub container_specs: u64,
     /// Opens of credential files that fanotify told of and that found no room.
     pub file_opens: u64,
+    /// Attempts to write what is known of open chains that have failed.
+    pub state_writes: u64,
 }
 
 /// Records of one ring and kind that did not reach the output.
@@ -262,6 +270,8 @@ pub struct Health {
     pub coverage: Vec<Coverage>,
     /// A time of blindness that has come to its end.
     pub blind: Option<Blind>,
+    /// On `Ready`: the run that this one goes on from.
+    pub resumed: Option<Box<Resumed>>,
     /// The node's own addresses, on `Ready` and whenever they changed; replay judges with them.
     pub addresses: Vec<IpAddr>,
     /// On `Stopping`: the balance of the run, entries with something produced only.
@@ -282,6 +292,7 @@ impl Health {
             loss: Vec::new(),
             coverage: Vec::new(),
             blind: None,
+            resumed: None,
             addresses: Vec::new(),
             balance: Vec::new(),
             emitted: None,

@@ -40,6 +40,7 @@ pub mod risks;
 pub mod role;
 pub mod runtime_args;
 pub mod scans;
+pub mod state;
 pub mod text;
 pub mod time;
 pub mod tls;

@@ -217,12 +217,13 @@ const fn loss_name(event: Event) -> Option<&'static str> {
     }
 }
 
-fn shell_tallies(shell: ShellLosses) -> [Tally; 4] {
+fn shell_tallies(shell: ShellLosses) -> [Tally; 5] {
     [
         ("output", shell.output_lines),
         ("container-state", shell.container_questions),
         ("container-spec", shell.container_specs),
         ("credential-opens", shell.file_opens),
+        ("state-writes", shell.state_writes),
     ]
 }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use crate::bounded::Bounded;
 use crate::fact::{Origin, OriginClass};
 use crate::ids::{ConnId, RecordId};
+use crate::state::kept::{Keep, Kept};
+use crate::state::{STATE_BYTES, Table};
 use crate::time::Timestamp;
 
 /// Most ids that were given; the one used longest ago goes first.
@@ -26,7 +28,7 @@ const SHORT_ID: usize = 12;
 #[derive(Debug)]
 pub(crate) struct Origins {
     /// By the id of a container or an exec.
-    made: Bounded<Arc<str>, Origin>,
+    made: Kept<Arc<str>, Origin>,
     /// Connections that ask for the start of a container, by how the request names it.
     starting: Bounded<Arc<str>, Vec<Starter>>,
 }
@@ -85,7 +87,7 @@ impl Starter {
 
 impl Default for Origins {
     fn default() -> Self {
-        Self { made: Bounded::new(MADE_MAX), starting: Bounded::new(STARTING_MAX) }
+        Self { made: Kept::new(Table::Origins, MADE_MAX, STATE_BYTES), starting: Bounded::new(STARTING_MAX) }
     }
 }
 
@@ -94,6 +96,7 @@ impl Origins {
     pub(crate) fn made(&mut self, id: Arc<str>, conn: ConnId, request: Option<RecordId>, exact: bool) {
         if !self.made.contains(&id) {
             self.made.insert(id, Origin::of_conn(class_of(exact), conn, request));
+            self.made.shrink();
         }
     }
 
@@ -184,6 +187,16 @@ impl Origins {
         for reference in references(id, name) {
             self.starting.remove(reference);
         }
+    }
+
+    /// What of it is kept: who had what made. Who asks for a start is answered within seconds.
+    pub(crate) fn table(&mut self) -> &mut dyn Keep {
+        &mut self.made
+    }
+
+    /// Takes what an earlier run has left. Returns how much of it could not be read.
+    pub(crate) fn restore(&mut self, made: &[&[u8]]) -> u64 {
+        self.made.restore(made, |_, _| Ok(()))
     }
 
     pub(crate) fn evicted(&self) -> u64 {

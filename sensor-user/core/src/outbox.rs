@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::audit;
-use crate::chains::{Chains, Derived, Limits, What};
+use crate::chains::{Chains, Clocks, Derived, Limits, What};
 use crate::engine::{Output, Request};
 use crate::exposure::Inside;
 use crate::fact::{Container, Fact, FactKind, K8s, Net, Node, Process, Quality, Verdict};
 use crate::health::Health;
 use crate::ids::{ConnId, RecordId, RunId};
+use crate::state::{Change, Entries};
 use crate::text::push_hex;
 use crate::time::Timestamp;
 
@@ -150,6 +151,51 @@ impl Outbox {
         self.chains.note_loss(node, boot_ns, lost);
         self.chains.pass(node, boot_ns);
         self.push_derived();
+    }
+
+    /// The id of this run.
+    pub(crate) fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// The node that this run watches.
+    pub(crate) const fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// From now on what changes in correlation is to be asked for.
+    pub(crate) fn keep(&mut self) {
+        self.chains.keep(&self.node);
+    }
+
+    /// Hands out what has changed in correlation.
+    pub(crate) fn take_changes(&mut self, out: &mut Vec<Change>) {
+        self.chains.take_changes(&self.node, out);
+    }
+
+    /// How late it is to correlation.
+    pub(crate) fn clocks(&self) -> Clocks {
+        self.chains.clocks(&self.node)
+    }
+
+    /// Takes what an earlier run has left. Returns how much of it could not be read.
+    pub(crate) fn restore(&mut self, entries: &Entries<'_>, left_by: &Arc<Node>, clocks: Clocks) -> u64 {
+        self.chains.restore(entries, left_by, clocks)
+    }
+
+    /// Gives up what is remembered of a boot. Returns how much that was.
+    pub(crate) fn abandon(&mut self, node: &Node, at: Timestamp) -> u64 {
+        self.chains.abandon(node, at)
+    }
+
+    /// Nobody watched a node in this time, boot clock.
+    pub(crate) fn note_gap(&mut self, node: &Node, from_ns: u64, to_ns: u64) {
+        self.chains.note_gap(node, from_ns, to_ns);
+    }
+
+    /// What the run before told of last may be unknown. `own`: what ids of this run begin with.
+    pub(crate) fn doubt_numbers(&mut self, own: &str) {
+        self.chains.doubt_numbers(own);
     }
 
     /// Takes what tunes the analytics.

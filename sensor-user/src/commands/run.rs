@@ -16,7 +16,8 @@ use crate::pipeline::{End, Pipeline};
 use crate::sinks::{LineFile, Overflow, Reopen};
 use crate::sources::container_state::ContainerState;
 use crate::sources::programs::Programs;
-use crate::start::{self, Started};
+use crate::start::{self, Keeping, Started};
+use crate::state::Keeper;
 use crate::telemetry::LogLevel;
 
 /// Watches this machine until SIGINT or SIGTERM.
@@ -46,7 +47,12 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
     }
 
     let debug = args.probe_log != LogLevel::Off;
-    let mut started = start::attach(&roots, &hierarchies, &settings, debug).await?;
+    // Opened while the probes are loaded.
+    let state = settings.state.clone();
+    let keeper = state.map(|state| Keeper::start(state.path, state.max)).transpose();
+    let mut keeper = keeper.context("starting the thread that keeps open chains")?;
+    let keeping = keeper.as_mut().map_or(Keeping::TurnedOff, Keeping::By);
+    let mut started = start::attach(&roots, &hierarchies, &settings, debug, keeping).await?;
 
     let containers = Containers::new(roots.clone(), hierarchies.clone(), settings.sockets.clone());
     started.seed(&roots, &hierarchies, &containers, &settings.policy.tools);
@@ -56,7 +62,8 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
 
     let containers = ContainerState::start(containers)?;
     let programs = Programs::start(&roots, &settings.policy.tools)?;
-    let pipeline = Pipeline { engine, probes, rings, containers, programs, files, canaries, output, roots };
+    let pipeline =
+        Pipeline { engine, probes, rings, containers, programs, files, canaries, keeper, output, roots };
     let end = pipeline
         .run(async {
             loop {

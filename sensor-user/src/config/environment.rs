@@ -15,7 +15,7 @@ pub struct Variable {
 }
 
 /// Every variable. Lists and mappings can be set in the file only.
-pub const VARIABLES: [Variable; 16] = [
+pub const VARIABLES: [Variable; 18] = [
     Variable {
         name: "QUAYWATCH_NODE_NAME",
         key: "node.name",
@@ -102,6 +102,19 @@ pub const VARIABLES: [Variable; 16] = [
         key: "detect.an1352.sweep_targets",
         set: |file, text| number(&mut file.detect.an1352.sweep_targets, text),
     },
+    Variable {
+        name: "QUAYWATCH_STATE_PATH",
+        key: "state.path",
+        set: |file, text| {
+            file.state.path = (text != "null").then(|| text.to_owned().into());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "QUAYWATCH_STATE_MAX",
+        key: "state.max",
+        set: |file, text| value(&mut file.state.max, text),
+    },
 ];
 
 fn value<T: std::str::FromStr<Err = ValueError>>(slot: &mut At<T>, text: &str) -> Result<(), ValueError> {
@@ -133,13 +146,14 @@ pub fn name(slot: &mut Option<String>, text: &str) -> Result<(), ValueError> {
 /// A variable of ours that is not known is a warning only: Kubernetes puts variables of that form into every container
 /// of a namespace with a service called quaywatch.
 pub fn apply(file: &mut ConfigFile, environment: impl Iterator<Item = (String, String)>) -> Vec<Problem> {
-    const SECTIONS: [&str; 6] = [
+    const SECTIONS: [&str; 7] = [
         "QUAYWATCH_NODE_",
         "QUAYWATCH_IMPLIED_",
         "QUAYWATCH_RINGS_",
         "QUAYWATCH_ENRICH_",
         "QUAYWATCH_COVERAGE_",
         "QUAYWATCH_DETECT_",
+        "QUAYWATCH_STATE_",
     ];
     let mut problems = Vec::new();
     for (written, text) in environment {

@@ -12,6 +12,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::detect::DetectSection;
+use super::state::StateSection;
 use super::values::times::Date;
 use super::values::{At, KindMatch, Network, Period, RuntimeName, ServiceMatch, ServiceName, Size};
 use super::when::WhenSection;
@@ -52,6 +53,9 @@ pub struct ConfigFile {
     /// Settings of the analytics.
     #[garde(dive)]
     pub detect: DetectSection,
+    /// What outlives a restart.
+    #[garde(dive)]
+    pub state: StateSection,
     /// Where records go.
     #[garde(length(min = 1, max = 8), dive)]
     pub output: Vec<OutputSection>,
@@ -70,6 +74,7 @@ impl Default for ConfigFile {
             enrich: EnrichSection::default(),
             coverage: CoverageSection::default(),
             detect: DetectSection::default(),
+            state: StateSection::default(),
             output: vec![OutputSection::default()],
         }
     }

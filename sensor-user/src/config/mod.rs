@@ -13,6 +13,7 @@ mod nearest;
 mod problem;
 mod review;
 mod settings;
+mod state;
 mod validate;
 mod values;
 mod when;
@@ -24,7 +25,7 @@ mod tests;
 pub use environment::{VARIABLES, Variable};
 pub use file::{ConfigFile, OutputType};
 pub use problem::{Invalid, Place, Problem, ProblemJson, Severity};
-pub use settings::{OutputPlace, OutputSettings, RingSettings, Settings};
+pub use settings::{OutputPlace, OutputSettings, RingSettings, Settings, StateSettings};
 
 use crate::lookups::clock;
 

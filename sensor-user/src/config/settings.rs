@@ -12,6 +12,7 @@ use sensor_core::fact::Runtime;
 
 use super::detect::{An1007Section, An1352Section, DetectSection};
 use super::file::{AllowSection, ConfigFile, OutputSection, OutputType};
+use super::state::StateSection;
 use super::values::{AnyOr, At, Network};
 use super::when;
 use crate::kernel::FloodLimits;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub hold: Duration,
     /// Distance between two rounds of canaries.
     pub canary_interval: Duration,
+    /// Where open chains are kept; `None`: nowhere.
+    pub state: Option<StateSettings>,
     /// Where records go; never empty.
     pub outputs: Vec<OutputSettings>,
 }
@@ -53,6 +56,15 @@ pub struct RingSettings {
     pub poll: Duration,
     /// How long a record waits for an earlier one of the other ring.
     pub merge_window: Duration,
+}
+
+/// Where open chains are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSettings {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes that it may have.
+    pub max: u64,
 }
 
 /// One place where records go.
@@ -88,7 +100,7 @@ impl Settings {
                         .chain(file.networks.named.values().flat_map(|networks| &networks.value)),
                 ),
                 allow: allow_list(file),
-                limits: limits(&file.detect),
+                limits: limits(&file.detect, &file.state),
                 cluster: cluster(file),
             },
             sockets: file
@@ -107,6 +119,11 @@ impl Settings {
             flood: FloodLimits { burst: file.flood.burst.value, per_second: file.flood.per_second.value },
             hold: file.enrich.hold.value.0,
             canary_interval: file.coverage.interval.value.0,
+            state: file
+                .state
+                .path
+                .as_ref()
+                .map(|path| StateSettings { path: PathBuf::from(&path.value), max: file.state.max.value.0 }),
             outputs: file.output.iter().map(output).collect(),
         }
     }
@@ -137,7 +154,7 @@ fn cluster(file: &ConfigFile) -> Cluster {
 }
 
 /// What tunes the analytics.
-fn limits(detect: &DetectSection) -> Limits {
+fn limits(detect: &DetectSection, state: &StateSection) -> Limits {
     let An1007Section { access_window, lateral_window, lateral_ports, metadata } = &detect.an1007;
     let An1352Section { distinct_calls, window, sweep_targets } = &detect.an1352;
     Limits {
@@ -152,6 +169,8 @@ fn limits(detect: &DetectSection) -> Limits {
             window_ns: window.value.as_ns(),
             sweep_targets: sweep_targets.value,
         },
+        // A database takes more than what is in it.
+        state_bytes: state.max.value.0 / 2,
     }
 }
 

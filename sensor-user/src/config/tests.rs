@@ -364,11 +364,16 @@ fn the_environment_overrides_the_file() {
         ("QUAYWATCH_DETECT_AN1352_DISTINCT_CALLS", "14"),
         ("QUAYWATCH_DETECT_AN1352_WINDOW", "15s"),
         ("QUAYWATCH_DETECT_AN1352_SWEEP_TARGETS", "16"),
+        ("QUAYWATCH_STATE_PATH", "/tmp/s"),
+        ("QUAYWATCH_STATE_MAX", "2MiB"),
     ];
     assert_eq!(environment.map(|(name, _)| name), VARIABLES.each_ref().map(|variable| variable.name));
     let loaded = load_env("node: {name: from-file}\nrings: {poll: 1ms}", &environment).expect("valid");
     assert_eq!(loaded.warnings, []);
     let settings = loaded.settings;
+    assert_eq!(settings.state, Some(StateSettings { path: "/tmp/s".into(), max: 2 << 20 }));
+    assert_eq!(settings.policy.limits.state_bytes, 1 << 20);
+    assert_eq!(load_env("", &[("QUAYWATCH_STATE_PATH", "null")]).expect("valid").settings.state, None);
     let an1007 = &settings.policy.limits.an1007;
     assert_eq!((an1007.access_window_ns, an1007.lateral_window_ns), (12_000_000_000, 13_000_000_000));
     let an1352 = An1352Limits { distinct_calls: 14, window_ns: 15_000_000_000, sweep_targets: 16 };

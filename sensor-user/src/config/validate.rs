@@ -16,6 +16,9 @@ use crate::wire::Kind;
 /// Sizes a ring may have: one page to what the kernel can still map twice with ease.
 const RING_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=(1 << 30);
 
+/// Sizes that a state file may have: the least is some thousands of chains.
+const STATE_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
+
 /// Numbers of accepts that flood control can tell from none and from all.
 const FLOOD_LIMITS: std::ops::RangeInclusive<u32> = 1..=100_000;
 
@@ -48,6 +51,7 @@ pub fn validate(file: &ConfigFile) -> Vec<Finding> {
     checker.ranges(file);
     checker.networks(file);
     checker.allow(file);
+    checker.state(file);
     checker.output(file);
     checker.findings.sort_by_key(|finding| finding.position);
     checker.findings
@@ -239,6 +243,21 @@ impl Checker {
                 let message = format!("port {} is not watched; add it under `watch.ports`", port.value.0);
                 self.warning(KEY, port, message);
             }
+        }
+    }
+
+    fn state(&mut self, file: &ConfigFile) {
+        if let Some(path) = &file.state.path
+            && (!path.value.starts_with('/') || path.value.len() > 4095 || path.value.contains('\0'))
+        {
+            let message = "the path of a file is absolute; begin it with a slash, or write null";
+            self.error("state.path", path, message.to_owned());
+        }
+        let (size, bytes) = (&file.state.max, file.state.max.value.0);
+        if !STATE_BYTES.contains(&bytes) {
+            let (min, max) = (Size(*STATE_BYTES.start()), Size(*STATE_BYTES.end()));
+            let message = format!("a state of {} is out of range; write {min} to {max}", size.value);
+            self.error("state.max", size, message);
         }
     }
 

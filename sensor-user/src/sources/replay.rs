@@ -12,7 +12,7 @@ use sensor_core::engine::{Engine, Output, Policy, Settings};
 use sensor_core::fact::Node;
 use sensor_core::ids::RunId;
 
-use crate::wire::{self, LINE_MAX, Recorded};
+use crate::wire::{self, LINE_MAX, Recorded, Unwatched};
 
 /// Name of the node that records of an audit log bear: the log does not say which API server wrote it.
 const AUDIT_LOG: &str = "kubernetes-audit";
@@ -141,9 +141,12 @@ impl<A: Audience> Replay<A> {
                 self.counts.facts += 1;
                 self.engine_of(&fact.node).handle_fact(*fact);
             }
-            Recorded::Health { node, addresses, boot_ns, lost } => {
+            Recorded::Health { node, addresses, boot_ns, lost, unwatched } => {
                 self.counts.passed_over += 1;
                 let engine = self.engine_of(&node);
+                if let Some(Unwatched { from_ns, to_ns, in_doubt }) = unwatched {
+                    engine.handle_replayed_resume(&node, from_ns, to_ns, in_doubt.as_deref());
+                }
                 engine.handle_replayed_health(&node, boot_ns, lost);
                 if !addresses.is_empty() {
                     engine.handle_replayed_addresses(addresses.clone());

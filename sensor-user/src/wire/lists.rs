@@ -431,6 +431,8 @@ Capability from health::Capability {
     Requests = "requests",
     /// Requests on the unix sockets of runtimes.
     SocketRequests = "socket-requests",
+    /// What is known of open chains outlives a restart.
+    ChainState = "chain-state",
 }}
 
 closed_list! {

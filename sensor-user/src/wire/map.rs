@@ -26,6 +26,7 @@ mod escape;
 mod exposure;
 mod finding;
 mod process;
+mod resumed;
 mod tls;
 
 impl<'a> From<&'a Output> for Record<'a> {
@@ -283,6 +284,7 @@ impl<'a> From<&'a health::Health> for Health<'a> {
                 from: UtcTime(blind.from.unix_ns),
                 to: UtcTime(blind.to.unix_ns),
             }),
+            resumed: health.resumed.as_deref().map(Into::into),
             addresses: health.addresses.iter().map(std::net::IpAddr::to_canonical).collect(),
             balance: health.balance.iter().map(balance).collect(),
             emitted: health.emitted,

@@ -61,11 +61,24 @@ pub enum Recorded {
         boot_ns: u64,
         /// Management records lost since the one before.
         lost: u64,
+        /// The time in which nobody watched, when the run goes on from another one of the same boot.
+        unwatched: Option<Unwatched>,
     },
     /// A record that replay derives again.
     Derived,
     /// No record, but an event of a Kubernetes audit log.
     AuditEvent,
+}
+
+/// A time between two runs, boot clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwatched {
+    /// Its beginning.
+    pub from_ns: u64,
+    /// Its end.
+    pub to_ns: u64,
+    /// What ids of the second run begin with, when the first one has not ended in order.
+    pub in_doubt: Option<String>,
 }
 
 /// A line that cannot be read. Columns are bytes, from 1.
@@ -158,11 +171,21 @@ pub fn decode(line: &[u8]) -> Result<Recorded, DecodeError> {
         Some(health) if record.kind == Kind::Health => {
             let addresses = health.addresses.iter().map(IpAddr::to_canonical).collect();
             let lost = health.lost_management();
+            let own = || {
+                let run = record.id.0.strip_prefix("health-").and_then(|id| id.rsplit_once('-'));
+                format!("{}-", run.map_or("", |(run, _)| run))
+            };
+            let unwatched = health.resumed.filter(|resumed| !resumed.rebooted).map(|resumed| Unwatched {
+                from_ns: resumed.from_boot_ns,
+                to_ns: resumed.to_boot_ns,
+                in_doubt: (!resumed.clean).then(own),
+            });
             Ok(Recorded::Health {
                 node: Arc::new(record.node.into()),
                 addresses,
                 boot_ns: record.boot_ns,
                 lost,
+                unwatched,
             })
         }
         None if record.kind == Kind::Health => Err(DecodeError::Missing { kind: "health", key: "health" }),

@@ -30,6 +30,7 @@ mod escape;
 mod exposure;
 mod finding;
 mod process;
+mod resumed;
 mod tls;
 
 pub use access::{Accept, AcceptingTask, Client, Conn, Connect, File, Socket};
@@ -42,6 +43,7 @@ pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
 pub use finding::{Completeness, Entities, Finding, Link, Signal, Stage};
 pub use process::{Ancestor, ExeFile, Process};
+pub use resumed::Resumed;
 pub use tls::Tls;
 
 /// A text: borrowed from the core when written, from the line when read.
@@ -379,6 +381,9 @@ pub struct Health<'a> {
     /// A time in which nothing was seen of a capability, when it is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blind: Option<Blind>,
+    /// On `ready`: the run that this one goes on from.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed<'a>>,
     /// The node's own addresses, on `ready` and whenever they changed; replay judges with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,

@@ -26,6 +26,7 @@ use sensor_core::http::route::ApiClass;
 use sensor_core::ids::{ConnId, FileKey, RecordId};
 use sensor_core::namespaces::HostSide;
 use sensor_core::risks::{Namespace, Risk};
+use sensor_core::state::Resumed;
 use sensor_core::time::Timestamp;
 use serde_json::Value;
 
@@ -329,6 +330,16 @@ fn health() -> Output {
                 coverage(Capability::Accepts, CoverageState::Live, None),
             ],
             blind: Some(Blind { capability: Capability::Listeners, from: Timestamp::default(), to: at }),
+            resumed: Some(Box::new(Resumed {
+                run: "ba9876543210".into(),
+                from: at,
+                to: at,
+                clean: false,
+                rebooted: true,
+                entries: 3,
+                unreadable: 2,
+                outdated: 1,
+            })),
             addresses: vec![ip("10.0.0.1"), ip("::ffff:10.0.0.2"), ip("fe80::1")],
             balance: vec![Balance {
                 ring: Ring::Management,
@@ -352,6 +363,7 @@ fn health_says_what_is_missing() {
         r#""loss":[{"ring":"bulk","kind":"exit","lost":2,"suppressed":0,"evicted":0},{"kind":"processes","lost":0,"suppressed":0,"evicted":1}],"#,
         r#""coverage":{"accepts":{"state":"live","since":"2026-11-22T10:39:00.123456789Z"},"execs":{"state":"blind","reason":"no hook","since":"2026-11-22T10:39:00.123456789Z"}},"#,
         r#""blind":{"capability":"listeners","from":"1970-01-01T00:00:00.000000000Z","to":"2026-11-22T10:39:00.123456789Z"},"#,
+        r#""resumed":{"run":"ba9876543210","from":"2026-11-22T10:39:00.123456789Z","from_boot_ns":5000,"to":"2026-11-22T10:39:00.123456789Z","to_boot_ns":5000,"clean":false,"rebooted":true,"entries":3,"unreadable":2,"outdated":1},"#,
         r#""addresses":["10.0.0.1","10.0.0.2","fe80::1"],"balance":[{"ring":"management","kind":"cgroup-mkdir","produced":6,"received":3,"canaries":1,"lost":2,"suppressed":1}],"emitted":32,"undecodable":0}}"#,
     );
     let line = line(&health());
@@ -359,8 +371,14 @@ fn health_says_what_is_missing() {
     let addresses = vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("fe80::1")];
     assert_eq!(
         decode(line.as_bytes()),
-        Ok(Recorded::Health { node: node(), addresses, boot_ns: 5_000, lost: 0 })
+        Ok(Recorded::Health { node: node(), addresses, boot_ns: 5_000, lost: 0, unwatched: None })
     );
+    // Of the same boot, the time in between matters to a replay.
+    let line =
+        line.replacen("\"rebooted\":true,", "", 1).replacen("0123456789ab-1f", "health-0123456789ab-1f", 1);
+    let Ok(Recorded::Health { unwatched, .. }) = decode(line.as_bytes()) else { panic!("{line}") };
+    let in_doubt = Some("0123456789ab-".to_owned());
+    assert_eq!(unwatched, Some(Unwatched { from_ns: 5_000, to_ns: 5_000, in_doubt }));
 }
 
 #[test]
@@ -370,6 +388,7 @@ fn quiet_health_still_says_that_nothing_was_lost() {
     health.loss.clear();
     health.coverage.clear();
     health.blind = None;
+    health.resumed = None;
     health.addresses.clear();
     health.balance.clear();
     health.emitted = None;

@@ -1,5 +1,8 @@
 //! An analytic as data: what it is called, what its stages are, and what each of them is made of.
 
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
+
 /// A detection analytic of MITRE ATT&CK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Analytic {
@@ -137,3 +140,38 @@ pub(super) const ABNORMAL_CONTAINER: &str = "abnormal-container";
 pub(super) const LATERAL_CONNECT: &str = "lateral-connect";
 pub(super) const LATERAL_SWEEP: &str = "lateral-sweep";
 pub(super) const LATERAL_SOCKET: &str = "lateral-socket";
+
+/// Every name above.
+const SIGNALS: [&str; 13] = [
+    DISCOVERY_REQUEST,
+    DISCOVERY_TOOL,
+    DISCOVERY_SOCKET,
+    DISCOVERY_SWEEP,
+    DISCOVERY_SCANNER,
+    UNLISTED_ACCEPT,
+    UNLISTED_REQUEST,
+    CONTAINER_BY_UNLISTED,
+    CONTAINER_AFTER_UNLISTED,
+    ABNORMAL_CONTAINER,
+    LATERAL_CONNECT,
+    LATERAL_SWEEP,
+    LATERAL_SOCKET,
+];
+
+/// A name of that list, which can be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SignalName(pub(super) &'static str);
+
+impl Serialize for SignalName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SignalName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = SIGNALS.iter().find(|known| **known == name);
+        known.map(|name| Self(name)).ok_or_else(|| D::Error::custom("a signal of another version"))
+    }
+}

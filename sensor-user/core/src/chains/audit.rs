@@ -8,14 +8,17 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     AN1352, Completeness, Confidence, Entities, Evidence, Finding, FindingState, REORDER_NS, Sender,
     Severity, Signal, SignalKey,
 };
 use crate::audit;
-use crate::bounded::Bounded;
 use crate::fact::{Fact, Node};
 use crate::ids::RecordId;
+use crate::state::kept::{COUNT_MAX, Kept, is_plausible_time};
+use crate::state::{STATE_BYTES, Table, Unreadable};
 use crate::time::Timestamp;
 
 /// Chains remembered; of these most are a signal or two that nothing followed.
@@ -48,16 +51,36 @@ const DISCOVERY: About = About {
     stages: &["discovery"],
 };
 
+/// Which analytic a chain is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) enum Which {
+    /// AN1547.
+    Credential,
+    /// AN1352.
+    Discovery,
+}
+
+impl Which {
+    const fn about(self) -> &'static About {
+        match self {
+            Self::Credential => &AN1547,
+            Self::Discovery => &DISCOVERY,
+        }
+    }
+}
+
 /// What makes a chain: analytic, credential or user, and the address that is believed.
-type Key = (&'static str, Arc<str>, Option<IpAddr>);
+type Key = (Which, Arc<str>, Option<IpAddr>);
 
 /// The chains, and the request whose signals come next.
 #[derive(Debug)]
 pub(super) struct AuditChains {
-    chains: Bounded<Key, Chain>,
+    pub(super) chains: Kept<Key, Chain>,
     present: Option<Present>,
     /// When the window of some finding has passed.
     next_due_ns: u64,
+    /// Chains that had to go in earlier runs.
+    evicted_before: u64,
 }
 
 /// A request, as its signals refer to it.
@@ -69,9 +92,9 @@ struct Present {
 }
 
 /// What one credential did from one address.
-#[derive(Debug)]
-struct Chain {
-    about: &'static About,
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Chain {
+    which: Which,
     /// In the order of the analytic's stages.
     stages: Vec<Evidence>,
     user: Arc<str>,
@@ -88,7 +111,12 @@ struct Chain {
 
 impl Default for AuditChains {
     fn default() -> Self {
-        Self { chains: Bounded::new(CHAINS_MAX), present: None, next_due_ns: u64::MAX }
+        Self {
+            chains: Kept::new(Table::AuditChains, CHAINS_MAX, STATE_BYTES),
+            present: None,
+            next_due_ns: u64::MAX,
+            evicted_before: 0,
+        }
     }
 }
 
@@ -112,27 +140,44 @@ impl AuditChains {
         self.chains.evicted()
     }
 
+    /// The same, with those of earlier runs.
+    pub(super) fn evicted_ever(&self) -> u64 {
+        self.chains.evicted() + self.evicted_before
+    }
+
+    /// Takes what an earlier run has left. Returns how much of it could not be read.
+    pub(super) fn restore(&mut self, chains: &[&[u8]], evicted_before: u64) -> u64 {
+        self.evicted_before = evicted_before.min(COUNT_MAX);
+        let unreadable = self.chains.restore(chains, |(which, ..), chain| chain.check(*which));
+        let told = self.chains.iter().filter(|(_, chain)| chain.told.is_some());
+        self.next_due_ns = told.map(|(_, chain)| chain.due_ns()).min().unwrap_or(u64::MAX);
+        unreadable
+    }
+
     /// Tells a signal of the present request, and the chain that it opens or extends.
     pub(super) fn handle_signal(&mut self, signal: &audit::Signal, sender: &mut Sender) {
         let Some(fact) = self.present.clone() else { return };
         sender.signal_of(&fact.id, fact.at, &fact.node, offered(&fact, signal));
-        let about = match signal.name.analytic() {
-            "AN1547" => &AN1547,
-            _ => &DISCOVERY,
+        let which = match signal.name.analytic() {
+            "AN1547" => Which::Credential,
+            _ => Which::Discovery,
         };
+        let about = which.about();
         let Some(stage) = about.stages.iter().position(|stage| *stage == signal.name.stage()) else { return };
-        let key = (about.id, signal.credential.clone(), signal.source);
+        let key = (which, signal.credential.clone(), signal.source);
         let in_time = |chain: &Chain| {
             let (from, to) = (chain.first.unix_ns, chain.last.unix_ns);
             (from.saturating_sub(WINDOW_NS)..=to.saturating_add(WINDOW_NS)).contains(&signal.at_ns)
         };
         if !self.chains.peek(&key).is_some_and(in_time) {
             self.close(&key, &fact, sender);
-            self.chains.insert(key.clone(), Chain::new(about, fact.at, signal));
+            self.chains.insert(key.clone(), Chain::new(which, fact.at, signal));
         }
-        let evicted = self.chains.evicted();
         let Some(chain) = self.chains.get_mut(&key) else { return };
         chain.add(stage, &fact, signal);
+        self.chains.shrink();
+        let evicted = self.evicted_ever();
+        let Some(chain) = self.chains.get_mut(&key) else { return };
         if let Some(state) = chain.news() {
             chain.tell(state, &key, &fact, evicted, sender);
             self.next_due_ns = self.next_due_ns.min(chain.due_ns());
@@ -156,7 +201,7 @@ impl AuditChains {
 
     /// Forgets a chain, and tells the end of it if it was a finding.
     fn close(&mut self, key: &Key, fact: &Present, sender: &mut Sender) {
-        let evicted = self.chains.evicted();
+        let evicted = self.evicted_ever();
         if let Some(mut ended) = self.chains.remove(key)
             && ended.told.is_some()
         {
@@ -187,10 +232,10 @@ fn offered(fact: &Present, signal: &audit::Signal) -> Signal {
 }
 
 impl Chain {
-    fn new(about: &'static About, at: Timestamp, signal: &audit::Signal) -> Self {
+    fn new(which: Which, at: Timestamp, signal: &audit::Signal) -> Self {
         Self {
-            about,
-            stages: vec![Evidence::default(); about.stages.len()],
+            which,
+            stages: vec![Evidence::default(); which.about().stages.len()],
             user: signal.user.clone(),
             severity: None,
             confidence: Confidence::Inferred,
@@ -199,6 +244,16 @@ impl Chain {
             last: at,
             told: None,
         }
+    }
+
+    /// Whether it can be what was kept.
+    fn check(&self, which: Which) -> Result<(), Unreadable> {
+        let is_plausible = self.which == which
+            && self.stages.len() == which.about().stages.len()
+            && self.stages.iter().all(Evidence::is_plausible)
+            && is_plausible_time(self.first)
+            && is_plausible_time(self.last);
+        if is_plausible { Ok(()) } else { Err(Unreadable) }
     }
 
     fn add(&mut self, stage: usize, fact: &Present, signal: &audit::Signal) {
@@ -215,7 +270,7 @@ impl Chain {
 
     /// How much it matters now: more than its source alone when the credential was got or used in the same window.
     fn severity(&self) -> Option<Severity> {
-        let raised = self.about.id == AN1547.id && self.seen() > 1;
+        let raised = self.which == Which::Credential && self.seen() > 1;
         self.severity.map(|severity| if raised { severity.higher() } else { severity })
     }
 
@@ -247,7 +302,7 @@ impl Chain {
             None => fact.id.0.clone(),
         };
         self.told = Some((opened_by.clone(), severity, self.seen()));
-        let About { id, strategy, technique, title, stages } = *self.about;
+        let About { id, strategy, technique, title, stages } = *self.which.about();
         let finding = Finding {
             id: format!("{id}-{opened_by}").into(),
             analytic: Cow::Borrowed(id),
@@ -265,7 +320,7 @@ impl Chain {
                 credential: (!key.1.is_empty()).then(|| key.1.clone()),
                 ..Entities::default()
             },
-            completeness: Completeness { complete: evicted == 0, lost: 0 },
+            completeness: Completeness { complete: evicted == 0, lost: 0, unwatched_ns: 0 },
             explanation: self.explanation(key),
             first: self.first,
             last: self.last,
@@ -283,8 +338,8 @@ impl Chain {
             format!(" with credential {credential}")
         };
         let mut text = format!("{user} from {from}{with}: {}.", self.detail);
-        for (name, stage) in self.about.stages.iter().zip(&self.stages) {
-            if stage.seen.is_some() && self.about.stages.len() > 1 && *name != "unexpected-source" {
+        for (name, stage) in self.which.about().stages.iter().zip(&self.stages) {
+            if stage.seen.is_some() && self.stages.len() > 1 && *name != "unexpected-source" {
                 text.push_str(match *name {
                     "credential-access" => " The same credential was used to get at others.",
                     _ => " The same credential was used to change the cluster or to enter a pod.",

@@ -2,15 +2,18 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::StageSeen;
 use crate::ids::RecordId;
+use crate::state::kept::{COUNT_MAX, is_plausible_time};
 use crate::time::Timestamp;
 
 /// Most records that are named for one stage.
 const EVENTS_MAX: usize = 16;
 
 /// The records that say that a stage was seen: the first ones by name, the rest by number.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Evidence {
     pub(super) seen: Option<Timestamp>,
     pub(super) last: Timestamp,
@@ -41,6 +44,11 @@ impl Evidence {
             self.last = self.last.max(last);
         }
         self.further += other.further;
+    }
+
+    /// Whether it can be what was kept.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.events.len() <= EVENTS_MAX && self.further <= COUNT_MAX && is_plausible_time(self.last)
     }
 
     pub(super) fn of_stage(&self, name: &'static str) -> StageSeen {

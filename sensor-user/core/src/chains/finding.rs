@@ -150,4 +150,6 @@ pub struct Completeness {
     pub complete: bool,
     /// Management records that were lost in that time.
     pub lost: u64,
+    /// For how long of the time since its first event no sensor ran, nanoseconds.
+    pub unwatched_ns: u64,
 }

@@ -11,6 +11,7 @@ mod audit;
 mod evidence;
 mod finding;
 mod loss_log;
+mod restore;
 mod signal;
 
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ use audit::AuditChains;
 use evidence::Evidence;
 
 pub use finding::{Completeness, Confidence, Entities, Finding, FindingState, Link, Severity, StageSeen};
+pub(crate) use restore::Clocks;
 pub use signal::{Signal, SignalKey};
 
 use loss_log::LossLog;
@@ -34,6 +36,8 @@ use crate::bounded::Bounded;
 use crate::exposure::Inside;
 use crate::fact::{Fact, FactKind, Node, Verdict};
 use crate::ids::RecordId;
+use crate::state::kept::{Keep, Kept};
+use crate::state::{STATE_BYTES, Table};
 use crate::time::Timestamp;
 
 /// How much later than its time a fact may come and still be put where it belongs, nanoseconds: requests are told of when
@@ -45,12 +49,28 @@ const NODES_MAX: usize = 256;
 const NUMBERED_MAX: usize = 65_536;
 
 /// What tunes the analytics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Of AN1007.
     pub an1007: An1007Limits,
     /// Of AN1352.
     pub an1352: An1352Limits,
+    /// Bytes that what is remembered of a node may have.
+    pub state_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { an1007: An1007Limits::default(), an1352: An1352Limits::default(), state_bytes: STATE_BYTES }
+    }
+}
+
+/// A chain is told of less often than this within the time of which a run may have left nothing.
+const TOLD_MEANWHILE: u32 = 64;
+
+/// The next number of a record that was certainly not used, when the last one that is known is this.
+const fn after_doubt(number: u32) -> u32 {
+    (number / TOLD_MEANWHILE + 1).saturating_mul(TOLD_MEANWHILE).saturating_add(1)
 }
 
 /// What came of a fact, without its place in the output.
@@ -79,6 +99,9 @@ pub(crate) struct Chains {
     /// Of audit logs, which are no node's.
     audit: AuditChains,
     sender: Sender,
+    /// The boot of which changes are asked for.
+    kept: Option<Arc<str>>,
+    told: restore::Told,
 }
 
 /// What is remembered of one node.
@@ -97,6 +120,8 @@ impl Default for Chains {
             nodes: Bounded::new(NODES_MAX),
             audit: AuditChains::default(),
             sender: Sender::default(),
+            kept: None,
+            told: restore::Told::default(),
         }
     }
 }
@@ -104,6 +129,7 @@ impl Default for Chains {
 impl Chains {
     /// Takes other limits, for what is judged from now on. What is remembered stays.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.set_bytes(limits.state_bytes);
         self.limits = limits;
     }
 
@@ -152,7 +178,7 @@ impl Chains {
     }
 
     /// What was dropped from each table since the start.
-    pub(crate) fn evicted(&self) -> [(&'static str, u64); 5] {
+    pub(crate) fn evicted(&self) -> [(&'static str, u64); 6] {
         let mut all = NodeChains::default().evicted();
         for (_, node) in self.nodes.iter() {
             for (sum, (_, evicted)) in all.iter_mut().zip(node.evicted()) {
@@ -160,7 +186,9 @@ impl Chains {
             }
         }
         let [accesses, containers, chains, principals] = all;
-        [accesses, containers, chains, principals, ("audit-chains", self.audit.evicted())]
+        let audit_chains = ("audit-chains", self.audit.evicted());
+        let numbers = ("chain-numbers", self.sender.findings.evicted());
+        [accesses, containers, chains, principals, audit_chains, numbers]
     }
 
     fn on_node(&mut self, node: &Node, act: impl FnOnce(&mut An1007, &mut Context<'_>)) {
@@ -180,7 +208,12 @@ impl Chains {
 
     fn enter(&mut self, node: &Node) -> &mut NodeChains {
         if !self.nodes.contains(&*node.boot_id) {
-            self.nodes.insert(node.boot_id.clone(), NodeChains::default());
+            let mut chains = NodeChains::default();
+            chains.tables().for_each(|table| table.set_bytes(self.limits.state_bytes));
+            if self.kept.as_deref() == Some(&node.boot_id) {
+                chains.tables().for_each(Keep::keep);
+            }
+            self.nodes.insert(node.boot_id.clone(), chains);
         }
         self.nodes.get_mut(&*node.boot_id).expect("invariant: entered above")
     }
@@ -199,13 +232,20 @@ struct Sender {
     /// Signals of the present fact.
     signals: u32,
     /// Records of chains so far, by analytic and first evidence.
-    findings: Bounded<String, u32>,
+    findings: Kept<String, u32>,
+    /// What ids of this run begin with, where those of the run before may have been used already.
+    own: Option<Box<str>>,
     outputs: VecDeque<Derived>,
 }
 
 impl Default for Sender {
     fn default() -> Self {
-        Self { signals: 0, findings: Bounded::new(NUMBERED_MAX), outputs: VecDeque::new() }
+        Self {
+            signals: 0,
+            findings: Kept::new(Table::Numbers, NUMBERED_MAX, STATE_BYTES),
+            own: None,
+            outputs: VecDeque::new(),
+        }
     }
 }
 
@@ -228,15 +268,29 @@ impl Sender {
         let key = format!("{analytic}-{evidence}");
         let number = match self.findings.get_mut(&key) {
             Some(number) => {
-                *number += 1;
+                *number = number.saturating_add(1);
                 *number
             }
             None => {
-                self.findings.insert(key.clone(), 1);
-                1
+                let is_old = self.own.as_ref().is_some_and(|own| !evidence.starts_with(&**own));
+                let number = if is_old { after_doubt(0) } else { 1 };
+                self.findings.insert(key.clone(), number);
+                number
             }
         };
+        self.findings.shrink();
         RecordId(format!("{key}-{number}").into())
+    }
+
+    /// Records of the run before may have been told of that are not known.
+    fn doubt(&mut self, own: &str) {
+        self.own = Some(own.into());
+        let keys: Vec<String> = self.findings.iter().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            if let Some(number) = self.findings.get_mut(&key) {
+                *number = after_doubt(*number) - 1;
+            }
+        }
     }
 
     /// Tells of a chain.

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::bounded::Bounded;
 use crate::engine::Engine;
 use crate::event::Ends;
 use crate::fact::{FactKind, Stack, TlsHello};
 use crate::ids::CgroupKey;
+use crate::state::kept::{Keep, Kept};
+use crate::state::{STATE_BYTES, Table, Unreadable};
 use crate::text::shared;
 use crate::time::Timestamp;
 use crate::tls::hello::ClientHello;
@@ -28,14 +29,14 @@ const LIST_MAX: usize = 16;
 /// The software that addresses use: of a fingerprint the part that does not change with the name that is asked for.
 #[derive(Debug)]
 pub(super) struct Stacks {
-    known: Bounded<IpAddr, VecDeque<Box<str>>>,
+    known: Kept<IpAddr, VecDeque<Box<str>>>,
     /// Kinds of software that gave way to newer ones of the same address.
     forgotten: u64,
 }
 
 impl Default for Stacks {
     fn default() -> Self {
-        Self { known: Bounded::new(ADDRESSES_MAX), forgotten: 0 }
+        Self { known: Kept::new(Table::Stacks, ADDRESSES_MAX, STATE_BYTES), forgotten: 0 }
     }
 }
 
@@ -45,10 +46,22 @@ impl Stacks {
         self.known.evicted() + self.forgotten
     }
 
+    /// All of it is kept.
+    pub(super) fn table(&mut self) -> &mut dyn Keep {
+        &mut self.known
+    }
+
+    /// Takes what an earlier run has left. Returns how much of it could not be read.
+    pub(super) fn restore(&mut self, known: &[&[u8]]) -> u64 {
+        self.known
+            .restore(known, |_, stacks| if stacks.len() <= STACKS_MAX { Ok(()) } else { Err(Unreadable) })
+    }
+
     fn note(&mut self, peer: IpAddr, fingerprint: &str) -> Stack {
         let software = &fingerprint[SOFTWARE];
         let Some(known) = self.known.get_mut(&peer) else {
             self.known.insert(peer, VecDeque::from([software.into()]));
+            self.known.shrink();
             return Stack::First;
         };
         let place = known.iter().position(|known| **known == *software);

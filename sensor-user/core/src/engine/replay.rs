@@ -55,6 +55,15 @@ impl Engine {
         self.set_addresses(addresses);
     }
 
+    /// Takes note of the time between two recorded runs. `in_doubt`: what ids of the second one begin with, when the first
+    /// one has not ended in order.
+    pub fn handle_replayed_resume(&mut self, node: &Node, from_ns: u64, to_ns: u64, in_doubt: Option<&str>) {
+        self.outbox.note_gap(node, from_ns, to_ns);
+        if let Some(own) = in_doubt {
+            self.outbox.doubt_numbers(own);
+        }
+    }
+
     /// Takes the rest of a recorded health record that correlation knew at that time: how late it was, and how many
     /// management records had been lost since the one before.
     pub fn handle_replayed_health(&mut self, node: &Node, boot_ns: u64, lost: u64) {

@@ -56,7 +56,9 @@ impl Engine {
         let _ = self.coverage.update(now, &self.canaries);
         let (hooks, coverage) = (self.coverage.hooks(), self.coverage.entries());
         let addresses = self.allow.local.clone();
-        self.outbox.open(now, Health { hooks, coverage, addresses, ..Health::new(HealthState::Ready) });
+        let resumed = self.resumed.take().map(Box::new);
+        let health = Health { hooks, coverage, addresses, resumed, ..Health::new(HealthState::Ready) };
+        self.outbox.open(now, health);
     }
 
     /// The state while nothing is lost.

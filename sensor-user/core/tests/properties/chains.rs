@@ -29,7 +29,7 @@ const CONNS: [(&str, Service); 5] = [
 ];
 
 #[derive(Clone, Debug)]
-enum Act {
+pub enum Act {
     Access {
         conn: usize,
     },
@@ -44,9 +44,9 @@ enum Act {
 }
 
 /// An act, the time since the one before, and how much later it is told.
-type Step = (Act, u64, u64);
+pub type Step = (Act, u64, u64);
 
-fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = Step> {
     let by = proptest::option::of(0..CONNS.len());
     let act = prop_oneof![
         3 => (0..CONNS.len()).prop_map(|conn| Act::Access { conn }),
@@ -199,7 +199,7 @@ fn found(facts: &[Fact]) -> Expected {
 }
 
 /// The facts in the order in which they are told.
-fn facts(steps: &[Step], late: bool) -> Vec<Fact> {
+pub fn facts(steps: &[Step], late: bool) -> Vec<Fact> {
     let mut containers = 0;
     let mut told: Vec<(u64, Fact)> = Vec::new();
     for (number, ((boot_ns, act), (.., delay))) in timed(steps).into_iter().zip(steps).enumerate() {

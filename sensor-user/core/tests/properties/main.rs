@@ -8,6 +8,7 @@ mod chains;
 mod hostile_bytes;
 mod lifecycle;
 mod order;
+mod state;
 mod tls;
 
 use std::sync::Arc;

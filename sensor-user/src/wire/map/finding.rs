@@ -50,6 +50,7 @@ impl<'a> From<&'a chains::Finding> for Finding<'a> {
             completeness: Completeness {
                 complete: finding.completeness.complete,
                 lost: finding.completeness.lost,
+                unwatched_ns: finding.completeness.unwatched_ns,
             },
             explanation: finding.explanation.as_str().into(),
             first_ts: UtcTime(finding.first.unix_ns),

@@ -139,4 +139,8 @@ pub struct Completeness {
     pub complete: bool,
     /// Management records that were lost in that time, as far as was known when the record went out.
     pub lost: u64,
+    /// For how long since its first event no sensor ran, nanoseconds; what was done in that time was not seen. Absent: a
+    /// sensor ran all the time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unwatched_ns: u64,
 }

@@ -50,7 +50,7 @@ fn finding(peers: &[&str]) -> Finding {
             user: Some("u".into()),
             credential: None,
         },
-        completeness: Completeness { complete: false, lost: 7 },
+        completeness: Completeness { complete: false, lost: 7, unwatched_ns: 9 },
         explanation: "e\n".into(),
         first: at,
         last: at,
@@ -70,7 +70,7 @@ fn a_finding_says_what_was_seen_and_what_was_not() {
         r#""stages":[{"name":"a","seen":true,"ts":"2026-11-22T10:39:00.123456789Z","events":["r-2","r-3"],"further":4},{"name":"b","seen":false}],"#,
         r#""links":[{"from":"r-2","to":"r-3","class":"inferred","how":"time"}],"#,
         r#""entities":{"peer":"198.18.0.9","containers":["cafe"],"nodes":["n1"],"targets":["10.0.0.12:22"],"user":"u"},"#,
-        r#""completeness":{"complete":false,"lost":7},"explanation":"e\n","first_ts":"2026-11-22T10:39:00.123456789Z","last_ts":"2026-11-22T10:39:00.123456789Z"}}"#,
+        r#""completeness":{"complete":false,"lost":7,"unwatched_ns":9},"explanation":"e\n","first_ts":"2026-11-22T10:39:00.123456789Z","last_ts":"2026-11-22T10:39:00.123456789Z"}}"#,
     );
     assert_eq!(own(&line, "finding"), expected);
     assert_eq!(decode(line.as_bytes()), Ok(Recorded::Derived));

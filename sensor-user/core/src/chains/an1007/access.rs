@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::bounded::Bounded;
+use serde::{Deserialize, Serialize};
+
 use crate::fact::Service;
 use crate::ids::{ConnId, RecordId};
+use crate::state::kept::{Kept, is_plausible_time};
+use crate::state::{STATE_BYTES, Table};
 use crate::time::Timestamp;
 
 /// Most connections of unlisted peers that are remembered; the one used longest ago goes first.
@@ -20,7 +23,7 @@ pub(super) const CANDIDATES_MAX: usize = 8;
 const TIMES: usize = 4;
 
 /// A record of an access, and when it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Access {
     pub(super) peer: IpAddr,
     pub(super) service: Service,
@@ -31,7 +34,7 @@ pub(super) struct Access {
 }
 
 /// The latest times at which something was heard of somebody, in order, boot clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Times([u64; TIMES]);
 
 impl Times {
@@ -59,14 +62,17 @@ impl Access {
 /// The tables of the first stage.
 #[derive(Debug)]
 pub(super) struct Accesses {
-    by_conn: Bounded<Arc<str>, Access>,
+    pub(super) by_conn: Kept<Arc<str>, Access>,
     /// Where requests cannot be read, blame is a matter of time, and of the peer alone.
-    veiled: Bounded<(IpAddr, Service), Access>,
+    pub(super) veiled: Kept<(IpAddr, Service), Access>,
 }
 
 impl Default for Accesses {
     fn default() -> Self {
-        Self { by_conn: Bounded::new(CONNECTIONS_MAX), veiled: Bounded::new(VEILED_MAX) }
+        Self {
+            by_conn: Kept::new(Table::Accesses, CONNECTIONS_MAX, STATE_BYTES),
+            veiled: Kept::new(Table::Veiled, VEILED_MAX, STATE_BYTES),
+        }
     }
 }
 
@@ -90,6 +96,7 @@ impl Accesses {
                 self.by_conn.insert(conn.clone(), new.clone());
             }
         }
+        self.by_conn.shrink();
         if let Some(window_ns) = veiled {
             match self.veiled.get_mut(&peer) {
                 Some(known) if at.boot_ns <= known.last().saturating_add(window_ns) => known.hear(&new),
@@ -97,6 +104,7 @@ impl Accesses {
                     self.veiled.insert(peer, new);
                 }
             }
+            self.veiled.shrink();
         }
     }
 
@@ -147,6 +155,11 @@ fn by_peer<'a>(accesses: impl Iterator<Item = &'a Access>) -> (Vec<&'a Access>, 
 }
 
 impl Access {
+    /// Whether it can be what was kept.
+    pub(super) fn is_plausible(&self) -> bool {
+        is_plausible_time(self.at) && self.times.0.is_sorted()
+    }
+
     fn last(&self) -> u64 {
         self.times.0[TIMES - 1]
     }

@@ -4,9 +4,12 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::lateral::Lateral;
 use super::step::{Cause, Step};
 use crate::chains::analytic::AN1007;
+use crate::chains::loss_log::{Missed, tell_unwatched};
 use crate::chains::{Completeness, Confidence, Entities, Evidence, Finding, FindingState, Link, Severity};
 use crate::fact::{Node, Service};
 use crate::ids::RecordId;
@@ -22,7 +25,7 @@ const LINKS_MAX: usize = 32;
 const RISKS_TOLD: usize = 5;
 
 /// What chains are told apart by: whom they are held against, and how sure that is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Key {
     pub(super) class: Confidence,
     /// In order.
@@ -30,7 +33,7 @@ pub(super) struct Key {
 }
 
 /// A container of a chain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Suspect {
     id: Arc<str>,
     name: Option<Arc<str>>,
@@ -43,7 +46,7 @@ struct Suspect {
 }
 
 /// What makes a chain worth being told of again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Told {
     severity: Severity,
     class: Confidence,
@@ -53,9 +56,11 @@ struct Told {
 }
 
 /// A chain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Case {
     pub(super) key: Key,
+    /// Not kept: it is whoever puts the chain back.
+    #[serde(skip, default = "Node::unknown")]
     pub(super) node: Arc<Node>,
     service: Service,
     suspects: Vec<Suspect>,
@@ -198,6 +203,21 @@ impl Case {
         self.cut = true;
     }
 
+    /// Whether a container is one of this chain.
+    pub(super) fn has(&self, container: &str) -> bool {
+        self.suspects.iter().any(|suspect| *suspect.id == *container)
+    }
+
+    /// Whether it can be what was kept.
+    pub(super) fn is_plausible(&self) -> bool {
+        let evidence = [&self.access, &self.abnormal, &self.lateral];
+        self.suspects.len() <= CONTAINERS_MAX
+            && self.links.len() <= LINKS_MAX
+            && self.targets.len() <= TARGETS_MAX
+            && evidence.into_iter().all(Evidence::is_plausible)
+            && self.deadline_ns.is_some_and(|deadline_ns| deadline_ns < i64::MAX as u64)
+    }
+
     /// When the first step of a container was.
     pub(super) fn since(&self, container: &str) -> u64 {
         let suspect = self.suspects.iter().find(|suspect| *suspect.id == *container);
@@ -262,16 +282,17 @@ impl Case {
         }
     }
 
-    /// The chain as it is told. `lost`: management records lost in its time.
+    /// The chain as it is told. `missed`: what was not seen in its time.
     pub(super) fn finding(
         &self,
         id: Arc<str>,
         state: FindingState,
-        lost: impl Fn(u64, u64) -> u64,
+        missed: impl Fn(Timestamp, Timestamp) -> Missed,
     ) -> Finding {
         let first = self.access.seen.unwrap_or_default();
         let last = self.last();
-        let lost = lost(first.boot_ns, last.boot_ns).max(self.lost);
+        let mut missed = missed(first, last);
+        missed.lost = missed.lost.max(self.lost);
         let evidence = [&self.access, &self.abnormal, &self.lateral];
         Finding {
             id,
@@ -296,14 +317,19 @@ impl Case {
                 targets: self.targets.clone(),
                 ..Entities::default()
             },
-            completeness: Completeness { complete: lost == 0 && !self.cut, lost },
-            explanation: self.explanation(lost),
+            completeness: Completeness {
+                complete: missed.is_nothing() && !self.cut,
+                lost: missed.lost,
+                unwatched_ns: missed.unwatched_ns,
+            },
+            explanation: self.explanation(missed),
             first,
             last,
         }
     }
 
-    fn explanation(&self, lost: u64) -> String {
+    fn explanation(&self, missed: Missed) -> String {
+        let lost = missed.lost;
         let mut text = String::new();
         let peers: Vec<String> = self.key.peers.iter().map(ToString::to_string).collect();
         let who = match &*peers {
@@ -332,6 +358,7 @@ impl Case {
         if lost > 0 {
             let _ = write!(text, "{lost} management records were lost meanwhile, so there may be more. ");
         }
+        tell_unwatched(&mut text, missed);
         if let Some(other) = &self.continued {
             let _ = write!(text, "More is known now of who is behind it: it goes on in {other}. ");
         }

@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::An1007Limits;
-use crate::chains::analytic::{LATERAL_CONNECT, LATERAL_SOCKET, LATERAL_SWEEP};
+use crate::chains::analytic::{LATERAL_CONNECT, LATERAL_SOCKET, LATERAL_SWEEP, SignalName};
 use crate::fact::{Direction, Fact, FactKind, Net, ScanShape};
 use crate::ids::RecordId;
 use crate::time::Timestamp;
@@ -16,10 +18,10 @@ const METADATA: [IpAddr; 2] = [
 ];
 
 /// One act of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lateral {
     /// Name of its signal.
-    pub(super) signal: &'static str,
+    pub(super) signal: SignalName,
     pub(super) event: RecordId,
     pub(super) at: Timestamp,
     pub(super) target: Arc<str>,
@@ -42,7 +44,7 @@ impl Lateral {
             _ => return None,
         };
         let (event, at, lost) = (fact.id.clone(), fact.at, fact.quality.lost);
-        Some(Self { signal, event, at, target: target.into(), lost })
+        Some(Self { signal: SignalName(signal), event, at, target: target.into(), lost })
     }
 }
 

@@ -10,11 +10,13 @@ use std::sync::Arc;
 mod access;
 mod case;
 mod lateral;
+mod restore;
 mod step;
 
 use access::Accesses;
 use case::{Case, Key};
 use lateral::Lateral;
+pub(super) use restore::Rest;
 use step::{Cause, Judgement, Step, risk_names};
 
 use super::analytic::{
@@ -23,9 +25,11 @@ use super::analytic::{
 };
 use super::loss_log::LossLog;
 use super::{FindingState, REORDER_NS, Sender, Signal, SignalKey};
-use crate::bounded::{Bounded, Index};
+use crate::bounded::Index;
 use crate::fact::{Container, ContainerAction, Direction, Fact, FactKind, Net, Origin, Verdict};
 use crate::http::route::ApiClass;
+use crate::state::kept::Kept;
+use crate::state::{STATE_BYTES, Table};
 use crate::time::Timestamp;
 
 /// Most chains from their second stage on; the one that grew longest ago is closed first.
@@ -69,11 +73,11 @@ impl Default for An1007Limits {
 #[derive(Debug)]
 pub(super) struct An1007 {
     accesses: Accesses,
-    steps: Bounded<Arc<str>, Vec<Step>>,
+    steps: Kept<Arc<str>, Vec<Step>>,
     /// Steps of lately, by time of arrival.
     recent: VecDeque<(u64, Arc<str>)>,
-    loose: Bounded<Arc<str>, VecDeque<Lateral>>,
-    cases: Bounded<u64, Case>,
+    loose: Kept<Arc<str>, VecDeque<Lateral>>,
+    cases: Kept<u64, Case>,
     by_key: Index<Key, u64>,
     by_container: Index<Arc<str>, u64>,
     deadlines: BTreeSet<(u64, u64)>,
@@ -86,10 +90,10 @@ impl Default for An1007 {
     fn default() -> Self {
         Self {
             accesses: Accesses::default(),
-            steps: Bounded::new(STEPS_MAX),
+            steps: Kept::new(Table::Steps, STEPS_MAX, STATE_BYTES),
             recent: VecDeque::new(),
-            loose: Bounded::new(LOOSE_MAX),
-            cases: Bounded::new(CASES_MAX),
+            loose: Kept::new(Table::Loose, LOOSE_MAX, STATE_BYTES),
+            cases: Kept::new(Table::Cases, CASES_MAX, STATE_BYTES),
             by_key: Index::default(),
             by_container: Index::default(),
             deadlines: BTreeSet::new(),
@@ -109,6 +113,11 @@ pub(super) struct Context<'a> {
 impl An1007 {
     pub(super) fn handle(&mut self, fact: &Fact, verdict: Option<&Verdict>, context: &mut Context<'_>) {
         self.pass(fact.at.boot_ns, context);
+        self.on_fact(fact, verdict, context);
+        self.shrink(context);
+    }
+
+    fn on_fact(&mut self, fact: &Fact, verdict: Option<&Verdict>, context: &mut Context<'_>) {
         match (&fact.kind, &fact.container) {
             (FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_), _) => {
                 if let Some(net) = &fact.net {
@@ -286,13 +295,15 @@ impl An1007 {
             Some(number) => number,
             None => self.open_case(Case::new(key.clone(), fact.node.clone(), cause.service), context),
         };
-        self.by_container.insert(step.container.clone(), number);
         let Some(case) = self.cases.get_mut(&number) else { return };
         case.add_step(step, cause);
+        if case.has(&step.container) {
+            self.by_container.insert(step.container.clone(), number);
+        }
         let since = step.at.boot_ns;
         let until = since.saturating_add(context.limits.lateral_window_ns);
         for lateral in self.loose.remove(&step.container).unwrap_or_default() {
-            if (since..=until).contains(&lateral.at.boot_ns) {
+            if case.has(&step.container) && (since..=until).contains(&lateral.at.boot_ns) {
                 case.add_lateral(&step.container, &lateral);
             }
         }
@@ -363,7 +374,7 @@ impl An1007 {
             (SignalKey::Target, lateral.target.clone()),
         ];
         case.add_lateral(container, &lateral);
-        context.sender.signal(fact, signal_of(lateral.signal, 2, keys));
+        context.sender.signal(fact, signal_of(lateral.signal.0, 2, keys));
         self.settle(number, fact.at, context);
     }
 
@@ -379,6 +390,16 @@ impl An1007 {
             None => {
                 self.loose.insert(container.clone(), VecDeque::from([lateral]));
             }
+        }
+    }
+
+    /// Forgets what is too much. Chains are told of when that happens.
+    fn shrink(&mut self, context: &mut Context<'_>) {
+        self.steps.shrink();
+        self.loose.shrink();
+        while let Some((number, mut evicted)) = self.cases.evict_excess() {
+            evicted.forget();
+            self.end(number, evicted, context);
         }
     }
 
@@ -416,6 +437,8 @@ impl An1007 {
         let last = case.last();
         let deadline_ns = case.deadline_ns.unwrap_or(last.boot_ns);
         self.deadlines.remove(&(deadline_ns, number));
+        // An escape may be seen after the end of its chain and before that is told.
+        let deadline_ns = deadline_ns.max(last.boot_ns);
         let unix_ns = last.unix_ns.saturating_add(deadline_ns - last.boot_ns);
         let at = Timestamp { boot_ns: deadline_ns, unix_ns };
         tell(&mut case, FindingState::Closed, at, context);
@@ -426,7 +449,7 @@ fn tell(case: &mut Case, state: FindingState, at: Timestamp, context: &mut Conte
     let Some(evidence) = case.first_evidence().cloned() else { return };
     let record = context.sender.finding_id("an1007", &evidence);
     let id = case.id.get_or_insert_with(|| record.0.clone()).clone();
-    let finding = case.finding(id, state, |from, to| context.losses.between(from, to));
+    let finding = case.finding(id, state, |first, last| context.losses.missed(first, last, at));
     context.sender.finding(record, at, case.node.clone(), finding);
 }
 

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::access::{Access, Accesses};
 use crate::chains::{Confidence, Link};
 use crate::fact::{Container, ContainerAction, Fact, Origin, OriginClass, Service};
@@ -13,7 +15,7 @@ use crate::time::Timestamp;
 const RISKS_MAX: usize = 16;
 
 /// A step in the life of a container.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Step {
     pub(super) container: Arc<str>,
     pub(super) name: Option<Arc<str>>,

@@ -4,28 +4,34 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Made;
 use super::call::Principal;
-use crate::chains::analytic::AN1352;
+use crate::chains::analytic::{AN1352, SignalName};
+use crate::chains::loss_log::{Missed, tell_unwatched};
 use crate::chains::{Completeness, Confidence, Entities, Evidence, Finding, FindingState, Severity};
 use crate::exposure::Inside;
-use crate::fact::{Container, Fact, Node};
+use crate::fact::{Fact, Node};
+use crate::state::kept::COUNT_MAX;
 use crate::time::Timestamp;
 
 /// Calls that are named, the first ones.
 const CALLS_TOLD: usize = 6;
 
 /// A burst.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Burst {
+    /// Not kept: it is whoever puts the burst back.
+    #[serde(skip, default = "Node::unknown")]
     pub(super) node: Arc<Node>,
-    /// The container whose it is.
-    container: Option<Arc<Container>>,
+    /// Name of the container whose it is.
+    container: Option<Arc<str>>,
     evidence: Evidence,
     /// Different calls, as far as they are told apart.
     distinct: usize,
     /// Names of their signals.
-    signals: BTreeSet<&'static str>,
+    signals: BTreeSet<SignalName>,
     /// What was asked for, the first ones.
     texts: Vec<Arc<str>>,
     /// Management records that its own evidence says were lost around it.
@@ -45,7 +51,7 @@ impl Burst {
     pub(super) fn of(fact: &Fact) -> Self {
         Self {
             node: fact.node.clone(),
-            container: fact.container.clone(),
+            container: fact.container.as_ref().and_then(|container| container.name.clone()),
             evidence: Evidence::default(),
             distinct: 0,
             signals: BTreeSet::new(),
@@ -74,6 +80,15 @@ impl Burst {
         self.evidence.last
     }
 
+    /// Whether it can be what was kept.
+    pub(super) fn is_plausible(&self) -> bool {
+        let counts = [self.distinct, self.told.map_or(0, |(distinct, _)| distinct)];
+        self.evidence.is_plausible()
+            && self.texts.len() <= CALLS_TOLD
+            && counts.into_iter().all(|count| count as u64 <= COUNT_MAX)
+            && self.deadline_ns < i64::MAX as u64
+    }
+
     pub(super) fn first_evidence(&self) -> Option<&Arc<str>> {
         self.evidence.events.first().map(|id| &id.0)
     }
@@ -90,18 +105,19 @@ impl Burst {
         Some(state)
     }
 
-    /// The burst as it is told. `lost`: management records lost in its time.
+    /// The burst as it is told. `missed`: what was not seen in its time.
     pub(super) fn finding(
         &self,
         id: Arc<str>,
         state: FindingState,
         principal: &Principal,
         inside: &Inside,
-        lost: impl Fn(u64, u64) -> u64,
+        missed: impl Fn(Timestamp, Timestamp) -> Missed,
     ) -> Finding {
         let first = self.evidence.seen.unwrap_or_default();
         let last = self.last();
-        let lost = lost(first.boot_ns, last.boot_ns).max(self.lost);
+        let mut missed = missed(first, last);
+        missed.lost = missed.lost.max(self.lost);
         let mut entities = Entities { nodes: vec![self.node.name.clone()], ..Entities::default() };
         match principal {
             Principal::Peer(ip) => entities.peers.push(*ip),
@@ -120,19 +136,24 @@ impl Burst {
             stages: vec![self.evidence.of_stage(AN1352.stages[0].name)],
             links: Vec::new(),
             entities,
-            completeness: Completeness { complete: lost == 0 && !self.cut, lost },
-            explanation: self.explanation(principal, lost),
+            completeness: Completeness {
+                complete: missed.is_nothing() && !self.cut,
+                lost: missed.lost,
+                unwatched_ns: missed.unwatched_ns,
+            },
+            explanation: self.explanation(principal, missed),
             first,
             last,
         }
     }
 
-    fn explanation(&self, principal: &Principal, lost: u64) -> String {
+    fn explanation(&self, principal: &Principal, missed: Missed) -> String {
+        let lost = missed.lost;
         let mut text = match principal {
             Principal::Peer(ip) => format!("{ip}, which no entry of the allow-list expects,"),
             Principal::Container(id) => {
                 let short = id.get(..12).unwrap_or(id);
-                match self.container.as_ref().and_then(|container| container.name.as_deref()) {
+                match &self.container {
                     Some(name) => format!("Container {name} ({short})"),
                     None => format!("Container {short}"),
                 }
@@ -149,6 +170,7 @@ impl Burst {
         if lost > 0 {
             let _ = write!(text, "{lost} management records were lost meanwhile, so there may be more. ");
         }
+        tell_unwatched(&mut text, missed);
         text.push_str(match principal {
             Principal::Peer(_) => {
                 "If this is somebody of yours, add an entry; else cut the peer off, and look at what else it asked for \

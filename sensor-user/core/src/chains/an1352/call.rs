@@ -4,6 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::An1352Limits;
 use super::tools::{discovery_of, scanner_of};
 use crate::chains::analytic::{
@@ -13,7 +15,7 @@ use crate::fact::{ApiRequest, Direction, Fact, FactKind, Process, Runtime, ScanS
 use crate::http::route::ApiClass;
 
 /// Who calls.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Principal {
     /// Whoever has this address.
     Peer(IpAddr),

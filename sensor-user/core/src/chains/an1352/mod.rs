@@ -6,21 +6,25 @@
 
 mod burst;
 mod call;
+mod restore;
 mod tools;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use burst::Burst;
 use call::{Call, Principal};
 
-use super::analytic::AN1352;
+use super::analytic::{AN1352, SignalName};
 use super::loss_log::LossLog;
 use super::{FindingState, REORDER_NS, Sender, Signal, SignalKey};
-use crate::bounded::Bounded;
 use crate::exposure::Inside;
 use crate::fact::{Fact, Verdict};
 use crate::ids::RecordId;
+use crate::state::kept::Kept;
+use crate::state::{STATE_BYTES, Table};
 use crate::time::Timestamp;
 
 /// Most principals whose calls are remembered; the one that called longest ago goes first, and its burst is closed.
@@ -56,14 +60,14 @@ pub(super) struct Context<'a> {
 /// The analytic on one node.
 #[derive(Debug)]
 pub(super) struct An1352 {
-    principals: Bounded<Principal, Watch>,
+    principals: Kept<Principal, Watch>,
     /// When bursts end if nothing more happens, boot clock.
     deadlines: BTreeSet<(u64, Principal)>,
     now_ns: u64,
 }
 
 /// What one principal does.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Watch {
     /// Different calls within the window, in order of time.
     calls: Vec<Made>,
@@ -71,25 +75,34 @@ struct Watch {
 }
 
 /// A call that was made, the last time that it was.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Made {
     hash: u64,
     at: Timestamp,
     event: RecordId,
-    signal: &'static str,
+    signal: SignalName,
     text: Arc<str>,
     lost: u64,
 }
 
 impl Default for An1352 {
     fn default() -> Self {
-        Self { principals: Bounded::new(PRINCIPALS_MAX), deadlines: BTreeSet::new(), now_ns: 0 }
+        Self {
+            principals: Kept::new(Table::Principals, PRINCIPALS_MAX, STATE_BYTES),
+            deadlines: BTreeSet::new(),
+            now_ns: 0,
+        }
     }
 }
 
 impl An1352 {
     pub(super) fn handle(&mut self, fact: &Fact, verdict: Option<&Verdict>, context: &mut Context<'_>) {
         self.pass(fact.at.boot_ns, context);
+        self.on_fact(fact, verdict, context);
+        self.shrink(context);
+    }
+
+    fn on_fact(&mut self, fact: &Fact, verdict: Option<&Verdict>, context: &mut Context<'_>) {
         let Some(call) = Call::of(fact, verdict, context.limits) else { return };
         let principal = &call.principal;
         let open = self.principals.peek(principal).and_then(|watch| watch.burst.as_ref());
@@ -134,6 +147,15 @@ impl An1352 {
         }
     }
 
+    fn shrink(&mut self, context: &mut Context<'_>) {
+        while let Some((principal, watch)) = self.principals.evict_excess() {
+            if let Some(mut burst) = watch.burst {
+                burst.cut = true;
+                self.end(&principal, burst, context);
+            }
+        }
+    }
+
     /// Time has passed: closes the bursts of which the window has ended, at the time of that end.
     pub(super) fn pass(&mut self, boot_ns: u64, context: &mut Context<'_>) {
         self.now_ns = self.now_ns.max(boot_ns);
@@ -165,8 +187,9 @@ impl An1352 {
     fn end(&mut self, principal: &Principal, mut burst: Burst, context: &mut Context<'_>) {
         self.deadlines.remove(&(burst.deadline_ns, principal.clone()));
         let last = burst.last();
-        let unix_ns = last.unix_ns.saturating_add(burst.deadline_ns - last.boot_ns);
-        let at = Timestamp { boot_ns: burst.deadline_ns, unix_ns };
+        let deadline_ns = burst.deadline_ns.max(last.boot_ns);
+        let unix_ns = last.unix_ns.saturating_add(deadline_ns - last.boot_ns);
+        let at = Timestamp { boot_ns: deadline_ns, unix_ns };
         tell(principal, &mut burst, FindingState::Closed, at, context);
     }
 }
@@ -204,7 +227,7 @@ impl Made {
             hash: call.hash,
             at: fact.at,
             event: fact.id.clone(),
-            signal: call.signal,
+            signal: SignalName(call.signal),
             text: call.text.clone(),
             lost: fact.quality.lost,
         }
@@ -221,8 +244,8 @@ fn tell(
     let Some(evidence) = burst.first_evidence().cloned() else { return };
     let record = context.sender.finding_id("an1352", &evidence);
     let id = burst.id.get_or_insert_with(|| record.0.clone()).clone();
-    let finding =
-        burst.finding(id, state, principal, context.inside, |from, to| context.losses.between(from, to));
+    let finding = burst
+        .finding(id, state, principal, context.inside, |first, last| context.losses.missed(first, last, at));
     context.sender.finding(record, at, burst.node.clone(), finding);
 }
 

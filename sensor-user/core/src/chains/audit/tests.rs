@@ -1,7 +1,6 @@
 use super::super::{Chains, Derived, What};
 use super::*;
 use crate::audit::SignalName;
-use crate::bounded::Bounded;
 use crate::fact::{FactKind, Quality};
 
 const MINUTE_NS: u64 = 60_000_000_000;
@@ -82,7 +81,8 @@ fn what_is_no_finding_by_itself_stays_a_signal() {
 
 #[test]
 fn memory_is_bounded_and_what_goes_is_counted() {
-    let mut chains = AuditChains { chains: Bounded::new(1), ..AuditChains::default() };
+    let mut chains =
+        AuditChains { chains: Kept::new(Table::AuditChains, 1, STATE_BYTES), ..AuditChains::default() };
     let signal = |source: &str| audit::Signal {
         name: SignalName::BoundTokenElsewhere,
         at_ns: 1,
