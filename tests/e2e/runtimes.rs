@@ -18,6 +18,8 @@ pub const TESTS: &[Test] = &[
     ("plain_runc_run_has_its_free_text_id", plain_runc),
     ("plain_crun_run_has_its_free_text_id", plain_crun),
     ("runc_container_older_than_the_sensor_is_known", older_runc),
+    ("living_containers_of_one_name_are_told_apart", namesakes),
+    ("ctr_containers_of_one_name_in_two_namespaces_are_told_apart", namesakes_of_ctr),
 ];
 
 /// Waits for the steps of a container and checks its runtime in each.
@@ -174,4 +176,93 @@ fn older_runc(lab: &Lab) -> Result<()> {
     runtime.delete("older.one")?;
     check_steps(&sensor, "older.one", "runc", &["stopped", "removed"])?;
     sensor.stop().map(drop)
+}
+
+/// Two containers of one name under two root directories of runc: one that is there before the sensor, and an abnormal one.
+fn namesakes(lab: &Lab) -> Result<()> {
+    const ID: &str = "twin";
+    let runtime = |name: &str| {
+        let directory = lab.directory().join(name);
+        std::fs::create_dir_all(&directory)?;
+        let runtime = Runtime::new("runc", &directory, lab.rootfs())?;
+        anyhow::Ok(runtime.with_root(directory.join("state"), &format!("/quaywatch-{name}")))
+    };
+    let (mut one, mut two) = (runtime("twin-one")?, runtime("twin-two")?);
+    let sensor = Sensor::start(CONFIGURATION)?;
+    one.run_detached(ID, &["/bin/sleep", "600"])?;
+    two.run_detached(ID, &["/bin/sh", "-c", "chroot /host /bin/true || sleep 600"])?;
+    two.exec(ID, &["/bin/echo", "second"])?;
+    one.exec(ID, &["/bin/echo", "first"])?;
+    one.delete(ID)?;
+    let ended = |cgroup: &'static str| {
+        move |record: &sensor_tests::record::Record| {
+            record.is_container("removed", ID) && record.text("container.cgroup") == cgroup
+        }
+    };
+    sensor.wait("the end of the first", ended("/quaywatch-twin-one/twin"))?;
+    two.delete(ID)?;
+    sensor.wait("the end of the second", ended("/quaywatch-twin-two/twin"))?;
+    let recording = sensor.stop()?;
+    for (cgroup, word, risks) in [
+        ("/quaywatch-twin-one/twin", "first", serde_json::json!(["seccomp-off"])),
+        ("/quaywatch-twin-two/twin", "second", serde_json::json!(["entrypoint-escape", "seccomp-off"])),
+    ] {
+        let of_one: Vec<_> = recording
+            .records
+            .iter()
+            .filter(|record| record.text("container.id") == ID && record.text("container.cgroup") == cgroup)
+            .collect();
+        for action in ["created", "started", "exec", "stopped", "removed"] {
+            let steps = of_one.iter().filter(|record| record.is_container(action, ID)).count();
+            ensure!(steps == 1, "{cgroup} was {action} {steps} times");
+        }
+        for record in of_one.iter().filter(|record| record.text("quality.enrichment") == "ok") {
+            ensure!(*record.at("container.risks") == risks, "not its own risks: {record}");
+        }
+        let removed = of_one.iter().find(|record| record.is_container("removed", ID));
+        ensure!(
+            removed.is_some_and(|record| *record.at("container.risks") == risks),
+            "{cgroup}: {removed:?}"
+        );
+        let exec = of_one.iter().find(|record| record.args() == ["/bin/echo", word]);
+        ensure!(exec.is_some(), "the exec in {cgroup} is not its own");
+    }
+    Ok(())
+}
+
+/// The same of containerd, whose namespaces have ids of their own.
+fn namesakes_of_ctr(lab: &Lab) -> Result<()> {
+    const ID: &str = "twin.ctr";
+    let containerd = Containerd::start(lab.directory(), &lab.image_archive()?)?;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    for (namespace, options) in [(NAMESPACE, &[][..]), (KUBERNETES, &["--net-host"])] {
+        let arguments =
+            [&["run", "--detach"], options, &[containerd.image(), ID, "/bin/sleep", "600"]].concat();
+        containerd.ctr_in(namespace, &arguments)?;
+    }
+    let cgroups = [NAMESPACE, KUBERNETES].map(|namespace| format!("/{namespace}/{ID}"));
+    for (namespace, cgroup) in [NAMESPACE, KUBERNETES].into_iter().zip(&cgroups) {
+        containerd.ctr_in(namespace, &["tasks", "delete", "--force", ID])?;
+        sensor.wait("its end", |record| {
+            record.is_container("removed", ID) && record.text("container.cgroup") == *cgroup
+        })?;
+    }
+    let recording = sensor.stop()?;
+    for (cgroup, of_host) in cgroups.iter().zip([false, true]) {
+        for action in ["created", "started", "stopped", "removed"] {
+            let steps: Vec<_> = recording
+                .records
+                .iter()
+                .filter(|record| {
+                    record.is_container(action, ID) && record.text("container.cgroup") == *cgroup
+                })
+                .collect();
+            let [step] = *steps else { anyhow::bail!("{cgroup} was {action} {} times", steps.len()) };
+            ensure!(step.text("quality.enrichment") == "ok", "{step}");
+            ensure!(step.text("container.image") == containerd.image(), "{step}");
+            let said = step.list("container.risks").iter().any(|risk| risk == "host-net");
+            ensure!(said == of_host, "not its own risks: {step}");
+        }
+    }
+    Ok(())
 }

@@ -38,6 +38,8 @@ pub struct Runtime<'a> {
     program: &'a str,
     bundle: PathBuf,
     scopes: bool,
+    /// Directory of its state and parent of its cgroups, if these are not the default ones.
+    own: Option<(PathBuf, String)>,
     ids: Vec<String>,
 }
 
@@ -53,7 +55,15 @@ impl<'a> Runtime<'a> {
         if !linked.exists() {
             run(Command::new("cp").arg("-a").arg(rootfs).arg(&linked))?;
         }
-        Ok(Self { program, bundle, scopes: false, ids: Vec::new() })
+        Ok(Self { program, bundle, scopes: false, own: None, ids: Vec::new() })
+    }
+
+    /// Keeps its state in a directory of its own (`--root`), and its cgroups below one of their own, so that another one may
+    /// have containers of the same ids.
+    #[must_use]
+    pub fn with_root(mut self, root: PathBuf, cgroups: &str) -> Self {
+        self.own = Some((root, cgroups.to_owned()));
+        self
     }
 
     /// Has systemd make the cgroups, as scopes of its system slice.
@@ -109,7 +119,7 @@ impl<'a> Runtime<'a> {
     /// # Errors
     /// When it fails.
     pub fn exec(&self, id: &str, arguments: &[&str]) -> Result<String> {
-        run(Command::new(self.program).arg("exec").arg(id).args(arguments))
+        run(self.command().arg("exec").arg(id).args(arguments))
     }
 
     /// `<runtime> delete --force <id>`.
@@ -117,7 +127,7 @@ impl<'a> Runtime<'a> {
     /// # Errors
     /// When it fails.
     pub fn delete(&self, id: &str) -> Result<()> {
-        run(Command::new(self.program).args(["delete", "--force", id])).map(drop)
+        run(self.command().args(["delete", "--force", id])).map(drop)
     }
 
     /// The `config.json` of a container with these arguments for its process.
@@ -131,11 +141,17 @@ impl<'a> Runtime<'a> {
         if self.scopes {
             config["linux"]["cgroupsPath"] = format!("system.slice:{SCOPE_PREFIX}:{id}").into();
         }
+        if let Some((_, cgroups)) = &self.own {
+            config["linux"]["cgroupsPath"] = format!("{cgroups}/{id}").into();
+        }
         config.to_string()
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(self.program);
+        if let Some((root, _)) = &self.own {
+            command.arg("--root").arg(root);
+        }
         if self.scopes {
             command.arg("--systemd-cgroup");
         }
@@ -165,7 +181,7 @@ impl Drop for Runtime<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
             // Most are gone already.
-            let _ = run_unchecked(Command::new(self.program).args(["delete", "--force", id]));
+            let _ = run_unchecked(self.command().args(["delete", "--force", id]));
         }
     }
 }

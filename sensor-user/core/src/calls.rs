@@ -12,6 +12,9 @@ use crate::time::Timestamp;
 /// Most calls remembered; the one used longest ago goes first.
 pub(crate) const CALLS_MAX: usize = 1024;
 
+/// Most calls for one id that are told apart, by the directory of the runtime's state; the oldest goes first.
+const CALLS_OF_ONE: usize = 4;
+
 /// One `create` or `run`.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -30,7 +33,8 @@ pub(crate) struct Call {
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    table: Bounded<Arc<str>, Call>,
+    /// By id, the newest last.
+    table: Bounded<Arc<str>, Vec<Call>>,
 }
 
 impl Calls {
@@ -39,16 +43,34 @@ impl Calls {
     }
 
     pub(crate) fn insert(&mut self, id: Arc<str>, call: Call) {
-        self.table.insert(id, call);
+        let Some(calls) = self.table.get_mut(&id) else {
+            self.table.insert(id, vec![call]);
+            return;
+        };
+        calls.retain(|known| known.root != call.root);
+        if calls.len() == CALLS_OF_ONE {
+            calls.remove(0);
+        }
+        calls.push(call);
     }
 
+    /// The newest call for an id.
     pub(crate) fn get(&self, id: &str) -> Option<&Call> {
-        self.table.peek(id)
+        self.table.peek(id)?.last()
+    }
+
+    /// The call for an id with this directory of state.
+    pub(crate) fn get_of(&self, id: &str, root: Option<&str>) -> Option<&Call> {
+        self.table.peek(id)?.iter().find(|call| call.root.as_deref() == root)
     }
 
     /// Drops the call of a container that is gone.
-    pub(crate) fn remove(&mut self, id: &str) {
-        self.table.remove(id);
+    pub(crate) fn remove(&mut self, id: &str, root: Option<&str>) {
+        let Some(calls) = self.table.get_mut(id) else { return };
+        calls.retain(|call| call.root.as_deref() != root);
+        if calls.is_empty() {
+            self.table.remove(id);
+        }
     }
 
     /// The id itself, if there is a call for it.

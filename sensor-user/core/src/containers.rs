@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Index};
 use crate::calls::Call;
 use crate::cgroup_path::user_of_slice;
 use crate::engine::{ContainerMetadata, ContainerQuery};
@@ -16,6 +16,10 @@ use crate::namespaces::Namespaces;
 
 /// Most containers in the table; the one used longest ago goes first.
 pub(crate) const CONTAINERS_MAX: usize = 16_384;
+/// Most containers of one id that are told apart, beside the first.
+const NAMESAKES_MAX: usize = 15;
+/// Stands between the id and the number in the key of a namesake; neither arguments nor names of files have it.
+const KEY_MARK: char = '\0';
 /// Most cgroup paths of one container: one per hierarchy.
 const HOMES_MAX: usize = 16;
 
@@ -63,15 +67,15 @@ pub(crate) struct Entry {
     pub(crate) enriched: bool,
     /// Records went out while the output could not say all there is to say.
     pub(crate) owes_metadata: bool,
-    /// Another container lives under the same free-text id, in another namespace or root directory of the runtime: what
-    /// is found under that id may be said of neither.
+    /// More containers live under the same free-text id than are told apart: what is found under that id may be said of
+    /// none of them.
     pub(crate) ambiguous: bool,
     /// The shell watches for the removal of its state.
     pub(crate) watched: bool,
 }
 
 impl Entry {
-    fn new(naming: Naming) -> Self {
+    fn new(key: Arc<str>, naming: Naming) -> Self {
         let Naming { id, runtime, namespace, pod_uid, path } = naming;
         Self {
             shared: Arc::new(Container {
@@ -85,6 +89,7 @@ impl Entry {
             }),
             k8s: pod_uid.map(|uid| Arc::new(K8s { pod_uid: Some(uid), ..K8s::default() })),
             query: ContainerQuery {
+                key,
                 id,
                 runtime,
                 namespace,
@@ -158,7 +163,9 @@ impl Entry {
             return false;
         }
         let ContainerMetadata {
+            key: _,
             id: _,
+            root,
             runtime,
             name,
             image,
@@ -176,6 +183,9 @@ impl Entry {
         if let Some(runtime) = *runtime {
             container.runtime = runtime;
             self.query.runtime = runtime;
+        }
+        if self.query.root.is_none() {
+            self.query.root.clone_from(root);
         }
         let fill = |field: &mut Option<Arc<str>>, found: &Option<Arc<str>>| {
             if found.is_some() {
@@ -213,45 +223,91 @@ impl Entry {
     }
 }
 
+/// The id of the container with this key.
+pub(crate) fn id_of_key(key: &str) -> &str {
+    key.split_once(KEY_MARK).map_or(key, |(id, _)| id)
+}
+
 /// The table.
+///
+/// The key of a container is its id. Ids of 64 digits are anybody's only once; a free-text id may be given by several
+/// namespaces or root directories of a runtime at a time: the keys of those that come later have a number, too.
 #[derive(Debug)]
 pub(crate) struct Containers {
     table: Bounded<Arc<str>, Entry>,
+    /// Keys with a number, by id.
+    namesakes: Index<Arc<str>, Vec<Arc<str>>>,
+    /// Of the last namesake.
+    number: u64,
 }
 
 impl Containers {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { table: Bounded::new(capacity) }
+        Self { table: Bounded::new(capacity), namesakes: Index::default(), number: 0 }
     }
 
     /// Enters a container unless it is known; returns whether it is new, and the one that had to go for it.
-    pub(crate) fn enter(&mut self, naming: &Naming) -> (bool, Option<Entry>) {
-        if let Some(entry) = self.table.get_mut(&naming.id) {
+    pub(crate) fn enter(&mut self, key: &Arc<str>, naming: &Naming) -> (bool, Option<Entry>) {
+        if let Some(entry) = self.table.get_mut(key) {
             entry.learn(naming.runtime, naming.namespace.as_ref(), naming.path.as_ref());
             return (false, None);
         }
-        let evicted = self.table.insert(naming.id.clone(), Entry::new(naming.clone()));
+        if *key != naming.id {
+            let keys = self.namesakes.entry(naming.id.clone()).or_default();
+            if !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+        let evicted = self.table.insert(key.clone(), Entry::new(key.clone(), naming.clone()));
+        if let Some((key, _)) = &evicted {
+            self.forget_namesake(key);
+        }
         (true, evicted.map(|(_, entry)| entry))
     }
 
+    /// A key for one more container of an id, if there is room for it.
+    pub(crate) fn key_of_namesake(&mut self, id: &str) -> Option<Arc<str>> {
+        if self.namesakes.get(id).is_some_and(|keys| keys.len() >= NAMESAKES_MAX) {
+            return None;
+        }
+        self.number += 1;
+        Some(format!("{id}{KEY_MARK}{}", self.number).into())
+    }
+
+    /// The keys of all containers of an id, in the order in which they came.
+    pub(crate) fn keys_of(&self, id: &str) -> Vec<Arc<str>> {
+        let first = self.table.contains(id).then(|| Arc::from(id));
+        first.into_iter().chain(self.namesakes.get(id).into_iter().flatten().cloned()).collect()
+    }
+
     /// A container, marked as used.
-    pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut Entry> {
-        self.table.get_mut(id)
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Entry> {
+        self.table.get_mut(key)
     }
 
     /// A container, without counting as a use.
-    pub(crate) fn peek(&self, id: &str) -> Option<&Entry> {
-        self.table.peek(id)
+    pub(crate) fn peek(&self, key: &str) -> Option<&Entry> {
+        self.table.peek(key)
     }
 
-    /// Ids of all containers, the one used longest ago first.
-    pub(crate) fn ids(&self) -> Vec<Arc<str>> {
-        self.table.iter().map(|(id, _)| id.clone()).collect()
+    /// Keys of all containers, the one used longest ago first.
+    pub(crate) fn keys(&self) -> Vec<Arc<str>> {
+        self.table.iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// Takes a container out.
-    pub(crate) fn remove(&mut self, id: &str) -> Option<Entry> {
-        self.table.remove(id)
+    pub(crate) fn remove(&mut self, key: &str) -> Option<Entry> {
+        self.forget_namesake(key);
+        self.table.remove(key)
+    }
+
+    fn forget_namesake(&mut self, key: &str) {
+        let id = id_of_key(key);
+        let Some(keys) = self.namesakes.get_mut(id).filter(|_| id != key) else { return };
+        keys.retain(|known| **known != *key);
+        if keys.is_empty() {
+            self.namesakes.remove(id);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -25,6 +25,7 @@ mod hops;
 mod keeping;
 mod lifecycle;
 mod listening;
+mod namesakes;
 mod packets;
 mod programs;
 mod proving;

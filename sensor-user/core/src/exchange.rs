@@ -93,6 +93,8 @@ pub struct SeedCgroup {
 /// Where to look for a container's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerQuery {
+    /// By which the core tells it from others, also from those that bear the same id.
+    pub key: Arc<str>,
     /// Full id.
     pub id: Arc<str>,
     /// Runtime as far as known.
@@ -144,8 +146,12 @@ pub struct DaemonOptions {
 /// What the runtime's state on disk says of a container. Absent = not found there (yet).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerMetadata {
+    /// That of the question; `None` for a container that nobody asked for.
+    pub key: Option<Arc<str>>,
     /// The container's full id.
     pub id: Arc<str>,
+    /// Directory of the OCI runtime's own state where it was found, unless that is a default one.
+    pub root: Option<Arc<str>>,
     /// The runtime, when the place where the state was found proves it.
     pub runtime: Option<Runtime>,
     /// Name.
@@ -220,7 +226,7 @@ pub enum Request {
     ReadDaemonOptions(DaemonQuery),
     /// Tell when the runtime has dropped its state of this container; answered by [`crate::engine::Engine::handle_container_removed`].
     WatchRemoval(ContainerQuery),
-    /// Stop watching; it runs again or was evicted.
+    /// Stop watching the container of this key; it runs again or was evicted.
     ForgetRemoval(Arc<str>),
     /// Tell the probes what a cgroup is: [`sensor_common::settings::cgroup_class`].
     ClassifyCgroup(CgroupKey, u8),

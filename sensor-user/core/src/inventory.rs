@@ -311,35 +311,39 @@ impl Inventory {
         calls: &Calls,
         containers: &Containers,
     ) -> bool {
-        let known = containers.peek(id);
+        let keys = containers.keys_of(id);
+        let mut known = keys.iter().filter_map(|key| containers.peek(key));
         if claim.contained {
-            return known.is_none_or(|entry| entry.shared.cgroup.as_deref() == Some(path));
+            return known.all(|entry| entry.shared.cgroup.as_deref() == Some(path));
         }
         let slice = user_of_slice(path);
         let uid = claim.maker.uid.or(slice).unwrap_or(0);
+        let lives_elsewhere =
+            || keys.iter().any(|key| self.lives_elsewhere(key, claim.key, Some(path), containers));
         // Free-text ids are unique within a namespace of the runtime only, and root names them at will.
-        if (uid != 0 || is_long_id(id)) && self.lives_elsewhere(id, claim.key, Some(path), containers) {
-            return false;
-        }
         if uid == 0 {
-            return true;
+            return !is_long_id(id) || !lives_elsewhere();
         }
         let is_called = || {
             claim.maker.making().is_some_and(|made| **made == *id)
                 || calls.get(id).is_some_and(|call| call.process.uid == Some(uid))
         };
-        known.is_none_or(|entry| entry.owner() == uid) && (slice == Some(uid) || is_called())
+        if lives_elsewhere() && (is_long_id(id) || !is_called()) {
+            return false;
+        }
+        known.all(|entry| entry.owner() == uid) && (slice == Some(uid) || is_called())
     }
 
-    /// Whether a container that lives has a cgroup of its own in the hierarchy of this one, and it is another one.
+    /// Whether the container of this key lives and has a cgroup of its own in the hierarchy of this one, and it is another
+    /// one.
     pub(crate) fn lives_elsewhere(
         &self,
-        id: &str,
+        container: &str,
         key: CgroupKey,
         path: Option<&str>,
         containers: &Containers,
     ) -> bool {
-        let Some(entry) = containers.peek(id).filter(|entry| entry.life != Life::Stopped) else {
+        let Some(entry) = containers.peek(container).filter(|entry| entry.life != Life::Stopped) else {
             return false;
         };
         entry.cgroups.iter().filter(|own| own.hierarchy == key.hierarchy && **own != key).any(|own| {

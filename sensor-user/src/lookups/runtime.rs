@@ -49,7 +49,7 @@ pub struct Containers {
     hierarchies: Hierarchies,
     host: HostFacts,
     managers: Managers,
-    /// Where a container's state was found: its absence later means that the runtime has dropped it.
+    /// Where a container's state was found, by its key: its absence later means that the runtime has dropped it.
     known: Mutex<LinkedHashMap<Arc<str>, PathBuf>>,
 }
 
@@ -123,7 +123,7 @@ impl Containers {
     pub fn read(&self, query: &ContainerQuery) -> ContainerMetadata {
         let mut found = self.find(query);
         if let Some(directory) = found.state_directory.take() {
-            self.remember(&query.id, directory);
+            self.remember(&query.key, directory);
         }
         let host = risks::Host { directories: self.managers.directories(), ..self.host.now() };
         found.into_metadata(&query.id, &host)
@@ -159,14 +159,14 @@ impl Containers {
     /// been. A container for which neither is known counts as kept: nothing is known of its removal either.
     #[must_use]
     pub fn exists(&self, query: &ContainerQuery) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&query.id).cloned();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&query.key).cloned();
         if let Some(directory) = known.or_else(|| self.named_directory(query)) {
             return is_there(&directory);
         }
         let found = self.find(query);
         let runtime = found.runtime.unwrap_or(query.runtime);
         if let Some(directory) = found.state_directory {
-            self.remember(&query.id, directory);
+            self.remember(&query.key, directory);
             return true;
         }
         // An OCI runtime makes its directory before the cgroup, and there are few places for it.
@@ -192,18 +192,19 @@ impl Containers {
                     return None;
                 }
                 given.insert(Arc::clone(state.id()));
-                Some(ContainerMetadata { cgroups, ..self.read(&state.query()) })
+                let root = state.root();
+                Some(ContainerMetadata { cgroups, root, ..self.read(&state.query()) })
             })
             .collect()
     }
 
-    fn remember(&self, id: &Arc<str>, directory: PathBuf) {
+    fn remember(&self, key: &Arc<str>, directory: PathBuf) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.remove(id);
+        known.remove(key);
         if known.len() >= KNOWN_MAX {
             known.pop_front();
         }
-        known.insert(Arc::clone(id), directory);
+        known.insert(Arc::clone(key), directory);
     }
 
     /// The state directory of managers whose bundles lie in it.
@@ -235,6 +236,7 @@ impl Containers {
     /// What the places that only root can write to have on an id, if anything.
     fn find_of_root(&self, id: &Arc<str>) -> Option<Found> {
         let found = self.find_in_places(&ContainerQuery {
+            key: Arc::clone(id),
             id: Arc::clone(id),
             runtime: Runtime::Unknown,
             namespace: None,
@@ -307,7 +309,9 @@ impl Found {
         let pod_uid = self.k8s.as_ref().and_then(|k8s| k8s.pod_uid.clone());
         let own = Own { ids: self.sandbox.into_iter().chain([Arc::clone(id)]).collect(), pod_uid };
         ContainerMetadata {
+            key: None,
             id: Arc::clone(id),
+            root: None,
             runtime: self.runtime,
             name: self.name,
             image: self.image,

@@ -83,7 +83,7 @@ pub enum Answer {
     Process(u64, Option<Risks>),
     /// What a daemon was told.
     Daemon(ProcessKey, DaemonOptions),
-    /// The runtime has dropped its state.
+    /// The runtime has dropped its state of the container of this key.
     Removed(Arc<str>),
 }
 
@@ -149,9 +149,9 @@ impl ContainerState {
         self.post(Question::Watch(query));
     }
 
-    /// Takes back a watch.
-    pub fn forget(&mut self, id: Arc<str>) {
-        self.post(Question::Forget(id));
+    /// Takes back a watch, by the key of the container.
+    pub fn forget(&mut self, key: Arc<str>) {
+        self.post(Question::Forget(key));
     }
 
     /// Waits for the next answer. Cancel safe.
@@ -212,7 +212,7 @@ struct Gone;
 struct Worker<F> {
     files: F,
     answers: mpsc::Sender<Answer>,
-    /// By container: however often it is asked for, the answers are the same.
+    /// By key of the container: however often it is asked for, the answers are the same.
     attempts: HashMap<Arc<str>, Attempt>,
     /// The keys of `attempts` by when they are due.
     schedule: BTreeSet<(Instant, Arc<str>)>,
@@ -256,13 +256,13 @@ impl<F: StateFiles> Worker<F> {
 
     fn take(&mut self, question: Question) {
         match question {
-            Question::Read(query) if self.attempts.contains_key(&query.id) => self.ask_again(query),
+            Question::Read(query) if self.attempts.contains_key(&query.key) => self.ask_again(query),
             Question::Read(query) if self.attempts.len() < RETRIES_MAX => {
                 self.schedule(Attempt { due: Instant::now(), number: 0, query, last: None, judged: false });
             }
             Question::Read(query) => {
                 // No room to come back to it: one look now is better than none.
-                let metadata = ContainerMetadata { is_last: true, ..self.files.read(&query) };
+                let metadata = ContainerMetadata { is_last: true, ..self.read(&query) };
                 // That nobody waits for it any more shows with the next attempt.
                 let _ = self.send(Answer::Metadata(metadata));
             }
@@ -279,38 +279,38 @@ impl<F: StateFiles> Worker<F> {
                 }
             }
             Question::Watch(query) => {
-                self.watched.remove(&query.id);
+                self.watched.remove(&query.key);
                 if self.watched.len() >= WATCHES_MAX {
                     self.watched.pop_front();
                     self.losses.refused.fetch_add(1, Ordering::Relaxed);
                 }
-                self.watched.insert(query.id.clone(), query);
+                self.watched.insert(query.key.clone(), query);
             }
-            Question::Forget(id) => {
-                self.watched.remove(&id);
+            Question::Forget(key) => {
+                self.watched.remove(&key);
             }
         }
     }
 
     /// A question for a container whose last one is still worked on: both get the same answer, from now on anew.
     fn ask_again(&mut self, query: ContainerQuery) {
-        let Some(mut attempt) = self.attempts.remove(&query.id) else { return };
-        self.schedule.remove(&(attempt.due, query.id.clone()));
+        let Some(mut attempt) = self.attempts.remove(&query.key) else { return };
+        self.schedule.remove(&(attempt.due, query.key.clone()));
         attempt.query = merge(attempt.query, query);
         self.schedule(Attempt { due: Instant::now(), number: 0, ..attempt });
     }
 
     fn schedule(&mut self, attempt: Attempt) {
-        let id = attempt.query.id.clone();
-        self.schedule.insert((attempt.due, id.clone()));
-        self.attempts.insert(id, attempt);
+        let key = attempt.query.key.clone();
+        self.schedule.insert((attempt.due, key.clone()));
+        self.attempts.insert(key, attempt);
     }
 
     /// Does what is due.
     fn work(&mut self) -> Result<(), Gone> {
         let now = Instant::now();
         while self.schedule.first().is_some_and(|(due, _)| *due <= now) {
-            let next = self.schedule.pop_first().and_then(|(_, id)| self.attempts.remove(&id));
+            let next = self.schedule.pop_first().and_then(|(_, key)| self.attempts.remove(&key));
             if let Some(attempt) = next {
                 self.attempt(now, attempt)?;
             }
@@ -322,9 +322,13 @@ impl<F: StateFiles> Worker<F> {
         Ok(())
     }
 
+    fn read(&self, query: &ContainerQuery) -> ContainerMetadata {
+        ContainerMetadata { key: Some(query.key.clone()), ..self.files.read(query) }
+    }
+
     fn attempt(&mut self, now: Instant, attempt: Attempt) -> Result<(), Gone> {
         let Attempt { number, query, last, judged, .. } = attempt;
-        let mut metadata = self.files.read(&query);
+        let mut metadata = self.read(&query);
         let judged = judged || metadata.risks.is_some();
         let pause = if is_complete(&metadata) { None } else { PAUSES.get(number) };
         let news = last.as_ref() != Some(&metadata) && !is_empty(&metadata);
@@ -359,11 +363,11 @@ impl<F: StateFiles> Worker<F> {
             .watched
             .iter()
             .filter(|(_, query)| !self.files.exists(query))
-            .map(|(id, _)| id.clone())
+            .map(|(key, _)| key.clone())
             .collect();
-        for id in gone {
-            self.watched.remove(&id);
-            self.send(Answer::Removed(id))?;
+        for key in gone {
+            self.watched.remove(&key);
+            self.send(Answer::Removed(key))?;
         }
         Ok(())
     }
@@ -380,6 +384,7 @@ fn merge(older: ContainerQuery, newer: ContainerQuery) -> ContainerQuery {
         _ => {}
     }
     ContainerQuery {
+        key: newer.key,
         id: newer.id,
         runtime: if newer.runtime == Runtime::Unknown { older.runtime } else { newer.runtime },
         namespace: newer.namespace.or(older.namespace),
@@ -402,7 +407,8 @@ fn is_complete(metadata: &ContainerMetadata) -> bool {
 }
 
 fn is_empty(metadata: &ContainerMetadata) -> bool {
-    *metadata == ContainerMetadata { id: metadata.id.clone(), ..ContainerMetadata::default() }
+    let (key, id) = (metadata.key.clone(), metadata.id.clone());
+    *metadata == ContainerMetadata { key, id, ..ContainerMetadata::default() }
 }
 
 #[cfg(test)]
@@ -448,6 +454,7 @@ mod tests {
 
     fn query(id: &str) -> ContainerQuery {
         ContainerQuery {
+            key: id.into(),
             id: id.into(),
             runtime: Runtime::Docker,
             namespace: None,

@@ -51,23 +51,32 @@ impl Engine {
             Attribution::Host => self.enter_cgroup(key, path, Place::Host),
             Attribution::Nested(id) => self.enter_cgroup(key, path, Place::Container(id)),
             Attribution::Inside(naming) => {
-                self.enter_container(&naming);
+                let call = self.calls.get(&naming.id).cloned();
+                self.enter_container(&naming.id, &naming, call.as_ref());
                 self.enter_cgroup(key, path, Place::Container(naming.id));
             }
             Attribution::Own(naming) => {
-                self.enter_container(&naming);
-                self.own_cgroup(&naming.id, key);
-                self.enter_cgroup(key, path, Place::Container(naming.id));
+                self.place_home(key, path, &naming);
             }
             Attribution::Candidate(id) => self.enter_cgroup(key, path, Place::Candidate(id)),
         }
     }
 
+    /// Enters a container's own cgroup; returns the container's key.
+    fn place_home(&mut self, key: CgroupKey, path: Option<Arc<str>>, naming: &Naming) -> Arc<str> {
+        let call = self.calls.get(&naming.id).cloned();
+        let container = self.key_of_made(key, path.as_deref(), &naming.id, call.as_ref());
+        let id = container.unwrap_or_else(|| naming.id.clone());
+        self.enter_container(&id, naming, call.as_ref());
+        self.own_cgroup(&id, key);
+        self.enter_cgroup(key, path, Place::Container(id.clone()));
+        id
+    }
+
     /// A container was found in a cgroup that nobody told of; `starting` with the first program it runs.
     pub(super) fn adopt_cgroup(&mut self, key: CgroupKey, naming: Naming, starting: bool) -> Whereabouts {
         let path = self.inventory.path(key).cloned().or_else(|| naming.path.clone());
-        let id = naming.id.clone();
-        self.place_cgroup(key, path, Attribution::Own(naming));
+        let id = self.place_home(key, path, &naming);
         if let Some(entry) = self.containers.get_mut(&id)
             && starting
             && entry.life == Life::Known

@@ -39,15 +39,15 @@ impl Engine {
         }
     }
 
-    /// A runtime was called to put a process into a container.
+    /// A runtime was called to put a process into the container of this key.
     pub(super) fn on_process_entering(
         &mut self,
         at: Timestamp,
         caller: ProcessKey,
+        id: &Arc<str>,
         call: &OciCall,
         place: &Whereabouts,
     ) {
-        let Some(id) = &call.id else { return };
         let process = self.processes.snapshot(caller);
         let entrant = match &call.exec {
             Some(ExecSpec::Words { args, cwd, capabilities }) => {

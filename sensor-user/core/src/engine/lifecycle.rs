@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::callers::Spontaneity;
 use super::entering::LateEntrant;
 use super::subject::{Subject, View, Whereabouts};
+use crate::calls::Call;
 use crate::cgroup_path::is_long_id;
 use crate::containers::Life;
 use crate::engine::{ContainerMetadata, Engine, Request};
@@ -23,7 +24,10 @@ impl Engine {
     /// Takes what the runtime's state on disk says of a container. It may come in several answers, each with more than
     /// the one before.
     pub fn handle_container_metadata(&mut self, now: Timestamp, metadata: ContainerMetadata) {
-        let id = metadata.id.clone();
+        let id = match &metadata.key {
+            Some(key) => key.clone(),
+            None => self.key_of_seed(&metadata),
+        };
         if self.containers.peek(&id).is_none() {
             // Found by looking at the runtimes' state at start-up; worth keeping if it says where the container lives.
             if metadata.cgroups.is_empty() {
@@ -31,7 +35,10 @@ impl Engine {
             }
             let runtime = metadata.runtime.unwrap_or(Runtime::Unknown);
             let path = metadata.cgroups.first().cloned();
-            self.enter_container(&Naming { id: id.clone(), runtime, namespace: None, pod_uid: None, path });
+            let own = metadata.id.clone();
+            let naming = Naming { id: own, runtime, namespace: None, pod_uid: None, path };
+            let call = self.calls.get(&id).cloned();
+            self.enter_container(&id, &naming, call.as_ref());
         }
         let Some(entry) = self.containers.get_mut(&id) else { return };
         let news = entry.enrich(&metadata);
@@ -54,7 +61,7 @@ impl Engine {
         }
     }
 
-    /// The runtime has dropped its state of a container.
+    /// The runtime has dropped its state of the container of this key.
     pub fn handle_container_removed(&mut self, now: Timestamp, id: &str) {
         // A notice that crossed with the container's next start is out of date.
         if self.containers.peek(id).is_some_and(|entry| entry.watched) {
@@ -70,15 +77,16 @@ impl Engine {
         naming: Naming,
         maker: (Arc<Process>, ProcessKey),
     ) {
-        let id = naming.id.clone();
-        let has_namesake = self.inventory.lives_elsewhere(&id, key, path.as_deref(), &self.containers);
-        let is_new = self.enter_container(&naming);
-        let call = self.calls.get(&id);
-        let mnt_ns = match call {
+        let call = self.call_behind(&naming.id, maker.1);
+        let found = self.key_of_made(key, path.as_deref(), &naming.id, call.as_ref());
+        let has_namesake = found.is_none();
+        let id = found.unwrap_or_else(|| naming.id.clone());
+        let is_new = self.enter_container(&id, &naming, call.as_ref());
+        let mnt_ns = match &call {
             Some(call) => call.mnt_ns,
             None => self.processes.peek(maker.1).map_or(0, |entry| entry.namespaces.mnt),
         };
-        let creator = call.map_or(maker.0, |call| call.process.clone());
+        let creator = call.as_ref().map_or(maker.0, |call| call.process.clone());
         let entry = self.containers.get_mut(&id).expect("invariant: entered above");
         // One cgroup per hierarchy and life: a second one in the same hierarchy is the next life.
         let same_life = matches!(entry.life, Life::Created | Life::Running)
@@ -177,12 +185,12 @@ impl Engine {
     /// `runc delete` came to its end: for a container without a manager that is its removal.
     pub(super) fn on_delete_done(&mut self, at: Timestamp, key: ProcessKey) {
         let Some(entry) = self.processes.peek(key) else { return };
-        let Some(RuntimeCall::Oci(OciCall { command: OciCommand::Delete, id: Some(id), .. })) =
+        let Some(RuntimeCall::Oci(OciCall { command: OciCommand::Delete, id: Some(id), root, .. })) =
             entry.image.call.as_deref()
         else {
             return;
         };
-        let id = id.clone();
+        let id = self.key_called(id, root.as_deref());
         let place = self.whereabouts_by_lineage(key);
         let unmanaged = self
             .containers
@@ -199,8 +207,8 @@ impl Engine {
         }
         let origin = self.containers.peek(id).map_or_else(Origin::none, |entry| entry.origin.clone());
         self.send_container(at, &Arc::from(id), ContainerAction::Removed, None, Entrant::None, origin);
-        self.calls.remove(id);
         let Some(entry) = self.containers.get_mut(id) else { return };
+        self.calls.remove(&entry.query.id, entry.query.root.as_deref());
         if std::mem::take(&mut entry.watched) {
             self.outbox.request(Request::ForgetRemoval(id.into()));
         }
@@ -212,14 +220,15 @@ impl Engine {
         }
     }
 
-    /// Enters a container unless it is known, and asks for its metadata. Returns whether it is new.
-    pub(super) fn enter_container(&mut self, naming: &Naming) -> bool {
-        let (is_new, evicted) = self.containers.enter(naming);
+    /// Enters a container unless it is known, and asks for its metadata; `call` is what its runtime was called with.
+    /// Returns whether it is new.
+    pub(super) fn enter_container(&mut self, key: &Arc<str>, naming: &Naming, call: Option<&Call>) -> bool {
+        let (is_new, evicted) = self.containers.enter(key, naming);
         if let Some(evicted) = evicted.filter(|entry| entry.watched) {
-            self.outbox.request(Request::ForgetRemoval(evicted.query.id));
+            self.outbox.request(Request::ForgetRemoval(evicted.query.key));
         }
-        let entry = self.containers.get_mut(&naming.id).expect("invariant: entered above");
-        if let Some(call) = self.calls.get(&naming.id) {
+        let entry = self.containers.get_mut(key).expect("invariant: entered above");
+        if let Some(call) = call {
             entry.learn_call(call);
         }
         if is_new {

@@ -112,7 +112,7 @@ impl Engine {
             self.announce_if_changed(now, sock, is_first);
         }
         if is_first {
-            for id in self.containers.ids() {
+            for id in self.containers.keys() {
                 self.follow_published(now, &id);
             }
         }

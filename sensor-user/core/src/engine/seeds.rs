@@ -43,7 +43,7 @@ impl Engine {
                 self.inventory.attribute(key, &path, Maker::UNKNOWN, &self.calls, &self.containers);
             self.place_cgroup(key, Some(path), attribution);
         }
-        for id in self.containers.ids() {
+        for id in self.containers.keys() {
             self.adopt_homes(&id);
         }
     }

@@ -164,10 +164,11 @@ impl Engine {
         place: &Whereabouts,
     ) {
         let Some(id) = &call.id else { return };
+        let container = self.key_called(id, call.root.as_deref());
         match call.command {
             // What a container's own processes claim to make is believed of cgroups inside it only, which their
             // process entry is enough for.
-            _ if !matches!(place, Whereabouts::Container(_)) && !self.is_callers(key, id) => {}
+            _ if !matches!(place, Whereabouts::Container(_)) && !self.is_callers(key, &container) => {}
             OciCommand::Create | OciCommand::Run if !matches!(place, Whereabouts::Container(_)) => {
                 let (runtime, namespace) = self.runtime_behind(key, call);
                 let Some(process) = self.processes.snapshot(key) else { return };
@@ -179,11 +180,12 @@ impl Engine {
                 // crun executes itself anew with the same arguments: one call, not two.
                 let again =
                     matches!(before.call.as_deref(), Some(RuntimeCall::Oci(earlier)) if earlier == call);
-                if !again && self.may_speak_of(place, id) {
+                if !again && self.may_speak_of(place, &container) {
                     let (runtime, namespace) = self.runtime_behind(key, call);
                     let naming = Naming { id: id.clone(), runtime, namespace, pod_uid: None, path: None };
-                    self.enter_container(&naming);
-                    self.on_process_entering(at, key, call, place);
+                    let made = self.calls.get_of(id, call.root.as_deref()).cloned();
+                    self.enter_container(&container, &naming, made.as_ref());
+                    self.on_process_entering(at, key, &container, call, place);
                 }
             }
             _ => {}

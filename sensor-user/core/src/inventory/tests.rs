@@ -60,7 +60,7 @@ fn known(id: &str, home: Option<&str>, own: Option<CgroupKey>, life: Life) -> Co
         pod_uid: None,
         path: home.map(Arc::from),
     };
-    containers.enter(&naming);
+    containers.enter(&naming.id, &naming);
     let entry = containers.get_mut(id).expect("just entered");
     entry.life = life;
     entry.cgroups.extend(own);

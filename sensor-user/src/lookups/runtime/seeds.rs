@@ -37,6 +37,8 @@ const NAMESPACES_MAX: usize = 64;
 pub(super) struct State {
     id: Arc<str>,
     directory: PathBuf,
+    /// The directory of all containers, as the runtime names it.
+    root: Arc<str>,
     /// Subdirectory of a directory per namespace.
     namespace: Option<Arc<str>>,
     bundle: Option<Arc<str>>,
@@ -99,14 +101,22 @@ impl State {
     pub(super) fn query(&self) -> ContainerQuery {
         let runtime = self.bundle.as_deref().and_then(oci::runtime_of_bundle).unwrap_or(Runtime::Unknown);
         ContainerQuery {
+            // Two of one id differ in that directory.
+            key: self.directory.to_string_lossy().into(),
             id: Arc::clone(&self.id),
             runtime,
             namespace: self.namespace.clone(),
             bundle: self.bundle.clone(),
-            root: self.directory.parent().and_then(Path::to_str).map(Arc::from),
+            root: Some(Arc::clone(&self.root)),
             uid: self.uid,
             made_unix_ns: self.made_unix_ns(),
         }
+    }
+
+    /// The directory of all containers, unless it is one of those that the runtimes use by themselves.
+    pub(super) fn root(&self) -> Option<Arc<str>> {
+        let is_default = STATE_ROOTS.contains(&&*self.root) || self.uid.is_some();
+        (!is_default).then(|| Arc::clone(&self.root))
     }
 
     fn made_unix_ns(&self) -> Option<u64> {
@@ -163,17 +173,22 @@ impl State {
 pub(super) fn find(search: Search<'_>) -> Found {
     let Search { roots, query, .. } = search;
     let named = query.root.as_deref().filter(|root| root.starts_with('/'));
-    let mut directories: Vec<PathBuf> = named.map(|root| roots.host_path(root)).into_iter().collect();
-    if let Some(uid) = owner(query) {
-        directories.extend(["runc", "crun"].map(|name| roots.host_path(format!("/run/user/{uid}/{name}"))));
+    let mut directories: Vec<String> = Vec::new();
+    if let Some(root) = named {
+        // What lies elsewhere under the same id is another container.
+        directories.push(root.to_owned());
+    } else {
+        if let Some(uid) = owner(query) {
+            directories.extend(["runc", "crun"].map(|name| format!("/run/user/{uid}/{name}")));
+        }
+        directories.extend(STATE_ROOTS.iter().map(|root| (*root).to_owned()));
     }
-    directories.extend(STATE_ROOTS.iter().map(|root| roots.host_path(root)));
-    let Some(root) = directories.iter().find(|root| root.join(&*query.id).is_dir()) else {
+    let Some(root) = directories.iter().find(|root| roots.host_path(root).join(&*query.id).is_dir()) else {
         return Found::default();
     };
-    match read(root, &query.id, None, owner(query)) {
+    match read(roots, root, &query.id, None, owner(query)) {
         Some(state) => state.found(search),
-        None => Found { state_directory: Some(root.join(&*query.id)), ..Found::default() },
+        None => Found { state_directory: Some(roots.host_path(root).join(&*query.id)), ..Found::default() },
     }
 }
 
@@ -202,42 +217,43 @@ fn is_users_cgroup(roots: &Roots, hierarchies: &Hierarchies, path: &str, uid: u3
 
 /// The state of every container that an OCI runtime has now; that of root comes first.
 pub(super) fn states(roots: &Roots) -> Vec<State> {
-    let mut directories: Vec<(PathBuf, Option<Arc<str>>, Option<u32>)> =
-        STATE_ROOTS.iter().map(|root| (roots.host_path(root), None, None)).collect();
+    let mut directories: Vec<(String, Option<Arc<str>>, Option<u32>)> =
+        STATE_ROOTS.iter().map(|root| ((*root).to_owned(), None, None)).collect();
     for root in NAMESPACED_ROOTS {
-        let root = roots.host_path(root);
         directories.extend(
-            subdirectories(&root, NAMESPACES_MAX)
+            subdirectories(&roots.host_path(root), NAMESPACES_MAX)
                 .into_iter()
-                .map(|namespace| (root.join(&namespace), Some(namespace.into()), None)),
+                .map(|namespace| (format!("{root}/{namespace}"), Some(namespace.into()), None)),
         );
     }
     let users = roots.host_path("/run/user");
     let root = [String::from("0")].into_iter();
     for user in root.chain(subdirectories(&users, NAMESPACES_MAX).into_iter().filter(|user| user != "0")) {
         let Ok(uid) = user.parse() else { continue };
-        directories.extend(["runc", "crun"].map(|name| (users.join(&user).join(name), None, Some(uid))));
+        directories
+            .extend(["runc", "crun"].map(|name| (format!("/run/user/{user}/{name}"), None, Some(uid))));
     }
     directories
         .iter()
         .flat_map(|(directory, namespace, uid)| {
-            subdirectories(directory, CONTAINERS_MAX)
+            subdirectories(&roots.host_path(directory), CONTAINERS_MAX)
                 .into_iter()
-                .filter_map(|id| read(directory, &id, namespace.clone(), *uid))
+                .filter_map(|id| read(roots, directory, &id, namespace.clone(), *uid))
                 .collect::<Vec<_>>()
         })
         .collect()
 }
 
-fn read(root: &Path, id: &str, namespace: Option<Arc<str>>, uid: Option<u32>) -> Option<State> {
+fn read(roots: &Roots, root: &str, id: &str, namespace: Option<Arc<str>>, uid: Option<u32>) -> Option<State> {
     if !is_component(id) {
         return None;
     }
-    let directory = root.join(id);
+    let directory = roots.host_path(root).join(id);
     let (created, bundle, cgroups) = read_runc(&directory, uid).or_else(|| read_crun(&directory, uid))?;
     Some(State {
         id: id.into(),
         directory,
+        root: root.into(),
         namespace,
         bundle: text(&bundle),
         created: time(&created),

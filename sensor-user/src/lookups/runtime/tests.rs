@@ -59,6 +59,7 @@ impl Host {
 
 fn query(id: &str, runtime: Runtime) -> ContainerQuery {
     ContainerQuery {
+        key: id.into(),
         id: id.into(),
         runtime,
         namespace: None,
