@@ -153,7 +153,8 @@ pub(crate) async fn attach(
     let since = clock::now();
     engine.handle_gaps(since, Look::State, &left.gaps);
     if !left.entries.is_empty() {
-        resume(&mut engine, since, &left.entries);
+        // Let go of with that: it may be as much as all that is remembered.
+        resume(&mut engine, since, left.entries);
     }
     let mut files = FileWatch::start(roots, &settings.sockets, !probes.serves(Feature::CredentialFiles))?;
     engine.handle_hooks(clock::now(), all_hooks(&probes, &files));
@@ -201,7 +202,8 @@ impl Keeping<'_> {
     }
 }
 
-fn resume(engine: &mut Engine, since: Timestamp, left: &[Left]) {
+#[expect(clippy::needless_pass_by_value, reason = "nobody needs it after that")]
+fn resume(engine: &mut Engine, since: Timestamp, left: Vec<Left>) {
     let left = left.iter().map(|(table, number, entry)| (*table, *number, entry.as_slice()));
     let Restored { unreadable, resumed } = engine.restore(since, left);
     match resumed {
