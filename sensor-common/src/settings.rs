@@ -47,10 +47,12 @@ pub mod runtime_socket {
     pub const REQUESTS: u8 = 2;
 }
 
-/// Entries of the `RUNTIME_SOCKETS` map.
+/// Most sockets in the `RUNTIME_SOCKETS` map, beside [`OWN_FILES`].
 pub const RUNTIME_SOCKETS_MAX: u32 = 256;
-/// Entries of the `CREDENTIAL_PLACES` map: several tokens for each pod that a node can hold.
+/// Most places in the `CREDENTIAL_PLACES` map, beside [`OWN_FILES`]: several tokens for each pod that a node can hold.
 pub const CREDENTIAL_PLACES_MAX: u32 = 4096;
+/// Files of the agent's own in each of these maps, by which it sees whether it sees them.
+pub const OWN_FILES: u32 = 1;
 
 /// The filter in front of the `CREDENTIAL_PLACES` map: nearly all files that are opened on a node are no credentials, and
 /// this says so without a lookup.

@@ -8,8 +8,8 @@ use sensor_common::flood::{
 };
 use sensor_common::record::{ARGS_MAX, CGROUP_PATH_MAX, CgroupId, CgroupRecord, ExecRecord, FileId};
 use sensor_common::settings::{
-    CREDENTIAL_PLACES_MAX, PORTS_LEN, ROOT_CGROUP, RUNTIME_SOCKETS_MAX, cgroup_class, place_filter,
-    port_flags,
+    CREDENTIAL_PLACES_MAX, OWN_FILES, PORTS_LEN, ROOT_CGROUP, RUNTIME_SOCKETS_MAX, cgroup_class,
+    place_filter, port_flags,
 };
 
 use crate::budgets::PARTS_LEN;
@@ -138,7 +138,7 @@ pub static FLOOD_PARTS: Array<u64> = Array::with_max_entries(PARTS_LEN, 0);
 /// The files that sockets of runtimes are bound to; written by the agent only, at most as many as it looks for.
 #[map]
 pub static RUNTIME_SOCKETS: HashMap<FileId, u8> =
-    HashMap::with_max_entries(RUNTIME_SOCKETS_MAX, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(RUNTIME_SOCKETS_MAX + OWN_FILES, BPF_F_NO_PREALLOC);
 
 /// Connections to these on which nothing was said yet, by address of their socket on the listener's side. Evicted, or never
 /// entered because it was there before the sensor: what is said on it counts as if something had been said before. An entry
@@ -150,7 +150,7 @@ pub static FRESH_TALKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024,
 /// the kernel when it is full and says that it sees less.
 #[map]
 pub static CREDENTIAL_PLACES: HashMap<FileId, u8> =
-    HashMap::with_max_entries(CREDENTIAL_PLACES_MAX, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(CREDENTIAL_PLACES_MAX + OWN_FILES, BPF_F_NO_PREALLOC);
 
 /// One bit for each entry of [`CREDENTIAL_PLACES`], see [`place_filter`].
 #[map]

@@ -21,9 +21,11 @@ use crate::lookups::{Roots, clock, node};
 
 mod cgroup;
 mod connection;
+mod hideaway;
 mod process;
 
 pub use connection::Loopback;
+pub use hideaway::{Hideaway, Keys, key_of};
 
 /// Notices on their way to the pipeline; a round has fewer.
 const NOTICES_MAX: usize = 16;
@@ -53,9 +55,10 @@ impl Canaries {
         roots: &Roots,
         hierarchies: &Hierarchies,
         loopback: io::Result<Loopback>,
+        hideaway: Result<Hideaway, Reason>,
     ) -> io::Result<Self> {
         // Through procfs: the file may have been replaced since we were started.
-        Self::start_with(roots.proc.join("self/exe"), roots, hierarchies, loopback)
+        Self::start_with(roots.proc.join("self/exe"), roots, hierarchies, loopback, hideaway)
     }
 
     /// `program` must end at once when its first argument is [`process::ARGUMENT`].
@@ -64,6 +67,7 @@ impl Canaries {
         roots: &Roots,
         hierarchies: &Hierarchies,
         loopback: io::Result<Loopback>,
+        hideaway: Result<Hideaway, Reason>,
     ) -> io::Result<Self> {
         let (notice, notices) = mpsc::channel(NOTICES_MAX);
         let (start, started) = sync_channel(1);
@@ -72,6 +76,7 @@ impl Canaries {
             roots: roots.clone(),
             hierarchies: hierarchies.clone(),
             loopback: loopback.map_err(|error| format!("no port on loopback: {error}").into()),
+            hideaway,
             notice,
         };
         let thread = thread::Builder::new().name("canaries".to_owned()).spawn(move || {
@@ -113,7 +118,8 @@ struct Actor {
     program: PathBuf,
     roots: Roots,
     hierarchies: Hierarchies,
-    loopback: Result<Loopback, Arc<str>>,
+    loopback: Result<Loopback, Reason>,
+    hideaway: Result<Hideaway, Reason>,
     notice: Sender<(Timestamp, CanaryNotice)>,
 }
 
@@ -128,6 +134,8 @@ impl Actor {
                 Act::Connection => self.connection(),
                 Act::Process => self.process(),
                 Act::Cgroup => self.cgroup(),
+                Act::Socket => self.socket(),
+                Act::File => self.file(),
             };
             if let Err(reason) = done {
                 self.tell(CanaryNotice::Failed(act, reason))?;
@@ -168,6 +176,27 @@ impl Actor {
         cgroup::make_and_remove(&own, &name)
             .map_err(|error| format!("no cgroup can be made in {}: {error}", own.display()).into())
     }
+
+    fn socket(&self) -> Result<(), Reason> {
+        let hideaway = self.hideaway.as_ref().map_err(Arc::clone)?;
+        self.announce(Canary::Socket { key: hideaway.keys().socket })?;
+        hideaway.connect().map_err(|error| format!("no connection to a unix socket: {error}").into())
+    }
+
+    fn file(&self) -> Result<(), Reason> {
+        let hideaway = self.hideaway.as_ref().map_err(Arc::clone)?;
+        self.announce(Canary::File { place: hideaway.keys().place })?;
+        hideaway.open().map_err(|error| format!("no file can be opened: {error}").into())
+    }
+}
+
+/// Makes the socket and the file of the canaries.
+///
+/// # Errors
+/// When that cannot be done, and why.
+pub fn hide(roots: &Roots) -> Result<Hideaway, Reason> {
+    Hideaway::make(roots, &draw_name()?)
+        .map_err(|error| format!("no file can be made in a file system in memory: {error}").into())
 }
 
 fn draw_name() -> Result<String, Reason> {
@@ -185,7 +214,9 @@ mod tests {
         let loopback = Loopback::reserve(&roots, &[]);
         // Not this program: a test binary takes the argument for the name of a test, of this one among others.
         let program = PathBuf::from("/bin/true");
-        let mut canaries = Canaries::start_with(program, &roots, &Hierarchies::default(), loopback).unwrap();
+        let hierarchies = Hierarchies::default();
+        let mut canaries =
+            Canaries::start_with(program, &roots, &hierarchies, loopback, hide(&roots)).unwrap();
         assert!(canaries.run());
         let mut begun = Vec::new();
         let failed = loop {
@@ -197,6 +228,12 @@ mod tests {
         };
         assert_eq!(begun, [Act::Connection, Act::Process]);
         assert_eq!(&*failed, "the sensor's own cgroup is not mounted");
+        for act in [Act::Socket, Act::File] {
+            let CanaryNotice::Begins(canary) = canaries.notices.blocking_recv().unwrap().1 else {
+                panic!("{act:?} is not announced");
+            };
+            assert_eq!(canary.act(), act);
+        }
         assert_eq!(canaries.notices.blocking_recv().unwrap().1, CanaryNotice::Ended);
         canaries.stop();
         assert!(canaries.thread.is_finished());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sensor_core::canary::{Act, CanaryNotice};
-use sensor_core::coverage::{Gap, Look, TableState};
+use sensor_core::coverage::{FANOTIFY, Gap, Look, TableState};
 use sensor_core::engine::{Engine, Occasion, Request};
 use sensor_core::health::{Capability, Hook, ShellLosses};
 use sensor_core::scans::FloodReading;
@@ -45,9 +45,9 @@ const TIMER_STEP: Duration = Duration::from_millis(1);
 const UNCHECKED: [Gap; 3] = {
     const REASON: &str = "the tables of the probes cannot be read back";
     [
-        Gap { capability: Capability::Listeners, reason: REASON },
-        Gap { capability: Capability::Accepts, reason: REASON },
-        Gap { capability: Capability::Connects, reason: REASON },
+        Gap::new(Capability::Listeners, REASON),
+        Gap::new(Capability::Accepts, REASON),
+        Gap::new(Capability::Connects, REASON),
     ]
 };
 
@@ -154,9 +154,11 @@ impl Pipeline {
 
     fn take_opens(&mut self, first: Option<FileOpen>) {
         let mut next = first.or_else(|| self.files.try_open());
+        self.hear_canaries();
         while let Some(open) = next {
             self.engine.handle_file_open(open.boot_ns, open.event);
             next = self.files.try_open();
+            self.hear_canaries();
         }
     }
 
@@ -181,7 +183,8 @@ impl Pipeline {
         let now = clock::now();
         self.engine.handle_clock(ClockMap::from_sample(now));
         self.engine.handle_links(now, &self.probes.attached_state());
-        self.engine.handle_gaps(now, Look::FilesLooked, &self.files.stuck());
+        let stuck = self.files.stuck(now);
+        self.engine.handle_gaps(now, Look::FilesLooked, &stuck);
         let counters = self.probes.counters().context("reading the probes' counters")?;
         self.keep_state(now);
         self.engine.handle_shell_losses(self.shell_losses());
@@ -277,6 +280,9 @@ impl Pipeline {
 
     /// Attaches a program anew and says how the hooks stand now, if that has changed.
     fn reattach(&mut self, program: &str) {
+        if program == FANOTIFY {
+            return self.mark_anew();
+        }
         let before = self.probes.hooks();
         let result = self.probes.reattach(program);
         let attached = matches!(result, Ok(true));
@@ -295,6 +301,18 @@ impl Pipeline {
         }
         if is_news {
             self.engine.handle_hooks(clock::now(), all_hooks(&self.probes, &self.files));
+        }
+    }
+
+    /// Makes the marks of fanotify anew, of which somebody may have had the groups in hand.
+    fn mark_anew(&mut self) {
+        match self.files.renew() {
+            Ok(true) => {
+                warn!("fanotify did not report what it should, and everything is marked anew");
+                self.engine.handle_hooks(clock::now(), all_hooks(&self.probes, &self.files));
+            }
+            Ok(false) => debug!("fanotify is not in use"),
+            Err(error) => error!(%error, "fanotify reports nothing and cannot be used anew"),
         }
     }
 
@@ -325,7 +343,7 @@ impl Pipeline {
             let occasion = if sign_of_life { Occasion::SignOfLife } else { Occasion::Change };
             keeper.write(self.engine.take_changes(now, occasion));
         }
-        let gap = keeper.problem().map(|reason| Gap { capability: Capability::ChainState, reason });
+        let gap = keeper.problem().map(|reason| Gap::new(Capability::ChainState, reason));
         self.engine.handle_gaps(now, Look::StateKept, gap.as_slice());
     }
 
@@ -433,14 +451,14 @@ pub(crate) fn hand_over_files(engine: &mut Engine, probes: &mut Probes, files: F
     if let Err(error) = probes.set_runtime_sockets(keys) {
         warn!(%error, "not every socket of a runtime is watched");
         let reason = "some sockets of runtimes cannot be watched";
-        gaps.push(Gap { capability: Capability::RuntimeSockets, reason });
+        gaps.push(Gap::new(Capability::RuntimeSockets, reason));
     }
     let keys: Vec<_> = places.iter().map(|found| found.place.key).collect();
     engine.handle_credential_places(places.into_iter().map(|found| found.place).collect());
     if let Err(error) = probes.set_credential_places(keys) {
         warn!(%error, "not every place of credential files is watched");
         let reason = "some places of credential files cannot be watched";
-        gaps.push(Gap { capability: Capability::CredentialFiles, reason });
+        gaps.push(Gap::new(Capability::CredentialFiles, reason));
     }
     engine.handle_gaps(clock::now(), Look::Files, &gaps);
 }

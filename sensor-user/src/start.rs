@@ -17,7 +17,7 @@ use sensor_core::state::{Restored, Resumed};
 use sensor_core::time::Timestamp;
 use tracing::{info, warn};
 
-use crate::canary::{Canaries, Loopback};
+use crate::canary::{self, Canaries, Loopback};
 use crate::config::Settings;
 use crate::exit::Unsupported;
 use crate::kernel::hooks::Feature;
@@ -109,11 +109,15 @@ impl Started {
         let drained_ns = self.rings.drained_ns();
         // What is here now was there before the notices that are taken next; so it is announced by them.
         let batches: Vec<_> = std::iter::from_fn(|| self.rings.try_recv()).collect();
+        let opens: Vec<_> = std::iter::from_fn(|| self.files.try_open()).collect();
         while let Some((now, notice)) = self.canaries.try_notice() {
             self.engine.handle_canary(now, notice);
         }
         for batch in &batches {
             batch.records().for_each(|(ring, bytes)| self.engine.handle_record(ring, bytes));
+        }
+        for open in opens {
+            self.engine.handle_file_open(open.boot_ns, open.event);
         }
         self.engine.handle_drained(drained_ns);
     }
@@ -145,7 +149,12 @@ pub(crate) async fn attach(
     let watched: Vec<u16> = settings.policy.ports.iter().map(|(port, _)| *port).collect();
     let loopback = Loopback::reserve(roots, &watched);
     set_ports(&mut probes, settings, loopback.as_ref().ok())?;
-    let canaries = Canaries::start(roots, hierarchies, loopback)?;
+    let hideaway = canary::hide(roots);
+    let own = hideaway.as_ref().ok().map(|hideaway| hideaway.keys().clone());
+    if let Some(own) = &own {
+        probes.set_own_files(own.socket, own.place)?;
+    }
+    let canaries = Canaries::start(roots, hierarchies, loopback, hideaway)?;
     let rings = RingSource::start(probes.take_rings(), settings.rings.poll)?;
     let left = keeping.left();
     // Attached before anything is listed: what changes meanwhile waits in the rings.
@@ -156,13 +165,15 @@ pub(crate) async fn attach(
         // Let go of with that: it may be as much as all that is remembered.
         resume(&mut engine, since, left.entries);
     }
-    let mut files = FileWatch::start(roots, &settings.sockets, !probes.serves(Feature::CredentialFiles))?;
+    let opens = !probes.serves(Feature::CredentialFiles);
+    let mut files = FileWatch::start(roots, &settings.sockets, opens, own)?;
     engine.handle_hooks(clock::now(), all_hooks(&probes, &files));
     match files.first() {
         Some(found) => hand_over_files(&mut engine, &mut probes, found),
         None => {
             warn!("sockets of runtimes and credential files are looked for longer than a start may take");
-            engine.handle_gaps(clock::now(), Look::FilesLooked, &files.stuck());
+            let now = clock::now();
+            engine.handle_gaps(now, Look::FilesLooked, &files.stuck(now));
         }
     }
     let mut started = Started { engine, probes, rings, files, canaries };
@@ -189,7 +200,7 @@ struct Before {
 
 impl Keeping<'_> {
     fn left(self) -> Before {
-        let gap = |reason| Gap { capability: Capability::ChainState, reason };
+        let gap = |reason| Gap::new(Capability::ChainState, reason);
         match self {
             Self::Brief => Before { gaps: vec![gap(state::BRIEF)], ..Before::default() },
             Self::TurnedOff => Before { gaps: vec![gap(state::TURNED_OFF)], ..Before::default() },

@@ -1,12 +1,14 @@
 //! Coverage that proves itself.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sensor_tests::bpf::{self, SharedArray};
+use sensor_tests::fanotify;
 use sensor_tests::held::Held;
 use sensor_tests::lab::{CONFIGURATION, Lab};
 use sensor_tests::record::Record;
@@ -17,6 +19,8 @@ use crate::Test;
 pub const TESTS: &[Test] = &[
     ("canaries_come_back_at_every_interval_and_are_never_shown", canaries),
     ("a_hook_that_another_program_silences_is_blind_until_it_reports_again", silenced),
+    ("a_tracepoint_whose_table_is_kept_empty_is_silent_until_that_ends", kept_silent),
+    ("fanotify_whose_marks_another_program_removes_is_blind_and_marks_anew", unmarked),
     ("a_table_that_another_program_changes_is_blindness_since_the_last_look_and_is_written_again", changed),
     ("a_hook_that_another_program_detaches_is_reported_and_attached_again", detached),
     ("a_canary_that_hangs_is_degraded_coverage_until_it_goes_on", hanging),
@@ -52,6 +56,11 @@ fn canaries(_: &Lab) -> Result<()> {
         let balance = last.list("health.balance").iter().find(of_kind);
         let seen = balance.and_then(|entry| entry["canaries"].as_u64()).unwrap_or(0);
         ensure!(seen >= ROUNDS, "{seen} canaries of {ROUNDS} or more: {ring} {kind} in {last}");
+    }
+    // Of what depends on the kernel, whatever it has is proved.
+    for capability in ["runtime-sockets", "credential-files", "accept-tasks", "socket-requests"] {
+        let reason = recording.records[0].text(&format!("health.coverage.{capability}.reason"));
+        ensure!(!reason.contains("not tested") && !reason.contains("not proved"), "{capability}: {reason}");
     }
     for record in &recording.records {
         ensure!(!record.is(record.kind(), &[("process.pid", &own)]), "the sensor shows itself: {record}");
@@ -103,6 +112,88 @@ fn silenced(_: &Lab) -> Result<()> {
     let recording = sensor.stop()?;
     ensure!(recording.log.contains("was attached again"), "nothing on standard error: {}", recording.log);
     recording.last().number("health.emitted").context("no totals").map(drop)
+}
+
+/// The port of the canaries is taken out of the table again and again, as fast as the sensor can write it: nothing detaches
+/// the hook, and it does not report.
+fn kept_silent(_: &Lab) -> Result<()> {
+    /// The flag of that port, in `sensor_common::settings::port_flags`.
+    const CANARY: u8 = 1 << 3;
+    let sensor = Sensor::start(&format!("{CONFIGURATION}{OFTEN}"))?;
+    sensor.wait_is("health", &[("health.state", "ready"), ("health.coverage.accepts.state", "live")])?;
+    let before = sensor.mark();
+    let ports = SharedArray::find("PORTS")?;
+    let mut without = ports.read()?;
+    without.iter_mut().filter(|flags| **flags & CANARY != 0).for_each(|flags| *flags = 0);
+    let stop = AtomicBool::new(false);
+    let blind = thread::scope(|scope| -> Result<Record> {
+        let keep_empty = || -> Result<()> {
+            while !stop.load(Ordering::Acquire) {
+                ports.write(&without)?;
+            }
+            Ok(())
+        };
+        let keeper = scope.spawn(keep_empty);
+        let blind = sensor.wait_after(before, "a silent hook", |record| {
+            let text = |key: &str| record.text(&format!("health.coverage.accepts.{key}"));
+            text("state") == "blind" && text("reason").contains("does not report the sensor's own canary")
+        });
+        stop.store(true, Ordering::Release);
+        keeper.join().map_err(|_| anyhow::anyhow!("the thread that empties the table panicked"))??;
+        blind
+    })?;
+    for capability in ["listeners", "connects"] {
+        let reason = blind.text(&format!("health.coverage.{capability}.reason"));
+        ensure!(reason.contains("does not report the sensor's own canary"), "{capability}: {blind}");
+    }
+    ensure!(blind.text("health.coverage.execs.state") == "live", "{blind}");
+    let over = sensor.wait_after(before, "the end of the blindness", |record| {
+        record.is("health", &[("health.blind.capability", "accepts")])
+    })?;
+    ensure!(over.text("health.blind.from") == blind.text("health.coverage.accepts.since"), "{blind}\n{over}");
+    sensor.wait_after(before, "everything as it was", |record| {
+        record.is("health", &[("health.state", "running"), ("health.coverage.accepts.state", "live")])
+    })?;
+    let recording = sensor.stop()?;
+    ensure!(recording.log.contains("was attached again"), "nothing on standard error: {}", recording.log);
+    Ok(())
+}
+
+/// Another program has fanotify's groups in hand and takes all marks out of them.
+fn unmarked(_: &Lab) -> Result<()> {
+    const NAME: &str = "credential-files";
+    let sensor = Sensor::start(&format!("{CONFIGURATION}{OFTEN}"))?;
+    let ready = sensor.wait_is("health", &[("health.state", "ready")])?;
+    let serves = ready
+        .list("health.hooks")
+        .iter()
+        .any(|hook| hook["program"] == "fanotify" && hook["state"] == "attached");
+    if !serves {
+        // A program serves here: what silences that is tried on the kernels of the matrix.
+        ensure!(ready.text("health.coverage.credential-files.state") == "live", "{ready}");
+        return sensor.stop().map(drop);
+    }
+    let of = |record: &Record, key: &str| record.text(&format!("health.coverage.{NAME}.{key}")).to_owned();
+    ensure!(of(&ready, "state") == "degraded", "{ready}");
+    let before = sensor.mark();
+    fanotify::remove_marks(sensor.id())?;
+    let blind =
+        sensor.wait_after(before, "blind credential files", |record| of(record, "state") == "blind")?;
+    ensure!(of(&blind, "reason").contains("does not report the sensor's own canary"), "{blind}");
+    ensure!(of(&blind, "since") < blind.text("ts").to_owned(), "{blind}");
+    ensure!(blind.text("health.state") == "degraded", "{blind}");
+    let over = sensor.wait_after(before, "the end of the blindness", |record| {
+        record.is("health", &[("health.blind.capability", NAME)])
+    })?;
+    ensure!(over.text("health.blind.from") == of(&blind, "since"), "{blind}\n{over}");
+    sensor.wait_after(before, "everything as it was", |record| {
+        record.is("health", &[("health.state", "running")]) && of(record, "state") == "degraded"
+    })?;
+    let recording = sensor.stop()?;
+    ensure!(recording.log.contains("everything is marked anew"), "{}", recording.log);
+    let own = recording.of_kind("file_read").find(|record| record.text("process.comm") == "quaywatch");
+    ensure!(own.is_none(), "the sensor shows itself: {own:?}");
+    Ok(())
 }
 
 fn changed(_: &Lab) -> Result<()> {

@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod containerd;
 pub mod dockerd;
+pub mod fanotify;
 pub mod flood;
 pub mod held;
 pub mod lab;

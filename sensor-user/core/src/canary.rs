@@ -7,16 +7,16 @@
 
 mod identity;
 mod rounds;
+mod sign;
 
 use std::sync::Arc;
 
-use sensor_common::counters::{Event, Fate};
-use sensor_common::record::{RecordKind, Ring};
-
 use crate::fact::End;
-use crate::health::KernelCounters;
+use crate::ids::FileKey;
 
 pub(crate) use rounds::{Canaries, Standing};
+pub use sign::Sign;
+pub(crate) use sign::Tallies;
 
 /// What is done, as far as it can fail by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +27,15 @@ pub enum Act {
     Process,
     /// A cgroup is made and removed.
     Cgroup,
+    /// A unix socket that is watched like a runtime's is connected to, and a byte goes each way.
+    Socket,
+    /// A file is opened that lies where credentials are looked for.
+    File,
 }
 
 impl Act {
     /// Every act, in the order in which a round does them.
-    pub const ALL: [Self; 3] = [Self::Connection, Self::Process, Self::Cgroup];
+    pub const ALL: [Self; 5] = [Self::Connection, Self::Process, Self::Cgroup, Self::Socket, Self::File];
 }
 
 /// Both ends of the connection of one round; the sensor holds both sockets.
@@ -60,6 +64,16 @@ pub enum Canary {
         /// Its own name.
         name: Arc<str>,
     },
+    /// See [`Act::Socket`].
+    Socket {
+        /// The file that the socket is bound to. It has no name by which anybody else could come to it.
+        key: FileKey,
+    },
+    /// See [`Act::File`].
+    File {
+        /// The directory of the file. It has no name either.
+        place: FileKey,
+    },
 }
 
 impl Canary {
@@ -70,6 +84,8 @@ impl Canary {
             Self::Connection(_) => Act::Connection,
             Self::Process { .. } => Act::Process,
             Self::Cgroup { .. } => Act::Cgroup,
+            Self::Socket { .. } => Act::Socket,
+            Self::File { .. } => Act::File,
         }
     }
 }
@@ -83,127 +99,4 @@ pub enum CanaryNotice {
     Failed(Act, Arc<str>),
     /// The round is over: what the probes make of it is on the rings, or will be in a moment.
     Ended,
-}
-
-/// A record that the probes owe for a canary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
-    /// The listener opened.
-    ListenerOpened,
-    /// It closed.
-    ListenerClosed,
-    /// The connection was accepted.
-    Accept,
-    /// Its accepted end closed.
-    InboundClose,
-    /// The connection was made.
-    Connect,
-    /// Its connecting end closed.
-    OutboundClose,
-    /// What the connecting end said was captured.
-    Request,
-    /// What the accepted end said was captured.
-    Answer,
-    /// The process was made.
-    Fork,
-    /// It executed its program.
-    Exec,
-    /// It ended.
-    Exit,
-    /// The cgroup was made.
-    CgroupMade,
-    /// It was removed.
-    CgroupRemoved,
-}
-
-impl Sign {
-    /// Number of signs.
-    pub const COUNT: usize = 13;
-    /// Every sign, in index order.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::ListenerOpened,
-        Self::ListenerClosed,
-        Self::Accept,
-        Self::InboundClose,
-        Self::Connect,
-        Self::OutboundClose,
-        Self::Request,
-        Self::Answer,
-        Self::Fork,
-        Self::Exec,
-        Self::Exit,
-        Self::CgroupMade,
-        Self::CgroupRemoved,
-    ];
-
-    /// The act it is a sign of.
-    #[must_use]
-    pub const fn act(self) -> Act {
-        match self {
-            Self::ListenerOpened
-            | Self::ListenerClosed
-            | Self::Accept
-            | Self::InboundClose
-            | Self::Connect
-            | Self::OutboundClose
-            | Self::Request
-            | Self::Answer => Act::Connection,
-            Self::Fork | Self::Exec | Self::Exit => Act::Process,
-            Self::CgroupMade | Self::CgroupRemoved => Act::Cgroup,
-        }
-    }
-
-    /// The program that makes the record.
-    #[must_use]
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::ListenerOpened
-            | Self::ListenerClosed
-            | Self::Accept
-            | Self::InboundClose
-            | Self::Connect
-            | Self::OutboundClose => "inet_sock_set_state",
-            Self::Request => "packets_in",
-            Self::Answer => "packets_out",
-            Self::Fork => "sched_process_fork",
-            Self::Exec => "sched_process_exec",
-            Self::Exit => "sched_process_exit",
-            Self::CgroupMade => "cgroup_mkdir",
-            Self::CgroupRemoved => "cgroup_rmdir",
-        }
-    }
-
-    const fn kind(self) -> RecordKind {
-        match self {
-            Self::ListenerOpened => RecordKind::ListenerOpened,
-            Self::ListenerClosed => RecordKind::ListenerClosed,
-            Self::Accept => RecordKind::Accept,
-            Self::InboundClose | Self::OutboundClose => RecordKind::Close,
-            Self::Connect => RecordKind::Connect,
-            Self::Request | Self::Answer => RecordKind::Payload,
-            Self::Fork => RecordKind::Fork,
-            Self::Exec => RecordKind::Exec,
-            Self::Exit => RecordKind::Exit,
-            Self::CgroupMade => RecordKind::CgroupMkdir,
-            Self::CgroupRemoved => RecordKind::CgroupRmdir,
-        }
-    }
-
-    /// Connections that the probes could not enter in their table because it was full, where the record depends on that.
-    const fn untracked(self, counters: &KernelCounters) -> u64 {
-        match self {
-            Self::InboundClose | Self::Connect | Self::OutboundClose => {
-                counters.events[Event::UntrackedConnection as usize]
-            }
-            _ => 0,
-        }
-    }
-
-    /// Records of this kind that did not come through although they were made.
-    fn dropped(self, counters: &KernelCounters) -> u64 {
-        let of_ring = |ring: Ring| counters.records[ring as usize][self.kind() as usize];
-        let dropped =
-            |fates: [u64; Fate::COUNT]| fates[Fate::Lost as usize] + fates[Fate::Suppressed as usize];
-        Ring::ALL.into_iter().map(|ring| dropped(of_ring(ring))).sum()
-    }
 }

@@ -37,6 +37,16 @@ pub struct Gap {
     pub capability: Capability,
     /// What is missing.
     pub reason: &'static str,
+    /// The last moment at which it was not, where somebody knows better than by the look before.
+    pub since: Option<Timestamp>,
+}
+
+impl Gap {
+    /// A gap that began some time after the last look that did not find it.
+    #[must_use]
+    pub const fn new(capability: Capability, reason: &'static str) -> Self {
+        Self { capability, reason, since: None }
+    }
 }
 
 /// What was looked at to find out what is missing. What is looked at again replaces what was found before: only what is
@@ -55,6 +65,16 @@ pub enum Look {
     State,
     /// Whether they are written there.
     StateKept,
+}
+
+impl Look {
+    const COUNT: usize = 6;
+
+    /// Whether it is told of each time it is done, so that what it finds began after the one before; else only when it finds
+    /// something new.
+    const fn is_told_always(self) -> bool {
+        matches!(self, Self::FilesLooked | Self::Tables | Self::StateKept)
+    }
 }
 
 /// A hook, and what has become of it since it was attached.
@@ -156,6 +176,8 @@ fn push_new(texts: &mut Vec<String>, text: &str) {
 pub(crate) struct CoverageLedger {
     hooks: Vec<Known>,
     gaps: Vec<(Look, Gap)>,
+    /// When each was done last, by [`Look`].
+    looked: [Option<Timestamp>; Look::COUNT],
     tables: Tables,
     entries: Vec<Entry>,
 }
@@ -226,9 +248,19 @@ impl CoverageLedger {
     }
 
     /// Notes what else is missing as of a look, in place of what was missing as of the one before.
-    pub(crate) fn set_gaps(&mut self, look: Look, gaps: &[Gap]) {
-        self.gaps.retain(|(found_by, _)| *found_by != look);
-        self.gaps.extend(gaps.iter().map(|gap| (look, *gap)));
+    pub(crate) fn set_gaps(&mut self, now: Timestamp, look: Look, gaps: &[Gap]) {
+        let before = self.looked[look as usize].replace(now).filter(|_| look.is_told_always());
+        let (known, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.gaps).into_iter().partition(|(found_by, _)| *found_by == look);
+        let dated = |gap: &Gap| {
+            let same = |(_, old): &&(Look, Gap)| (old.capability, old.reason) == (gap.capability, gap.reason);
+            match known.iter().find(same) {
+                Some((_, old)) => (look, *old),
+                None => (look, Gap { since: gap.since.or(before), ..*gap }),
+            }
+        };
+        self.gaps = others;
+        self.gaps.extend(gaps.iter().map(dated));
     }
 
     /// Notes how a table was found.
@@ -314,7 +346,7 @@ impl CoverageLedger {
                     findings.add(need.without, self.last_proof(program, canaries), need.cost);
                 }
                 What::OneOf(programs) => self.assess_one_of(programs, need, &mut findings),
-                What::Sign(sign) if !self.is_attached(sign.program()) => {}
+                What::Sign(sign) if !sign.programs().iter().any(|program| self.is_attached(program)) => {}
                 What::Sign(sign) => assess_sign(&canaries.standing(sign), need, &mut findings),
             }
         }
@@ -322,7 +354,7 @@ impl CoverageLedger {
             findings.add(lack.state, lack.since, &lack.reason);
         }
         for (_, gap) in self.gaps.iter().filter(|(_, gap)| gap.capability == capability) {
-            findings.add(CoverageState::Degraded, None, gap.reason);
+            findings.add(CoverageState::Degraded, gap.since, gap.reason);
         }
         // Nothing is expected of a hook that is not there, or rests.
         let is_seen = capability != Capability::ChainState;

@@ -287,6 +287,8 @@ pub enum FilePlace {
     Key(FileKey),
     /// One of this kind.
     Kind(PlaceKind),
+    /// The sensor has opened its own file, by which it looks whether opens in places of this kind are told.
+    Own(PlaceKind),
 }
 
 /// Somebody opened a file where credentials are.

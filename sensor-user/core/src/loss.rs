@@ -6,6 +6,7 @@
 use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{RecordKind, Ring};
 
+use crate::canary::Tallies;
 use crate::health::{Balance, KernelCounters, Loss, ShellLosses, record_kind_name};
 use crate::time::Timestamp;
 
@@ -74,6 +75,11 @@ impl LossLedger {
     /// The kernel's counters as of the last comparison.
     pub(crate) const fn counters(&self) -> &KernelCounters {
         &self.kernel
+    }
+
+    /// What was lost as of these counters, as far as it can be a canary's.
+    pub(crate) const fn tallies<'a>(&self, counters: &'a KernelCounters) -> Tallies<'a> {
+        Tallies { counters, file_opens: self.shell.file_opens }
     }
 
     /// The shell tells what it could not do since the start.

@@ -116,7 +116,7 @@ impl Loopback {
 }
 
 /// Lets a byte go from one end to the other.
-fn say(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+pub(super) fn say(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     let mut heard = [0];
     write(from, b"?")?;
     read(to, &mut heard)?;

@@ -193,6 +193,15 @@ impl Probes {
         marked.map_err(|source| KernelError::Map { what, source })
     }
 
+    /// Adds a socket and a place of the sensor's own to those of runtimes and of credential files, for the whole run: what is
+    /// done there is reported like what is done with the others. To be called before others are set.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_own_files(&mut self, socket: FileKey, place: FileKey) -> Result<(), KernelError> {
+        self.tables.set_own_files(socket, place)
+    }
+
     /// Sets the files that sockets of runtimes are bound to: connects to them are reported, and where it is said so, what is
     /// said on the connection.
     ///

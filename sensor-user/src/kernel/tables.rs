@@ -21,7 +21,11 @@ pub(super) struct Tables {
     tools: Entries<[u8; COMM_LEN]>,
     cgroups: Cgroups,
     runtime_sockets: Entries<FileId>,
+    /// The agent's own socket; it stays among those of runtimes.
+    own_socket: Option<FileKey>,
     credential_places: Entries<FileId>,
+    /// The agent's own place; it stays among those of credential files.
+    own_place: Option<FileKey>,
     credential_filter: Value<[u64; place_filter::WORDS]>,
 }
 
@@ -33,7 +37,9 @@ impl Tables {
             tools: Entries::new(take(ebpf, "TOOLS")?),
             cgroups: Cgroups { map: take(ebpf, "CGROUPS")?, own: BTreeMap::new() },
             runtime_sockets: Entries::new(take(ebpf, "RUNTIME_SOCKETS")?),
+            own_socket: None,
             credential_places: Entries::new(take(ebpf, "CREDENTIAL_PLACES")?),
+            own_place: None,
             credential_filter: Value::new(take(ebpf, "CREDENTIAL_FILTER")?, [0; place_filter::WORDS]),
         })
     }
@@ -88,6 +94,13 @@ impl Tables {
         }
     }
 
+    /// See [`super::Probes::set_own_files`].
+    pub(super) fn set_own_files(&mut self, socket: FileKey, place: FileKey) -> Result<(), KernelError> {
+        (self.own_socket, self.own_place) = (Some(socket), Some(place));
+        self.set_runtime_sockets([])?;
+        self.set_credential_places([])
+    }
+
     /// See [`super::Probes::set_runtime_sockets`].
     pub(super) fn set_runtime_sockets(
         &mut self,
@@ -95,7 +108,9 @@ impl Tables {
     ) -> Result<(), KernelError> {
         let what = "set the sockets of runtimes";
         let flags = |is_read| runtime_socket::WATCHED | if is_read { runtime_socket::REQUESTS } else { 0 };
-        let wanted = sockets.into_iter().map(|(key, is_read)| (key.into(), flags(is_read))).collect();
+        // A runtime's keeps its own flags, should it have the number of ours.
+        let sockets = self.own_socket.map(|own| (own, true)).into_iter().chain(sockets);
+        let wanted = sockets.map(|(key, is_read)| (key.into(), flags(is_read))).collect();
         self.runtime_sockets.replace(&wanted).map_err(|source| KernelError::Map { what, source })
     }
 
@@ -105,7 +120,8 @@ impl Tables {
         keys: impl IntoIterator<Item = FileKey>,
     ) -> Result<(), KernelError> {
         let failed = |source| KernelError::Map { what: "set the places of credential files", source };
-        let wanted: BTreeMap<FileId, u8> = keys.into_iter().map(|key| (key.into(), ENTERED)).collect();
+        let keys = self.own_place.into_iter().chain(keys);
+        let wanted: BTreeMap<FileId, u8> = keys.map(|key| (key.into(), ENTERED)).collect();
         *self.credential_filter.own = [0; place_filter::WORDS];
         for key in wanted.keys() {
             let (word, bit) = place_filter::bit(key);

@@ -4,19 +4,22 @@
 //! not for reading. It says which process id that was, nothing more, so the process is looked up at once. There is a
 //! group of marks for each kind of place, because an event does not say which mark it is for. Needs `CAP_SYS_ADMIN`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use sensor_core::credentials::PlaceKind;
 use sensor_core::event::{Actor, FileOpenEvent, FilePlace};
+use sensor_core::ids::FileKey;
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
+use crate::canary::key_of;
 use crate::lookups::Roots;
 use crate::lookups::clock;
 use crate::lookups::credential_files::Found;
@@ -53,6 +56,15 @@ impl Groups {
         PlaceKind::ALL.into_iter().map(group).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Marks a directory in every group, whatever is kept there: the sensor's own, by which it sees whether it sees.
+    ///
+    /// # Errors
+    /// The first one.
+    pub fn mark_everywhere(&self, directory: &Path) -> io::Result<()> {
+        let path = CString::new(directory.as_os_str().as_bytes())?;
+        self.0.iter().try_for_each(|(_, group)| mark_directory(group, &path))
+    }
+
     /// Marks places; those that are marked already stay so, those that are gone are left out.
     ///
     /// # Errors
@@ -63,21 +75,30 @@ impl Groups {
             let Some((_, group)) = self.0.iter().find(|(kind, _)| *kind == found.place.kind) else {
                 continue;
             };
-            let (flags, mask) = match found.place.key.inode {
-                0 => (libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM, libc::FAN_OPEN),
-                _ => (libc::FAN_MARK_ADD | libc::FAN_MARK_ONLYDIR, libc::FAN_OPEN | libc::FAN_EVENT_ON_CHILD),
-            };
             let Ok(path) = CString::new(found.path.as_os_str().as_bytes()) else { continue };
-            // SAFETY: `path` is a string that ends with NUL.
-            let marked =
-                unsafe { libc::fanotify_mark(group.as_raw_fd(), flags, mask, libc::AT_FDCWD, path.as_ptr()) };
-            let error = io::Error::last_os_error();
-            if marked != 0 && error.kind() != io::ErrorKind::NotFound {
-                result = Err(error);
+            let marked = match found.place.key.inode {
+                0 => mark(group, libc::FAN_MARK_FILESYSTEM, libc::FAN_OPEN, &path),
+                _ => mark_directory(group, &path),
+            };
+            match marked {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => result = Err(error),
+                _ => {}
             }
         }
         result
     }
+}
+
+fn mark_directory(group: &fs::File, path: &CStr) -> io::Result<()> {
+    mark(group, libc::FAN_MARK_ONLYDIR, libc::FAN_OPEN | libc::FAN_EVENT_ON_CHILD, path)
+}
+
+fn mark(group: &fs::File, flags: libc::c_uint, mask: u64, path: &CStr) -> io::Result<()> {
+    let flags = libc::FAN_MARK_ADD | flags;
+    // SAFETY: `path` is a string that ends with NUL.
+    let marked =
+        unsafe { libc::fanotify_mark(group.as_raw_fd(), flags, mask, libc::AT_FDCWD, path.as_ptr()) };
+    if marked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// One open.
@@ -100,17 +121,18 @@ pub struct FileOpens {
 }
 
 impl FileOpens {
-    /// Starts the thread that reads the groups.
+    /// Starts the thread that reads the groups. Of what the sensor itself opens it tells `own` only.
     ///
     /// # Errors
     /// When the system has no thread for us.
-    pub fn start(groups: Arc<Groups>, roots: &Roots) -> io::Result<Self> {
+    pub fn start(groups: Arc<Groups>, roots: &Roots, own: Option<FileKey>) -> io::Result<Self> {
         let (sender, opens) = mpsc::channel(OPENS_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let rounds = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             groups,
+            own,
             processes: Processes::new(roots),
             roots: roots.clone(),
             sender,
@@ -156,6 +178,8 @@ impl Drop for FileOpens {
 
 struct Reader {
     groups: Arc<Groups>,
+    /// The sensor's own file.
+    own: Option<FileKey>,
     processes: Processes,
     roots: Roots,
     sender: Sender<FileOpen>,
@@ -204,18 +228,30 @@ impl Reader {
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
+            // The sensor's own file is nobody else's, and of what else the sensor opens nothing is told.
+            let is_own = self.own.is_some() && key_of(&file).ok() == self.own;
             if event.pid == std::process::id() {
+                if is_own {
+                    let actor = Actor::Pid { pid: event.pid, started: None };
+                    self.send(FileOpenEvent { actor, place: FilePlace::Own(kind), path: Box::default() });
+                }
+                continue;
+            }
+            if is_own {
                 continue;
             }
             let actor = Actor::Pid { pid: event.pid, started: self.processes.start_ticks(event.pid) };
             let link = self.roots.proc.join(format!("self/fd/{}", file.as_fd().as_raw_fd()));
             let path = fs::read_link(link).map(|path| path.into_os_string().into_vec()).unwrap_or_default();
-            let event = FileOpenEvent { actor, place: FilePlace::Kind(kind), path: path.into() };
-            match self.sender.try_send(FileOpen { boot_ns: clock::now().boot_ns, event }) {
-                Ok(()) | Err(TrySendError::Closed(_)) => {}
-                Err(TrySendError::Full(_)) => {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
-                }
+            self.send(FileOpenEvent { actor, place: FilePlace::Kind(kind), path: path.into() });
+        }
+    }
+
+    fn send(&self, event: FileOpenEvent) {
+        match self.sender.try_send(FileOpen { boot_ns: clock::now().boot_ns, event }) {
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
     }

@@ -5,18 +5,20 @@
 //! fanotify, where that is in use.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use sensor_core::coverage::{FANOTIFY, Gap};
 use sensor_core::credentials::RuntimeSocket;
 use sensor_core::fact::Runtime;
 use sensor_core::health::{Capability, Hook, HookState};
+use sensor_core::time::Timestamp;
 use tokio::sync::watch;
 
 use super::fanotify::{FileOpen, FileOpens, Groups};
+use crate::canary::Keys;
 use crate::lookups::Roots;
 use crate::lookups::credential_files::{self, Found, Places};
 use crate::lookups::runtime_sockets;
@@ -43,18 +45,15 @@ pub struct Files {
 /// Looks at [`FileWatch::stuck`] without a finished search in between before there is a gap; the pipeline looks twice a second.
 const STUCK_AFTER: u32 = 10;
 /// Opens are not read from fanotify.
-const UNREAD: Gap = Gap {
-    capability: Capability::CredentialFiles,
-    reason: "opens are not read any more: the thread that reads them hangs or has ended",
-};
+const UNREAD: Gap = Gap::new(
+    Capability::CredentialFiles,
+    "opens are not read any more: the thread that reads them hangs or has ended",
+);
 /// Neither kind of file is looked for.
 const STUCK: [Gap; 2] = {
     const REASON: &str = "not looked for any more: a file system does not answer, or the thread has ended; what is bound or \
                           made from now on is not watched";
-    [
-        Gap { capability: Capability::RuntimeSockets, reason: REASON },
-        Gap { capability: Capability::CredentialFiles, reason: REASON },
-    ]
+    [Gap::new(Capability::RuntimeSockets, REASON), Gap::new(Capability::CredentialFiles, REASON)]
 };
 
 /// Whether a thread gets on, by the number of times it has come round. Counted in questions and not in time: whoever has
@@ -64,14 +63,29 @@ struct Progress {
     before: u64,
     /// How often it was asked for since that number changed.
     asked: u32,
+    /// When it was found changed.
+    good: Option<Timestamp>,
 }
 
 impl Progress {
+    const fn new(asked: u32) -> Self {
+        Self { before: 0, asked, good: None }
+    }
+
     /// Takes how often the thread has come round; says whether it does not get on.
-    fn is_stuck(&mut self, rounds: u64) -> bool {
-        self.asked = if rounds == self.before { self.asked.saturating_add(1) } else { 0 };
+    fn is_stuck(&mut self, now: Timestamp, rounds: u64) -> bool {
+        if rounds == self.before {
+            self.asked = self.asked.saturating_add(1);
+        } else {
+            (self.asked, self.good) = (0, Some(now));
+        }
         self.before = rounds;
         self.asked >= STUCK_AFTER
+    }
+
+    /// What is missing since it did.
+    fn date(&self, gap: Gap) -> Gap {
+        Gap { since: self.good, ..gap }
     }
 }
 
@@ -84,29 +98,57 @@ pub struct FileWatch {
     opens: Option<FileOpens>,
     /// Of the thread that reads the opens.
     reading: Progress,
+    /// Opens that were lost by those before these.
+    lost_before: u64,
     /// fanotify, as one more hook.
     hook: Hook,
+    roots: Roots,
+    /// The sensor's own files.
+    own: Option<Keys>,
 }
 
 impl FileWatch {
     /// Starts to look for files; `configured` are further sockets. With `opens`, fanotify is to tell of opens of credential
-    /// files; if it cannot, [`Self::hook`] says why.
+    /// files, and of the sensor's `own`; if it cannot, [`Self::hook`] says why.
     ///
     /// # Errors
     /// When the system has no thread for us.
-    pub fn start(roots: &Roots, configured: &[(Arc<str>, Runtime)], opens: bool) -> io::Result<Self> {
-        let groups = opens.then(|| Groups::new().map(Arc::new));
+    pub fn start(
+        roots: &Roots,
+        configured: &[(Arc<str>, Runtime)],
+        opens: bool,
+        own: Option<Keys>,
+    ) -> io::Result<Self> {
+        let groups = opens.then(|| make_groups(own.as_ref()));
         let (groups, state, reason) = match groups {
             Some(Ok(groups)) => (Some(groups), HookState::Attached, None),
             Some(Err(error)) => (None, HookState::Unavailable, Some(fanotify_refusal(&error))),
             None => (None, HookState::Standby, None),
         };
         let hook = Hook { name: FANOTIFY.into(), program: FANOTIFY.into(), state, reason };
-        let opens = groups.clone().map(|groups| FileOpens::start(groups, roots)).transpose()?;
+        let file = own.as_ref().map(|own| own.file);
+        let opens = groups.clone().map(|groups| FileOpens::start(groups, roots, file)).transpose()?;
         let finder = FileFinder::start(roots.clone(), configured.to_vec(), groups)?;
         // Without a first search nothing is watched.
-        let progress = Progress { before: 0, asked: STUCK_AFTER };
-        Ok(Self { finder, progress, opens, reading: Progress { before: 0, asked: 0 }, hook })
+        let (progress, reading) = (Progress::new(STUCK_AFTER), Progress::new(0));
+        Ok(Self { finder, progress, opens, reading, lost_before: 0, hook, roots: roots.clone(), own })
+    }
+
+    /// Marks everything anew with groups of marks that nobody else has had in hand, in place of those that do not tell what
+    /// they should. Returns whether there were any; when the kernel refuses new ones, the old ones stay.
+    ///
+    /// # Errors
+    /// When it does, or the system has no thread for us.
+    pub fn renew(&mut self) -> io::Result<bool> {
+        let Some(before) = &self.opens else { return Ok(false) };
+        let groups = make_groups(self.own.as_ref())?;
+        let file = self.own.as_ref().map(|own| own.file);
+        let opens = FileOpens::start(Arc::clone(&groups), &self.roots, file)?;
+        self.lost_before += before.lost();
+        self.opens = Some(opens);
+        self.reading = Progress::new(0);
+        self.finder.mark_with(groups);
+        Ok(true)
     }
 
     /// fanotify, as one more hook.
@@ -122,11 +164,14 @@ impl FileWatch {
 
     /// What is missing because the search for files does not come to an end, or their opens are not read; to be asked twice a
     /// second.
-    pub fn stuck(&mut self) -> Vec<Gap> {
+    pub fn stuck(&mut self, now: Timestamp) -> Vec<Gap> {
         let finished = self.finder.finished.load(Ordering::Acquire);
-        let mut gaps = if self.progress.is_stuck(finished) { STUCK.to_vec() } else { Vec::new() };
-        if self.opens.as_ref().is_some_and(|opens| self.reading.is_stuck(opens.rounds())) {
-            gaps.push(UNREAD);
+        let mut gaps = Vec::new();
+        if self.progress.is_stuck(now, finished) {
+            gaps.extend(STUCK.map(|gap| self.progress.date(gap)));
+        }
+        if self.opens.as_ref().is_some_and(|opens| self.reading.is_stuck(now, opens.rounds())) {
+            gaps.push(self.reading.date(UNREAD));
         }
         gaps
     }
@@ -153,7 +198,7 @@ impl FileWatch {
     /// Opens that found no room since the start.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.opens.as_ref().map_or(0, FileOpens::lost)
+        self.lost_before + self.opens.as_ref().map_or(0, FileOpens::lost)
     }
 }
 
@@ -164,6 +209,14 @@ pub enum FileNews {
     Files(Files),
     /// A credential file was opened.
     Open(FileOpen),
+}
+
+fn make_groups(own: Option<&Keys>) -> io::Result<Arc<Groups>> {
+    let groups = Groups::new()?;
+    if let Some(own) = own {
+        groups.mark_everywhere(&own.path)?;
+    }
+    Ok(Arc::new(groups))
 }
 
 fn fanotify_refusal(error: &io::Error) -> Arc<str> {
@@ -181,8 +234,13 @@ struct FileFinder {
     found: watch::Receiver<Option<Files>>,
     /// How often it has looked for everything.
     finished: Arc<AtomicU64>,
+    marks: Marks,
     stop: Arc<AtomicBool>,
+    thread: Thread,
 }
+
+/// The marks to be kept, which may be exchanged.
+type Marks = Arc<Mutex<Option<Arc<Groups>>>>;
 
 impl FileFinder {
     /// Starts the thread. `configured` are further sockets; `marks` are kept as places come.
@@ -199,8 +257,11 @@ impl FileFinder {
         let stopping = Arc::clone(&stop);
         let finished = Arc::new(AtomicU64::new(0));
         let finishing = Arc::clone(&finished);
-        thread::Builder::new().name("files".to_owned()).spawn(move || {
+        let marks = Arc::new(Mutex::new(marks));
+        let marking = Arc::clone(&marks);
+        let thread = thread::Builder::new().name("files".to_owned()).spawn(move || {
             while !stopping.load(Ordering::Acquire) {
+                let marks = marking.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let files = look(&roots, &configured, marks.as_deref());
                 finishing.fetch_add(1, Ordering::Release);
                 sender.send_if_modified(|known| {
@@ -213,7 +274,13 @@ impl FileFinder {
                 thread::park_timeout(INTERVAL);
             }
         })?;
-        Ok(Self { found, finished, stop })
+        Ok(Self { found, finished, marks, stop, thread: thread.thread().clone() })
+    }
+
+    /// Keeps other marks from now on, and looks for places at once.
+    fn mark_with(&self, groups: Arc<Groups>) {
+        *self.marks.lock().unwrap_or_else(PoisonError::into_inner) = Some(groups);
+        self.thread.unpark();
     }
 
     /// Waits for the first look; `None` when it takes too long.
@@ -281,7 +348,7 @@ fn look(roots: &Roots, configured: &[(Arc<str>, Runtime)], marks: Option<&Groups
         (problem.is_some(), Capability::CredentialFiles, "some places of credential files cannot be watched"),
     ];
     let missing = gaps.into_iter().filter(|(is_missing, ..)| *is_missing);
-    let gaps = missing.map(|(_, capability, reason)| Gap { capability, reason }).collect();
+    let gaps = missing.map(|(_, capability, reason)| Gap::new(capability, reason)).collect();
     Files { sockets: sockets.found, places: places.found, gaps, problem: problem.map(Arc::from) }
 }
 
@@ -290,31 +357,41 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::lookups::clock;
 
     #[test]
     fn a_thread_that_does_not_come_round_is_stuck_until_it_does() {
-        let mut progress = Progress { before: 0, asked: 0 };
+        let at = |boot_ns| Timestamp { boot_ns, ..Timestamp::default() };
+        let mut progress = Progress::new(0);
         for rounds in 1..100 {
-            assert!(!progress.is_stuck(rounds));
+            assert!(!progress.is_stuck(at(rounds), rounds));
         }
-        let asked = (1..=STUCK_AFTER).find(|_| progress.is_stuck(99));
+        let asked = (1..=STUCK_AFTER).find(|asked| progress.is_stuck(at(99 + u64::from(*asked)), 99));
         assert_eq!(asked, Some(STUCK_AFTER));
-        assert!(progress.is_stuck(99));
-        assert!(!progress.is_stuck(100));
+        assert!(progress.is_stuck(at(200), 99));
+        assert_eq!(
+            progress.date(UNREAD).since,
+            Some(at(99)),
+            "since it got on last, not since that was noticed"
+        );
+        assert!(!progress.is_stuck(at(201), 100));
     }
 
     #[test]
     fn a_search_that_does_not_end_is_missed() {
         let directory = tempfile::tempdir().expect("a directory");
         let roots = Roots { host: directory.path().into(), ..Roots::default() };
-        let mut files = FileWatch::start(&roots, &[], false).expect("a thread");
+        let mut files = FileWatch::start(&roots, &[], false, None).expect("a thread");
         assert!(files.first().is_some(), "in time");
-        assert_eq!(files.stuck(), []);
+        let before = clock::now();
+        assert_eq!(files.stuck(before), []);
         files.finder.stop.store(true, Ordering::Release);
         // One search may still have been under way.
-        let asked = (0..2 * STUCK_AFTER + 2).find(|_| !files.stuck().is_empty());
+        let asked = (0..2 * STUCK_AFTER + 2).find(|_| !files.stuck(clock::now()).is_empty());
         assert!(asked >= Some(STUCK_AFTER - 1), "{asked:?}");
-        assert_eq!(files.stuck(), STUCK);
+        let stuck = files.stuck(clock::now());
+        assert!(stuck.iter().all(|gap| gap.since >= Some(before)), "{stuck:?}");
+        assert_eq!(stuck.iter().map(|gap| gap.reason).collect::<Vec<_>>(), STUCK.map(|gap| gap.reason));
     }
 
     #[test]

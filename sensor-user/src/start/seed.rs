@@ -33,14 +33,14 @@ pub(super) fn seed(
         Err(error) => {
             let reason = "the node's own addresses are unknown, so that the allow-list does not imply them";
             warn!(%error, "{reason}");
-            engine.handle_gap(now, Gap { capability: Capability::Accepts, reason });
+            engine.handle_gap(now, Gap::new(Capability::Accepts, reason));
         }
     }
     let walk = hierarchies.walk();
     if walk.truncated {
         let reason = "more cgroups than can be listed; the rest is learned as it is used";
         warn!(cgroups = walk.cgroups.len(), "{reason}");
-        engine.handle_gap(now, Gap { capability: Capability::Containers, reason });
+        engine.handle_gap(now, Gap::new(Capability::Containers, reason));
     }
     for metadata in containers.existing() {
         engine.handle_container_metadata(now, metadata);
@@ -78,7 +78,7 @@ pub(super) fn seed(
     if unmarked > 0 {
         let reason = "more runtime processes than the probes can mark; connects of some are not reported";
         warn!(unmarked, "{reason}");
-        engine.handle_gap(now, Gap { capability: Capability::Connects, reason });
+        engine.handle_gap(now, Gap::new(Capability::Connects, reason));
     }
     // An empty answer would say that nobody listens, and what a later walk finds would count as new.
     if let Some(listeners) = listed(probes.listeners(), engine, WALK_LISTENERS) {

@@ -140,7 +140,7 @@ fn fanotify_tells_who_opened_what() {
     fs::write(&file, "secret").expect("a file");
     let groups = Arc::new(Groups::new().expect("fanotify: needs CAP_SYS_ADMIN"));
     groups.mark(std::slice::from_ref(&found)).expect("marked");
-    let mut opens = FileOpens::start(groups, &Roots::default()).expect("a thread");
+    let mut opens = FileOpens::start(groups, &Roots::default(), None).expect("a thread");
 
     let mut reader = Command::new("sh")
         .args(["-c", "exec 3<\"$0\"; read _"])

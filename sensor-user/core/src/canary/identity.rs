@@ -5,9 +5,12 @@ use std::sync::Arc;
 use sensor_common::record::ConnectStage;
 
 use super::{Canary, Connection, Sign};
-use crate::event::{CgroupEvent, CloseEvent, ConnectEvent, Ends, Event, ExecEvent};
+use crate::credentials::PlaceKind;
+use crate::event::{
+    Actor, CgroupEvent, CloseEvent, ConnectEvent, Ends, Event, ExecEvent, FileOpenEvent, FilePlace,
+};
 use crate::fact::Direction;
-use crate::ids::{CgroupKey, ProcessKey};
+use crate::ids::{CgroupKey, FileKey, ProcessKey};
 
 /// What the present canaries have that nobody else can.
 #[derive(Debug, Default)]
@@ -15,18 +18,29 @@ pub(crate) struct Identity {
     /// The sensor's own process as the kernel names it, learned from its own socket or exec.
     own: Option<ProcessKey>,
     connection: Option<Connection>,
+    /// Number of that connection, once it was accepted.
+    accepted: Option<u64>,
     /// Taken by the first exec that bears it.
     token: Option<Arc<str>>,
     child: Option<ProcessKey>,
     cgroup_name: Option<Arc<str>>,
     cgroup: Option<CgroupKey>,
+    /// The file that the sensor's unix socket is bound to.
+    socket: Option<FileKey>,
+    /// The directory of its file.
+    place: Option<FileKey>,
+    /// The kinds of places as which fanotify has told of the file; it has a queue for each.
+    told_as: Vec<PlaceKind>,
 }
 
 impl Identity {
     /// Takes what is about to be done.
     pub(super) fn announce(&mut self, canary: Canary) {
         match canary {
-            Canary::Connection(connection) => self.connection = Some(connection),
+            Canary::Connection(connection) => {
+                self.connection = Some(connection);
+                self.accepted = None;
+            }
             Canary::Process { token } => {
                 self.token = Some(token);
                 self.child = None;
@@ -34,6 +48,11 @@ impl Identity {
             Canary::Cgroup { name } => {
                 self.cgroup_name = Some(name);
                 self.cgroup = None;
+            }
+            Canary::Socket { key } => self.socket = Some(key),
+            Canary::File { place } => {
+                self.place = Some(place);
+                self.told_as.clear();
             }
         }
     }
@@ -53,9 +72,24 @@ impl Identity {
                 Some(Some(if event.opened { Sign::ListenerOpened } else { Sign::ListenerClosed }))
             }
             // A late one is the packet hook's, and proves nothing of the one that should have told it.
-            Event::Accept(event) => {
-                self.is_inbound(&event.ends).then_some((!event.late).then_some(Sign::Accept))
+            Event::Accept(event) if self.is_inbound(&event.ends) => {
+                self.accepted = Some(event.conn);
+                Some((!event.late).then_some(Sign::Accept))
             }
+            // The accept may be on its way still. Whom else the sensor accepts came to the port of the canaries.
+            Event::AcceptTask(event) => {
+                let is_ours =
+                    self.is_own(event.task.key) && self.accepted.is_none_or(|own| own == event.conn);
+                is_ours.then_some(Some(Sign::AcceptTask))
+            }
+            Event::SocketConnect(event) if self.socket == Some(event.socket) => {
+                self.is_own(event.task.key).then_some(Some(Sign::SocketConnect))
+            }
+            Event::SocketPayload(event) if self.socket == Some(event.socket) => {
+                let sign = if event.to_peer { Sign::SocketAnswer } else { Sign::SocketRequest };
+                self.is_own(event.task.key).then_some(Some(sign))
+            }
+            Event::FileOpen(event) => self.sign_of_open(event),
             Event::Payload(event) if self.is_inbound(&event.ends) => {
                 Some(Some(if event.to_peer { Sign::Answer } else { Sign::Request }))
             }
@@ -73,6 +107,15 @@ impl Identity {
             Event::Cgroup(event) => self.sign_of_cgroup(event).map(Some),
             _ => None,
         }
+    }
+
+    fn is_own(&self, process: ProcessKey) -> bool {
+        self.own == Some(process)
+    }
+
+    /// Whether this is the file that the sensor's unix socket is bound to.
+    pub(crate) fn is_own_socket(&self, socket: FileKey) -> bool {
+        self.socket == Some(socket)
     }
 
     /// Whether these are the ends of the canary's listener.
@@ -122,6 +165,22 @@ impl Identity {
         }
         self.token = None;
         true
+    }
+
+    /// From fanotify it is a sign when all its queues have told of it: each serves places of one kind.
+    fn sign_of_open(&mut self, event: &FileOpenEvent) -> Option<Option<Sign>> {
+        match (event.place, event.actor) {
+            (FilePlace::Own(kind), _) => {
+                if !self.told_as.contains(&kind) {
+                    self.told_as.push(kind);
+                }
+                Some((self.told_as.len() == PlaceKind::ALL.len()).then_some(Sign::FileOpen))
+            }
+            (FilePlace::Key(place), Actor::Task(task, _)) if self.place == Some(place) => {
+                self.is_own(task.key).then_some(Some(Sign::FileOpen))
+            }
+            _ => None,
+        }
     }
 
     /// Only the sensor's own process counts as the maker: a name can be seen and given once more by anybody.

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::identity::Identity;
-use super::{Act, CanaryNotice, Sign};
+use super::{Act, CanaryNotice, Sign, Tallies};
 use crate::event::Event;
-use crate::health::KernelCounters;
 use crate::time::Timestamp;
 
 /// What keeps the end of a connection, and the result of a connect, from being reported.
@@ -26,8 +25,8 @@ const LOOK_MAX_NS: u64 = 1_000_000_000;
 /// What is known of one sign.
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
-    /// It is owed for the present round.
-    expected: bool,
+    /// The program by which it is owed for the present round.
+    expected: Option<&'static str>,
     /// It was seen for the present round.
     fresh: bool,
     /// Records of its kind that were dropped before.
@@ -134,12 +133,12 @@ impl Canaries {
         }
     }
 
-    /// Takes a notice of the shell; `counters` are the latest known. Nothing is owed by a program that is not attached.
+    /// Takes a notice of the shell; `tallies` are the latest known. Nothing is owed by a program that is not attached.
     pub(crate) fn notice(
         &mut self,
         now: Timestamp,
         notice: CanaryNotice,
-        counters: &KernelCounters,
+        tallies: &Tallies<'_>,
         is_attached: impl Fn(&str) -> bool,
     ) {
         match notice {
@@ -151,22 +150,23 @@ impl Canaries {
                 }
                 self.begun[act as usize] = true;
                 self.watches_of(act).for_each(|watch| watch.fresh = false);
-                let owed = |sign: &Sign| sign.act() == act && is_attached(sign.program());
-                for sign in Sign::ALL.into_iter().filter(owed) {
+                for sign in Sign::ALL.into_iter().filter(|sign| sign.act() == act) {
+                    let attached = sign.programs().iter().find(|program| is_attached(program));
+                    let Some(program) = attached else { continue };
                     let watch = &mut self.watches[sign as usize];
-                    watch.expected = true;
+                    watch.expected = Some(program);
                     if watch.seen.is_none() {
                         watch.owed.get_or_insert(now);
                     }
-                    watch.dropped_before = sign.dropped(counters);
-                    watch.untracked_before = sign.untracked(counters);
+                    watch.dropped_before = sign.dropped(tallies);
+                    watch.untracked_before = sign.untracked(tallies);
                 }
                 self.identity.announce(canary);
             }
             CanaryNotice::Failed(act, reason) => {
                 self.begun[act as usize] = false;
                 self.failures[act as usize] = Some(reason);
-                self.watches_of(act).for_each(|watch| watch.expected = false);
+                self.watches_of(act).for_each(|watch| watch.expected = None);
             }
             CanaryNotice::Ended => {
                 self.round = Round::Ended { at_ns: now.boot_ns };
@@ -201,7 +201,7 @@ impl Canaries {
 
     /// Looks whether a round is due, and at what is still owed of one that has ended. `drained_ns` is the time up to which
     /// the rings have been read: before that a record is not late but on its way.
-    pub(crate) fn judge(&mut self, now: Timestamp, drained_ns: u64, counters: &KernelCounters) -> Judgement {
+    pub(crate) fn judge(&mut self, now: Timestamp, drained_ns: u64, tallies: &Tallies<'_>) -> Judgement {
         let now_ns = now.boot_ns;
         let looked_ns = self.looked_ns.replace(now_ns).unwrap_or(now_ns);
         self.watched_ns += now_ns.saturating_sub(looked_ns).min(LOOK_MAX_NS);
@@ -221,7 +221,7 @@ impl Canaries {
                 Judgement::default()
             }
             Round::Ended { at_ns } if now_ns >= at_ns.saturating_add(GRACE_NS) && !self.undrained => {
-                self.end_round(at_ns, counters)
+                self.end_round(at_ns, tallies)
             }
             _ => Judgement::default(),
         }
@@ -233,22 +233,20 @@ impl Canaries {
     }
 
     fn is_owed(&self) -> bool {
-        self.watches.iter().any(|watch| watch.expected)
+        self.watches.iter().any(|watch| watch.expected.is_some())
     }
 
-    fn end_round(&mut self, at_ns: u64, counters: &KernelCounters) -> Judgement {
+    fn end_round(&mut self, at_ns: u64, tallies: &Tallies<'_>) -> Judgement {
         let mut judgement = Judgement::default();
         let mut again = false;
         for sign in Sign::ALL {
             let can_be_told = self.can_be_told(sign);
             let watch = &mut self.watches[sign as usize];
-            if !std::mem::take(&mut watch.expected) {
-                continue;
-            }
+            let Some(program) = watch.expected.take() else { continue };
             // One that was dropped was most likely made, and is reported as loss; one of a connection that the probes could not
             // enter in their table is not made at all. Of one that is told by others, nothing is known without these.
-            watch.untracked = sign.untracked(counters) > watch.untracked_before;
-            if sign.dropped(counters) > watch.dropped_before || watch.untracked || !can_be_told {
+            watch.untracked = sign.untracked(tallies) > watch.untracked_before;
+            if sign.dropped(tallies) > watch.dropped_before || watch.untracked || !can_be_told {
                 continue;
             }
             watch.misses += 1;
@@ -258,8 +256,8 @@ impl Canaries {
             }
             watch.silent = watch.silent.or(watch.seen).or(watch.owed);
             // What did not help before is tried again ever more seldom.
-            if watch.misses.is_power_of_two() && !judgement.silent.contains(&sign.program()) {
-                judgement.silent.push(sign.program());
+            if watch.misses.is_power_of_two() && !judgement.silent.contains(&program) {
+                judgement.silent.push(program);
             }
         }
         let pause = if again { 0 } else { self.interval_ns.unwrap_or(0) };
@@ -273,7 +271,14 @@ impl Canaries {
         match sign {
             Sign::CgroupRemoved => is_fresh(Sign::CgroupMade),
             Sign::Exit => is_fresh(Sign::Fork) || is_fresh(Sign::Exec),
-            Sign::Fork | Sign::CgroupMade => self.identity.knows_itself(),
+            // Without the accept nobody knows whose connection it is.
+            Sign::AcceptTask => is_fresh(Sign::Accept) && self.identity.knows_itself(),
+            Sign::Fork
+            | Sign::CgroupMade
+            | Sign::SocketConnect
+            | Sign::SocketRequest
+            | Sign::SocketAnswer
+            | Sign::FileOpen => self.identity.knows_itself(),
             _ => true,
         }
     }
@@ -281,7 +286,7 @@ impl Canaries {
     /// Expects nothing more of a round that hangs.
     fn give_up(&mut self) {
         for act in Act::ALL {
-            self.watches_of(act).for_each(|watch| watch.expected = false);
+            self.watches_of(act).for_each(|watch| watch.expected = None);
             if std::mem::take(&mut self.begun[act as usize]) {
                 self.failures[act as usize] = Some(Arc::from("the canary hangs"));
             }
@@ -291,7 +296,7 @@ impl Canaries {
     /// Takes that the program behind some signs was lost, and the last moment at which it was known to be in place: the
     /// hook counts as working again when it is heard of again, not when it is attached again.
     pub(crate) fn distrust(&mut self, program: &str, good: Option<Timestamp>) {
-        for sign in Sign::ALL.into_iter().filter(|sign| sign.program() == program) {
+        for sign in Sign::ALL.into_iter().filter(|sign| sign.is_made_by(program)) {
             let watch = &mut self.watches[sign as usize];
             watch.misses = 0;
             watch.silent = watch.silent.or(watch.seen.max(good));
@@ -300,15 +305,15 @@ impl Canaries {
 
     /// Takes that a program rests: it owes nothing meanwhile, and what it missed before is not held against it.
     pub(crate) fn rest(&mut self, program: &str) {
-        for sign in Sign::ALL.into_iter().filter(|sign| sign.program() == program) {
+        for sign in Sign::ALL.into_iter().filter(|sign| sign.is_made_by(program)) {
             let watch = &mut self.watches[sign as usize];
-            (watch.expected, watch.misses) = (false, 0);
+            (watch.expected, watch.misses) = (None, 0);
         }
     }
 
     /// Takes that a program is attached again that rested: the time in which it could not prove anything does not count.
     pub(crate) fn wake(&mut self, program: &str) {
-        for sign in Sign::ALL.into_iter().filter(|sign| sign.program() == program) {
+        for sign in Sign::ALL.into_iter().filter(|sign| sign.is_made_by(program)) {
             self.watches[sign as usize].seen_at_ns = self.watched_ns;
         }
     }
@@ -320,7 +325,7 @@ impl Canaries {
 
     /// When a sign of a program was seen last.
     pub(crate) fn last_seen(&self, program: &str) -> Option<Timestamp> {
-        let signs = Sign::ALL.into_iter().filter(|sign| sign.program() == program);
+        let signs = Sign::ALL.into_iter().filter(|sign| sign.is_made_by(program));
         signs.filter_map(|sign| self.watches[sign as usize].seen).max()
     }
 
@@ -359,7 +364,10 @@ impl Canaries {
 
     /// Whether every sign has been seen or found missing that could be: its act could be done, and its program is in place.
     pub(crate) fn is_settled(&self, is_attached: impl Fn(&str) -> bool) -> bool {
-        let is_open = |sign: &Sign| self.standing(*sign) == Standing::Unproved && is_attached(sign.program());
+        let is_open = |sign: &Sign| {
+            self.standing(*sign) == Standing::Unproved
+                && sign.programs().iter().any(|program| is_attached(program))
+        };
         !Sign::ALL.iter().any(is_open)
     }
 }

@@ -51,6 +51,12 @@ use CoverageState::{Blind as IsBlind, Degraded};
 /// What follows when answers are not captured.
 const WITHOUT_ANSWERS: &str = "the status of a request is not read, and no container's cause is proved";
 
+/// What follows where the hooks of the optional capabilities are missing, or silent.
+const NO_SOCKET_CONNECT: &str = "no connect to the socket of a runtime is seen";
+const NO_SOCKET_REQUEST: &str = "of what is asked on the sockets of runtimes only the connect is seen";
+const NO_OPEN: &str = "no open of a credential file is seen";
+const NO_TASK: &str = "which task takes a connection is not seen";
+
 pub(super) const NEEDS: &[Need] = &[
     hook("inet_sock_set_state", Listeners, IsBlind, "no listener is seen"),
     hook("inet_sock_set_state", Accepts, IsBlind, "no accept is seen"),
@@ -80,12 +86,12 @@ pub(super) const NEEDS: &[Need] = &[
             ("unix_data_ready", Some("connects that a security module refuses are not seen")),
         ],
         RuntimeSockets,
-        "no connect to the socket of a runtime is seen",
+        NO_SOCKET_CONNECT,
     ),
     one_of(
         &[("unix_data_ready", None), ("unix_requests", None), ("fentry_unix_requests", None)],
         SocketRequests,
-        "of what is asked on the sockets of runtimes only the connect is seen",
+        NO_SOCKET_REQUEST,
     ),
     one_of(
         &[
@@ -99,13 +105,9 @@ pub(super) const NEEDS: &[Need] = &[
             ),
         ],
         CredentialFiles,
-        "no open of a credential file is seen",
+        NO_OPEN,
     ),
-    one_of(
-        &[("accept_task", None), ("accept_task_of_four", None)],
-        AcceptTasks,
-        "which task takes a connection is not seen",
-    ),
+    one_of(&[("accept_task", None), ("accept_task_of_four", None)], AcceptTasks, NO_TASK),
     sign(Sign::ListenerOpened, Listeners, IsBlind, "no listener is seen"),
     sign(Sign::ListenerClosed, Listeners, Degraded, "the end of a listener is not seen"),
     sign(Sign::Accept, Accepts, IsBlind, "no accept is seen"),
@@ -120,6 +122,11 @@ pub(super) const NEEDS: &[Need] = &[
     sign(Sign::Exec, Containers, Degraded, "starts of containers are not seen"),
     sign(Sign::CgroupMade, Containers, IsBlind, "new containers are not recognised"),
     sign(Sign::CgroupRemoved, Containers, Degraded, "the end of a container may be missed"),
+    sign(Sign::SocketConnect, RuntimeSockets, IsBlind, NO_SOCKET_CONNECT),
+    sign(Sign::SocketRequest, SocketRequests, IsBlind, NO_SOCKET_REQUEST),
+    sign(Sign::SocketAnswer, SocketRequests, Degraded, WITHOUT_ANSWERS),
+    sign(Sign::FileOpen, CredentialFiles, IsBlind, NO_OPEN),
+    sign(Sign::AcceptTask, AcceptTasks, IsBlind, NO_TASK),
 ];
 
 /// The programs that a capability needs, or of which it needs one.

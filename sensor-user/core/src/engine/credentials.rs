@@ -50,8 +50,11 @@ impl Engine {
 
     /// Takes an open of a credential file that another source than the probes has seen.
     pub fn handle_file_open(&mut self, boot_ns: u64, event: FileOpenEvent) {
-        self.merge.push(Ring::Bulk, boot_ns, Event::FileOpen(Box::new(event)));
-        self.shrink_merge();
+        let event = Event::FileOpen(Box::new(event));
+        if !self.is_canary(boot_ns, &event) {
+            self.merge.push(Ring::Bulk, boot_ns, event);
+            self.shrink_merge();
+        }
     }
 
     pub(super) fn on_socket_connect(&mut self, at: Timestamp, event: &SocketConnectEvent) {
@@ -77,6 +80,7 @@ impl Engine {
                 Some(place) => place.kind,
                 None => return,
             },
+            FilePlace::Own(_) => return,
         };
         let Some(class) = kind.class_of(path.as_deref()) else { return };
         let subject = match event.actor {

@@ -61,7 +61,7 @@ impl Engine {
     /// Takes what is missing as of a look at something that is looked at again and again: what is not among it any more is
     /// there again, and that is told, too.
     pub fn handle_gaps(&mut self, now: Timestamp, look: Look, gaps: &[Gap]) {
-        self.coverage.set_gaps(look, gaps);
+        self.coverage.set_gaps(now, look, gaps);
         self.report_coverage(now, false);
     }
 
@@ -80,7 +80,7 @@ impl Engine {
     /// Takes a notice of a round of canaries.
     pub fn handle_canary(&mut self, now: Timestamp, notice: CanaryNotice) {
         let is_attached = |program: &str| self.coverage.is_attached(program);
-        self.canaries.notice(now, notice, self.loss.counters(), is_attached);
+        self.canaries.notice(now, notice, &self.loss.tallies(self.loss.counters()), is_attached);
         self.report_coverage(now, false);
     }
 
@@ -101,9 +101,17 @@ impl Engine {
         is_canary
     }
 
-    /// Whether a record is made only because the port of the canaries is watched: of whoever uses the same number in another
-    /// network namespace, or knocks on ours.
+    /// Whether a record is made only because the port or the socket of the canaries is watched: of whoever uses the same
+    /// number in another network namespace, or knocks on ours.
     pub(super) fn is_unwatched(&self, event: &Event) -> bool {
+        let socket = match event {
+            Event::SocketConnect(event) => Some(event.socket),
+            Event::SocketPayload(event) => Some(event.socket),
+            _ => None,
+        };
+        if let Some(socket) = socket {
+            return self.canaries.identity().is_own_socket(socket) && self.files.socket(socket).is_none();
+        }
         let port = inbound_ends(event).map(|ends| ends.local.port);
         port.is_some_and(|port| self.canaries.identity().port() == Some(port) && !self.is_watched(port))
     }
@@ -115,7 +123,7 @@ impl Engine {
     /// Looks at the canaries; to be called with the latest counters, so that a record that was lost is not held against
     /// its hook.
     pub(super) fn judge_canaries(&mut self, now: Timestamp, counters: &KernelCounters) {
-        let judgement = self.canaries.judge(now, self.drained_ns, counters);
+        let judgement = self.canaries.judge(now, self.drained_ns, &self.loss.tallies(counters));
         self.report_coverage(now, false);
         if judgement.run {
             self.outbox.request(Request::RunCanaries);

@@ -1,5 +1,6 @@
 //! Coverage that proves itself, and what `doctor` says of the same machine.
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
@@ -20,6 +21,15 @@ const CORE: &[&str] = &["listeners", "accepts", "connects", "execs", "containers
 /// What depends on the kernel.
 const OPTIONAL: &[&str] =
     &["scans", "requests", "runtime-sockets", "credential-files", "accept-tasks", "socket-requests"];
+/// What depends on the kernel and is proved by canaries wherever it is there, with the records they make.
+const PROVED: &[(&str, &str)] = &[
+    ("runtime-sockets", "socket-connect"),
+    ("credential-files", "file-open"),
+    ("accept-tasks", "accept-task"),
+    ("socket-requests", "socket-payload"),
+];
+/// Whether the kernel calls the functions that are put before its own: hooks of security modules, and of functions.
+const TRAMPOLINES: &str = "/proc/sys/kernel/ftrace_enabled";
 /// What the canaries make.
 const KINDS: &[&str] = &[
     "listener-opened",
@@ -49,7 +59,14 @@ fn coverage(sensor: &Sensor) -> Result<Outcome> {
             let entry = record.at(&format!("health.coverage.{name}"));
             entry["state"] == "live" && entry["reason"].is_null()
         };
-        record.is("health", &[]) && CORE.iter().all(is_proved)
+        let is_judged = |name: &&(&str, &str)| {
+            let entry = record.at(&format!("health.coverage.{}", name.0));
+            match entry["state"].as_str() {
+                Some("live") => entry["reason"].is_null(),
+                _ => entry["reason"].as_str().is_some_and(|reason| !reason.contains("not proved yet")),
+            }
+        };
+        record.is("health", &[]) && CORE.iter().all(is_proved) && PROVED.iter().all(|name| is_judged(&name))
     })?;
     let entry = |name: &str| proved.at(&format!("health.coverage.{name}")).clone();
     let lacks: Vec<&str> = OPTIONAL.iter().copied().filter(|name| entry(name)["state"] != "live").collect();
@@ -58,7 +75,48 @@ fn coverage(sensor: &Sensor) -> Result<Outcome> {
     if entry("requests")["state"] == "live" {
         silence_packets(sensor)?;
     }
+    silence_trampolines(sensor, &proved)?;
     Ok(lacking(&lacks))
+}
+
+/// The kernel is told to call none of the functions that are put before its own: every link stays in its place, and nothing is
+/// reported any more, until it is told otherwise.
+fn silence_trampolines(sensor: &Sensor, proved: &Record) -> Result<()> {
+    let attached = |program: &&str| {
+        let mut hooks = proved.list("health.hooks").iter();
+        hooks.any(|hook| hook["program"] == **program && hook["state"] == "attached")
+    };
+    let of = |names: &[&str]| names.iter().any(attached);
+    let silenced: Vec<&str> = [
+        ("runtime-sockets", of(&["lsm_unix_connect", "fentry_unix_connect"])),
+        ("credential-files", of(&["lsm_file_open", "fentry_file_open"])),
+        ("accept-tasks", of(&["accept_task", "accept_task_of_four"])),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_behind)| is_behind.then_some(name))
+    .collect();
+    if silenced.is_empty() {
+        return Ok(());
+    }
+    let before = sensor.mark();
+    fs::write(TRAMPOLINES, "0").context("telling the kernel to call no function before its own")?;
+    let blind = silenced
+        .iter()
+        .map(|name| {
+            sensor.wait_after(before, &format!("blind {name}"), |record| {
+                record.text(&format!("health.coverage.{name}.state")) == "blind"
+            })
+        })
+        .collect::<Result<Vec<_>>>();
+    // Whatever came of it.
+    fs::write(TRAMPOLINES, "1").context("telling the kernel to call them again")?;
+    for (name, blind) in silenced.iter().zip(blind?) {
+        let reason = blind.text(&format!("health.coverage.{name}.reason"));
+        ensure!(reason.contains("does not report the sensor's own canary"), "{name}: {blind}");
+        ensure!(blind.text("health.state") == "degraded", "{name}: {blind}");
+        see_the_end(sensor, before, name, &blind)?;
+    }
+    Ok(())
 }
 
 /// The table of watched ports is changed: that is found out, and it is written again.
@@ -107,8 +165,9 @@ fn see_the_end(sensor: &Sensor, before: usize, capability: &str, blind: &Record)
 /// Demands of a run that more than one round of canaries came back whole.
 pub fn check_canaries(recording: &Recording) -> Result<()> {
     let [ready, last] = [&recording.records[0], recording.last()];
-    let captures = ready.is("health", &[("health.coverage.requests.state", "live")]);
-    for kind in KINDS.iter().chain(captures.then_some(&"payload")) {
+    let has = |name: &str| ready.text(&format!("health.coverage.{name}.state")) != "blind";
+    let of_proved = PROVED.iter().filter(|(name, _)| has(name)).map(|(_, kind)| kind);
+    for kind in KINDS.iter().chain(has("requests").then_some(&"payload")).chain(of_proved) {
         ensure!(canaries(last, kind) > 1, "no second canary came back as {kind}: {last}");
     }
     Ok(())
