@@ -42,9 +42,14 @@ pub fn program(name: impl AsRef<OsStr>) -> Command {
 
 /// Says and runs a command; an exit status other than 0 is an error.
 pub fn check(command: &mut Command) -> Result<()> {
-    say(display(command));
-    let status = command.status().with_context(|| format!("cannot start `{}`", display(command)))?;
+    let status = status(command)?;
     ensure(command, status)
+}
+
+/// Says and runs a command and returns how it ended.
+pub fn status(command: &mut Command) -> Result<ExitStatus> {
+    say(display(command));
+    command.status().with_context(|| format!("cannot start `{}`", display(command)))
 }
 
 /// Runs a command quietly and returns its standard output, if it ran and exited with 0.

@@ -9,7 +9,9 @@ Exit codes:
   0  done
   1  a step failed; the message says which
   2  wrong usage
-  3  this system or this user cannot run it; the message says what is missing";
+  3  this system or this user cannot run it; the message says what is missing
+  4  bench: beside the other tools, the sensor is not the lowest on slowdown and loss
+  5  bench: the machine is too noisy to say whether it is";
 
 /// The system or the user's rights do not suffice: exit code 3 and one sentence.
 #[derive(Debug)]
@@ -35,6 +37,18 @@ impl fmt::Display for Reported {
 
 impl std::error::Error for Reported {}
 
+/// A measurement has come to a verdict other than the promised one, and has printed it: this exit code and not another word.
+#[derive(Debug)]
+pub struct Verdict(pub u8);
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the verdict of a measurement has the exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for Verdict {}
+
 /// Shorthand for an [`Unsupported`] error.
 pub fn unsupported(sentence: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Unsupported(sentence.into()))
@@ -42,6 +56,9 @@ pub fn unsupported(sentence: impl Into<String>) -> anyhow::Error {
 
 /// Prints the error and returns its exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(Verdict(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
     if !error.is::<Reported>() {
         eprintln!("error: {error:#}");
     }

@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::loops::{FORK_EXEC, Load, Sample, UNWATCHED_TCP, WATCHED, WATCHED_TCP};
 use crate::sensor::{Sensor, cpu_of};
 use crate::statistics::{median, median_ratio};
+use crate::verdict::{self, Verdict};
 
 /// Every load; the accepts of the first are counted.
 const LOADS: [Load; 3] = [WATCHED_TCP, UNWATCHED_TCP, FORK_EXEC];
@@ -31,17 +32,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tool {
     Nothing,
+    /// Once more, to see how far a load differs from itself.
+    NothingAgain,
     Quaywatch,
     Bpftrace,
     Auditd,
 }
 
 impl Tool {
-    const ALL: [Self; 4] = [Self::Nothing, Self::Quaywatch, Self::Bpftrace, Self::Auditd];
+    const ALL: [Self; 5] = [Self::Nothing, Self::NothingAgain, Self::Quaywatch, Self::Bpftrace, Self::Auditd];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
+            Self::NothingAgain => "nothing again",
             Self::Quaywatch => "quaywatch",
             Self::Bpftrace => "bpftrace",
             Self::Auditd => "auditd",
@@ -50,7 +54,7 @@ impl Tool {
 
     fn start(self, scratch: &Path) -> anyhow::Result<Watch> {
         Ok(match self {
-            Self::Nothing => Watch::Nothing,
+            Self::Nothing | Self::NothingAgain => Watch::Nothing,
             Self::Quaywatch => Watch::Quaywatch(Sensor::start(scratch)?),
             Self::Bpftrace => Watch::Bpftrace(Bpftrace::start(scratch)?),
             Self::Auditd => Watch::Auditd(Auditd::start(scratch)?),
@@ -110,8 +114,21 @@ struct Measured {
     wall: Duration,
 }
 
-/// Measures and prints the table.
-pub fn print(scratch: &Path) -> anyhow::Result<()> {
+impl Measured {
+    /// Accepts that were neither told nor summed up.
+    const fn untold(&self) -> u64 {
+        self.accepts.saturating_sub(self.told.accepts + self.told.summarised)
+    }
+
+    fn beside(&self, tool: Tool) -> verdict::Measured<'_> {
+        // What a tool says that it lost is in part what it did not tell.
+        let missed = self.untold().max(self.told.lost);
+        verdict::Measured { name: tool.name(), times: &self.times, accepts: self.accepts, missed }
+    }
+}
+
+/// Measures and prints the table and the verdict.
+pub fn print(scratch: &Path) -> anyhow::Result<Verdict> {
     let mut measured = Tool::ALL.map(|_| Measured::default());
     for round in 0..ROUNDS {
         for step in 0..Tool::ALL.len() {
@@ -136,8 +153,8 @@ pub fn print(scratch: &Path) -> anyhow::Result<()> {
         "lost",
         "processor"
     );
-    let [nothing, tools @ ..] = &measured;
-    for (tool, measured) in Tool::ALL[1..].iter().zip(tools) {
+    let [nothing, again, tools @ ..] = &measured;
+    for (tool, measured) in Tool::ALL[2..].iter().zip(tools) {
         let [watched, other, exec] =
             [0, 1, 2].map(|load| median_ratio(&nothing.times[load], &measured.times[load]));
         let Told { accepts, summarised, lost } = measured.told;
@@ -145,16 +162,25 @@ pub fn print(scratch: &Path) -> anyhow::Result<()> {
             "  {:<10} {watched:>13.3} {other:>11.3} {exec:>10.3} {:>10} {accepts:>9} {summarised:>11} {:>9} {lost:>7} {:>8.1}%",
             tool.name(),
             measured.accepts,
-            measured.accepts.saturating_sub(accepts + summarised),
+            measured.untold(),
             measured.cpu.as_secs_f64() / measured.wall.as_secs_f64() * 100.0,
         );
     }
     println!(
-        "  without any: {} us per connection on the watched port, {} us per fork+exec\n",
+        "  without any: {} us per connection on the watched port, {} us per fork+exec",
         (median(&nothing.times[0]) / 1e3).round(),
         (median(&nothing.times[2]) / 1e3).round(),
     );
-    Ok(())
+    let loads = LOADS.map(|load| load.name);
+    let noise = verdict::noise(&nothing.times, &again.times);
+    let percent: Vec<String> = noise.iter().map(|noise| format!("{:.1}", noise * 100.0)).collect();
+    println!("  noise: without any, twice in each round, the loads differ by {} %", percent.join(", "));
+    let [ours, others @ ..] = tools else { bail!("the sensor and others are expected") };
+    let others: Vec<_> =
+        Tool::ALL[3..].iter().zip(others).map(|(tool, measured)| measured.beside(*tool)).collect();
+    let verdict = verdict::judge(&loads, &noise, &ours.beside(Tool::Quaywatch), &others);
+    println!("  verdict: {verdict}\n");
+    Ok(verdict)
 }
 
 /// Name of the flag with which this program runs one load for [`in_child`]; its number follows.
