@@ -3,8 +3,8 @@
 use crate::flood::{Counts, Peer, Port, PortKey};
 use crate::record::{
     AcceptRecord, AcceptTaskRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord, ConnectRecord, Endpoints,
-    ExecRecord, ExitRecord, FILE_PATH_MAX, FileId, FileOpenRecord, ForkRecord, ListenerItem, ListenerRecord,
-    PayloadRecord, RecordHeader, SocketConnectRecord, TaskId, TaskItem,
+    ExecRecord, ExitRecord, FILE_PATH_MAX, FileId, FileOpenRecord, ForkRecord, HopRecord, ListenerItem,
+    ListenerRecord, PayloadRecord, RecordHeader, SocketConnectRecord, TaskId, TaskItem,
 };
 
 macro_rules! assert_size {
@@ -29,6 +29,7 @@ assert_size! {
     SocketConnectRecord = 16 + 32 + 16 + 16,
     FileOpenRecord = 16 + 32 + 16 + 16 + 8 + FILE_PATH_MAX,
     AcceptTaskRecord = 16 + 8 + 32 + 16,
+    HopRecord = 16 + 8 + 32 + 16 + 40 + 8,
     PayloadRecord = 16 + 3 * 8 + 16 + 40 + 16,
     ListenerItem = 8 + 16 + 32 + 16 + 40,
     TaskItem = 32 + 16 + 16,

@@ -158,6 +158,14 @@ offsets! {
     bprm_interp = "linux_binprm.interp";
     /// File that is loaded.
     bprm_file = "linux_binprm.file";
+    /// Open files.
+    task_files = "task_struct.files";
+    /// Table of these.
+    files_table = "files_struct.fdt";
+    /// Entries of such a table.
+    table_files = "fdtable.fd";
+    /// Number of its entries.
+    table_len = "fdtable.max_fds";
     /// Root and working directory.
     task_fs = "task_struct.fs";
     /// Directory entry of the root directory.

@@ -13,6 +13,8 @@ pub const ARGS_MAX: usize = 4096;
 pub const CGROUP_PATH_MAX: usize = 1024;
 /// Most bytes of a cgroup's own name that a record carries, NUL excluded.
 pub const CGROUP_NAME_MAX: usize = 128;
+/// Descriptors of a process that are looked at for a [`HopRecord`].
+pub const HOP_FILES_MAX: u64 = 32;
 /// Ancestors of a process that an [`ExecRecord`] carries, nearest first.
 pub const ANCESTORS_MAX: usize = 6;
 
@@ -70,11 +72,13 @@ pub enum RecordKind {
     LateAccept = 14,
     /// [`SocketPayloadRecord`]: what is said on a connection to the socket of a runtime.
     SocketPayload = 15,
+    /// [`HopRecord`]: a program that has a connection connects to a watched port.
+    Hop = 16,
 }
 
 impl RecordKind {
     /// Number of kinds.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 17;
     /// Every kind, in index order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::ListenerOpened,
@@ -93,6 +97,7 @@ impl RecordKind {
         Self::Payload,
         Self::LateAccept,
         Self::SocketPayload,
+        Self::Hop,
     ];
 
     /// Returns the kind with this code, if there is one.
@@ -299,6 +304,32 @@ pub struct ConnectRecord {
     pub stage: u32,
     /// `sock.sk_err` (an errno, positive) when `stage` is [`ConnectStage::Failed`]; 0 = the program gave up itself.
     pub error: u32,
+}
+}
+
+abi! {
+/// A process of the host, no runtime's, begins to connect to a watched port, as a forwarder does that passes on what it has
+/// accepted. If it has one connection of which that may be so, a [`ConnectRecord`] with the same id tells the ends of the
+/// connect when it has succeeded.
+///
+/// Source: `inet_sock_set_state` CLOSE -> SYN_SENT, process context; `task_struct.files`, of which the first
+/// [`HOP_FILES_MAX`] descriptors are looked at.
+pub struct HopRecord {
+    /// Kind [`RecordKind::Hop`].
+    pub header: RecordHeader,
+    /// Connection id of the connect.
+    pub conn: u64,
+    /// The connecting task.
+    pub task: TaskId,
+    /// Cgroup of that task, see [`crate::settings::Settings::task_hierarchy`].
+    pub cgroup: CgroupId,
+    /// Both ends of the last connection that it may pass on; all zero when there is none.
+    pub behind: Endpoints,
+    /// Number of connections that it may pass on: TCP, established, neither to a watched port nor, by their port numbers,
+    /// opened by the process itself.
+    pub count: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 }
 

@@ -5,6 +5,7 @@
 //! go through the probe-read helpers, and so does everything on kernels that give an untyped pointer only. Which way a
 //! pointer is read is part of its type. A failed read gives zero, as the kernel does for a failed direct load.
 
+mod descriptors;
 mod file;
 mod sock;
 mod task;
@@ -17,6 +18,7 @@ use core::ptr;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user};
 
 use crate::constants::offset;
+pub use descriptors::Descriptors;
 pub use sock::{Tcp, mapped};
 pub(crate) use task::with_current;
 pub use task::{has_typed_current, typed_current, untyped_current};

@@ -16,6 +16,7 @@ mod exit;
 mod flood;
 mod fork;
 mod hash;
+mod hops;
 mod kernel;
 mod maps;
 mod packets;

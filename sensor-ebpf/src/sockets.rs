@@ -27,6 +27,7 @@ use crate::connections::{
 };
 use crate::emit::{count_event, count_suppressed, emit, now};
 use crate::flood::{Account, Budget, Count, PeerKey};
+use crate::hops;
 use crate::kernel::{Access, Direct, Sock, Task, Tcp, with_current};
 use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of, reports_listener};
 use crate::withheld::{Mark, fill_accept, resume};
@@ -178,10 +179,14 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
     let cgroup = task.cgroup_id();
     let is_ordinary =
         class_of(&cgroup) == cgroup_class::HOST && RUNTIME_PROCESSES.get_ptr(task.tgid()).is_none();
-    if is_ordinary && flags_of(sock.peer_port()) & port_flags::CANARY == 0 {
+    let flags = flags_of(sock.peer_port());
+    if is_ordinary && flags & (port_flags::CANARY | port_flags::WATCHED) == 0 {
         return Ok(());
     }
     let at = now();
+    if is_ordinary && flags & port_flags::CANARY == 0 {
+        return passing_on(sock, task, cgroup, at);
+    }
     let mut id = MaybeUninit::<TaskId>::uninit();
     task.identify(id.as_mut_ptr());
     // SAFETY: `identify` writes every member.
@@ -201,6 +206,24 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
         report_connect(sock, &raw const connection, at, ConnectStage::Attempted, 0);
     }
     tracked
+}
+
+/// A process of the host that is nothing to us connects to a watched port: it may do so for somebody else.
+#[inline(always)]
+fn passing_on<A: Access>(sock: Sock<Direct>, task: Task<A>, cgroup: CgroupId, at: u64) -> Result<(), Event> {
+    if !bears_connect(&cgroup, sock.peer_addr(), lateral_port(sock), ConnectStage::Attempted, at) {
+        count_suppressed(Ring::Bulk, RecordKind::Hop);
+        return Ok(());
+    }
+    let conn = new_id(Direction::Outbound);
+    if !hops::report(task, cgroup, conn, at) {
+        return Ok(());
+    }
+    let mut id = MaybeUninit::<TaskId>::uninit();
+    task.identify(id.as_mut_ptr());
+    // SAFETY: `identify` writes every member.
+    let task = unsafe { id.assume_init() };
+    begin_outbound(sock, &Outbound { conn, since_ns: at, state: 0, task, cgroup })
 }
 
 /// The port that is connected to, if it is a lateral one; 0 for all others.

@@ -19,6 +19,7 @@ mod docker;
 mod escapes;
 mod exposure;
 mod flood;
+mod forwarders;
 mod hellos;
 mod lifecycle;
 mod loss;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         loss::TESTS,
         flood::TESTS,
+        forwarders::TESTS,
         scans::TESTS,
         hellos::TESTS,
         coverage::TESTS,

@@ -23,6 +23,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nmap", "nmap"),
     ("masscan", "masscan"),
     ("zmap", "zmap"),
+    ("socat", "socat"),
+    ("dropbear", "dropbear-bin"),
 ];
 
 /// Demands root, a kernel that describes its types, and every program.

@@ -39,6 +39,9 @@ const TEST_PACKAGES: &[&str] = &[
     "nmap",
     "masscan",
     "zmap",
+    "socat",
+    // Of the SSH servers the one whose package starts nothing.
+    "dropbear-bin",
 ];
 
 /// What a file system of the kernel is needed for; it may be mounted elsewhere, or not be allowed in a container.

@@ -43,10 +43,14 @@ impl<A: Access> Sock<A> {
     /// Whether this is a TCP socket that listens.
     #[inline(always)]
     pub fn is_listener(self) -> bool {
-        self.0.load::<u8>(offset!(sk_state)) == LISTEN && self.is_tcp() && {
-            let family: u16 = self.0.load(offset!(sk_family));
-            family == AF_INET || family == AF_INET6
-        }
+        self.0.load::<u8>(offset!(sk_state)) == LISTEN && self.is_tcp() && self.is_internet()
+    }
+
+    /// Whether this is a socket of IPv4 or IPv6.
+    #[inline(always)]
+    pub fn is_internet(self) -> bool {
+        let family: u16 = self.0.load(offset!(sk_family));
+        family == AF_INET || family == AF_INET6
     }
 
     /// Whether both sides may send. The kernel stores this state after it has told of it.

@@ -7,15 +7,17 @@ use sensor_common::ABI_VERSION;
 use sensor_common::record::{
     ANCESTORS_MAX, ARGS_MAX, AcceptRecord, AcceptTaskRecord, CGROUP_NAME_MAX, CGROUP_PATH_MAX, CgroupRecord,
     CloseRecord, ConnectRecord, ConnectStage, Direction as RawDirection, ExecRecord, ExitRecord,
-    FILE_PATH_MAX, FILENAME_MAX, FileOpenRecord, ForkRecord, ListenerRecord, PAYLOAD_MAX, PayloadRecord,
-    RecordHeader, RecordKind, SocketConnectRecord, SocketPayloadRecord, exec_flags, payload_flags,
+    FILE_PATH_MAX, FILENAME_MAX, FileOpenRecord, ForkRecord, HopRecord, ListenerRecord, PAYLOAD_MAX,
+    PayloadRecord, RecordHeader, RecordKind, SocketConnectRecord, SocketPayloadRecord, exec_flags,
+    payload_flags,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::event::{
     AcceptEvent, AcceptTaskEvent, Actor, CgroupEvent, CloseEvent, ConnectEvent, Event, ExecEvent, ExitEvent,
-    FileOpenEvent, FilePlace, ForkEvent, ListenerEvent, PayloadEvent, SocketConnectEvent, SocketPayloadEvent,
+    FileOpenEvent, FilePlace, ForkEvent, HopEvent, ListenerEvent, PayloadEvent, SocketConnectEvent,
+    SocketPayloadEvent,
 };
 use crate::fact::{Direction, ExeFlags};
 use crate::ids::ProcessKey;
@@ -109,6 +111,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, Event), DecodeError> {
         RecordKind::AcceptTask => accept_task(fixed(whole)?),
         RecordKind::Payload => payload(whole)?,
         RecordKind::SocketPayload => socket_payload(whole)?,
+        RecordKind::Hop => hop(fixed(whole)?),
     };
     Ok((header.boot_ns, event))
 }
@@ -185,6 +188,11 @@ fn connect(raw: ConnectRecord) -> Result<Event, DecodeError> {
         stage,
         error: raw.error,
     })))
+}
+
+fn hop(raw: HopRecord) -> Event {
+    let behind = (raw.count == 1).then(|| raw.behind.into());
+    Event::Hop(Box::new(HopEvent { conn: raw.conn, task: raw.task.into(), behind }))
 }
 
 fn exec(whole: &[u8]) -> Result<Event, DecodeError> {

@@ -366,6 +366,7 @@ impl Engine {
             Event::AcceptTask(event) => self.on_accept_task(at, &event),
             Event::Payload(event) => self.on_payload(at, event),
             Event::SocketPayload(event) => self.on_socket_payload(at, &event),
+            Event::Hop(event) => self.on_hop(&event),
         }
     }
 }

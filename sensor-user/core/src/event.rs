@@ -128,6 +128,17 @@ pub struct ConnectEvent {
     pub error: u32,
 }
 
+/// A process of the host, no runtime's, begins to connect to a watched port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HopEvent {
+    /// Connection number of the connect.
+    pub conn: u64,
+    /// Who connects.
+    pub task: Task,
+    /// The one connection that it may pass on; `None` when there is none, or nobody can tell which.
+    pub behind: Option<Ends>,
+}
+
 /// One ancestor from an exec record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AncestorId {
@@ -388,6 +399,8 @@ pub enum Event {
     Payload(Box<PayloadEvent>),
     /// See [`SocketPayloadEvent`].
     SocketPayload(Box<SocketPayloadEvent>),
+    /// See [`HopEvent`].
+    Hop(Box<HopEvent>),
 }
 
 impl Event {
@@ -405,6 +418,7 @@ impl Event {
             Self::Listener(_) => size_of::<ListenerEvent>(),
             Self::Close(_) => size_of::<CloseEvent>(),
             Self::Connect(_) => size_of::<ConnectEvent>(),
+            Self::Hop(_) => size_of::<HopEvent>(),
             Self::Accept(_) | Self::Exit(_) | Self::Fork(_) => 0,
         }
     }

@@ -463,3 +463,22 @@ pub struct Fact {
     /// What.
     pub kind: FactKind,
 }
+
+impl Fact {
+    /// Who is behind the connection, when a program of the node passes on what that one says.
+    #[must_use]
+    pub fn client(&self) -> Option<&Client> {
+        match &self.kind {
+            FactKind::Accept { client, .. } => client.as_deref(),
+            FactKind::ApiRequest(api) => api.client.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The address of whoever is at the far end of the connection, over any number of hops, as far as they are known.
+    #[must_use]
+    pub fn far_peer(&self) -> Option<IpAddr> {
+        let end = self.client().map(|client| client.end).or(self.net.as_ref()?.peer)?;
+        Some(end.ip.to_canonical())
+    }
+}

@@ -205,6 +205,7 @@ pub const fn record_kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Payload => "payload",
         RecordKind::LateAccept => "late-accept",
         RecordKind::SocketPayload => "socket-payload",
+        RecordKind::Hop => "hop",
     }
 }
 

@@ -267,15 +267,7 @@ fn push_kind(out: &mut Vec<u8>, fact: &Fact) {
                 push_known(out, br#","exe":"#, &task.exe);
                 push(out, b"}");
             }
-            if let Some(client) = client {
-                push(out, br#","client":{"#);
-                let inner = out.len();
-                push_end(out, br#","peer":{"ip":"#, Some(client.end));
-                drop_first_comma(out, inner);
-                push(out, br#","conn":"#);
-                push_text(out, &client.conn.0);
-                push(out, b"}");
-            }
+            push_client(out, client.as_deref());
             if *late {
                 push(out, br#","late":true"#);
             }
@@ -411,6 +403,18 @@ fn push_api(out: &mut Vec<u8>, fact: &Fact, api: &fact::ApiRequest) {
     if let Some(protocol) = api.protocol {
         push_name(out, br#","protocol":""#, Protocol::from(protocol).name());
     }
+    push_client(out, api.client.as_deref());
+}
+
+/// Appends who is behind a connection, if that is known.
+fn push_client(out: &mut Vec<u8>, client: Option<&fact::Client>) {
+    let Some(client) = client else { return };
+    push(out, br#","client":{"#);
+    let start = out.len();
+    push_end(out, br#","peer":{"ip":"#, Some(client.end));
+    push_known(out, br#","conn":"#, &client.conn.as_ref().map(|conn| conn.0.clone()));
+    drop_first_comma(out, start);
+    push(out, b"}");
 }
 
 /// Appends the object of a runtime's socket, but for its last brace.

@@ -479,6 +479,8 @@ KernelRecord from abi::RecordKind {
     LateAccept = "late-accept",
     /// What is said on a connection to the socket of a runtime.
     SocketPayload = "socket-payload",
+    /// A program of the host that has a connection connects to a management port.
+    Hop = "hop",
 }}
 
 #[cfg(test)]

@@ -180,13 +180,13 @@ impl<'a> From<&'a fact::AcceptingTask> for AcceptingTask<'a> {
 
 impl<'a> From<&'a fact::Client> for Client<'a> {
     fn from(client: &'a fact::Client) -> Self {
-        Self { peer: client.end.into(), conn: (&client.conn).into() }
+        Self { peer: client.end.into(), conn: client.conn.as_ref().map(Into::into) }
     }
 }
 
 impl From<Client<'_>> for fact::Client {
     fn from(client: Client<'_>) -> Self {
-        Self { end: client.peer.into(), conn: ConnId(client.conn.into()) }
+        Self { end: client.peer.into(), conn: client.conn.map(|conn| ConnId(conn.into())) }
     }
 }
 

@@ -7,7 +7,7 @@ use sensor_common::ABI_VERSION;
 use sensor_common::counters::Fate;
 use sensor_common::record::{
     AcceptRecord, AcceptTaskRecord, CgroupRecord, CloseRecord, ConnectRecord, ExecRecord, ExitRecord,
-    FileOpenRecord, ForkRecord, ListenerRecord, PayloadRecord, RecordHeader, RecordKind, Ring,
+    FileOpenRecord, ForkRecord, HopRecord, ListenerRecord, PayloadRecord, RecordHeader, RecordKind, Ring,
     SocketConnectRecord, SocketPayloadRecord,
 };
 use sensor_core::decode::{decode, kind_of};
@@ -41,6 +41,7 @@ fn fixed_len(kind: RecordKind) -> usize {
         RecordKind::FileOpen => size_of::<FileOpenRecord>(),
         RecordKind::AcceptTask => size_of::<AcceptTaskRecord>(),
         RecordKind::Payload => size_of::<PayloadRecord>(),
+        RecordKind::Hop => size_of::<HopRecord>(),
         RecordKind::SocketPayload => size_of::<SocketPayloadRecord>(),
     }
 }

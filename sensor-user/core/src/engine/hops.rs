@@ -1,11 +1,12 @@
 //! Connections that a program of this node passes on: who stands behind the local end of a hop.
 //!
 //! A forwarder accepts a connection and makes another one right away. While it has only one that it has not passed on yet, that
-//! is whose it makes. While it has several nobody can tell, and nothing is told.
+//! is whose it makes. While it has several nobody can tell, and nothing is told. Of programs of the host, of whose sockets
+//! the probes report few, it is looked at what they have open when they connect to a watched port.
 
 use crate::bounded::Bounded;
 use crate::engine::Engine;
-use crate::event::Ends;
+use crate::event::{ConnectEvent, Ends, HopEvent};
 use crate::fact::{Client, ConnectResult, End, ExecRole, Process};
 use crate::ids::{ConnId, ProcessKey};
 use crate::time::Timestamp;
@@ -14,6 +15,8 @@ use crate::time::Timestamp;
 const FORWARDERS_MAX: usize = 1024;
 /// Most connections of one that were not passed on yet.
 const WAITING_MAX: usize = 64;
+/// Most connections that programs of the host have begun and that have no result yet.
+const BEGUN_MAX: usize = 1024;
 /// Most connections made by forwarders whose other end was not accepted yet; those that lead to another host never are.
 const LEGS_MAX: usize = 4096;
 
@@ -24,6 +27,8 @@ const PROMPT_NS: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub(super) struct Hops {
     forwarders: Bounded<ProcessKey, Forwarder>,
+    /// Connections that programs of the host have begun, of which it is known whose they may pass on.
+    begun: Bounded<u64, Client>,
     /// By the ends as the forwarder has them: its own, and the one it connects to.
     legs: Bounded<(End, End), Client>,
 }
@@ -38,7 +43,11 @@ struct Forwarder {
 
 impl Default for Hops {
     fn default() -> Self {
-        Self { forwarders: Bounded::new(FORWARDERS_MAX), legs: Bounded::new(LEGS_MAX) }
+        Self {
+            forwarders: Bounded::new(FORWARDERS_MAX),
+            begun: Bounded::new(BEGUN_MAX),
+            legs: Bounded::new(LEGS_MAX),
+        }
     }
 }
 
@@ -46,7 +55,7 @@ impl Hops {
     /// Programs and connections that gave way to others. A leg that leads to another host is told of by nobody, so that
     /// forgetting it is no loss.
     pub(super) fn evicted(&self) -> u64 {
-        self.forwarders.evicted()
+        self.forwarders.evicted() + self.begun.evicted()
     }
 
     /// A program has accepted a connection.
@@ -78,7 +87,7 @@ impl Hops {
     /// A connection has ended, passed on or not.
     fn ended(&mut self, by: ProcessKey, conn: &ConnId) {
         let Some(forwarder) = self.forwarders.get_mut(&by) else { return };
-        forwarder.waiting.retain(|(_, client)| client.conn != *conn);
+        forwarder.waiting.retain(|(_, client)| client.conn.as_ref() != Some(conn));
         forwarder.mixed &= !forwarder.waiting.is_empty();
     }
 }
@@ -95,19 +104,28 @@ impl Engine {
     ) -> Option<Box<Client>> {
         let client = self.hops.legs.remove(&(canonical(ends.peer), canonical(ends.local)));
         if let Some(key) = holder.map(key_of).filter(|key| self.may_pass_on(*key)) {
-            let own = Client { end: ends.peer, conn: conn.clone() };
+            let own = Client { end: ends.peer, conn: Some(conn.clone()) };
             self.hops.accepted(at, key, client.clone().unwrap_or(own));
         }
         client.map(Box::new)
     }
 
-    pub(super) fn note_leg(&mut self, at: Timestamp, by: ProcessKey, ends: &Ends, result: ConnectResult) {
-        match result {
-            ConnectResult::Attempted => {}
-            ConnectResult::Established => {
-                self.hops.connected(at, by, Some((canonical(ends.local), canonical(ends.peer))));
-            }
-            _ => self.hops.connected(at, by, None),
+    /// A program of the host that is nothing else to the sensor begins to connect to a watched port.
+    pub(super) fn on_hop(&mut self, event: &HopEvent) {
+        let HopEvent { conn, task, behind } = event;
+        self.processes.ensure(task);
+        let Some(behind) = behind.filter(|_| self.may_pass_on(task.key)) else { return };
+        self.hops.begun.insert(*conn, Client { end: canonical(behind.peer), conn: None });
+    }
+
+    pub(super) fn note_leg(&mut self, at: Timestamp, event: &ConnectEvent, result: ConnectResult) {
+        let ConnectEvent { conn, task, ends, .. } = event;
+        let leg = (canonical(ends.local), canonical(ends.peer));
+        match (result, self.hops.begun.remove(conn)) {
+            (ConnectResult::Attempted, _) => {}
+            (ConnectResult::Established, Some(client)) => _ = self.hops.legs.insert(leg, client),
+            (ConnectResult::Established, None) => self.hops.connected(at, task.key, Some(leg)),
+            _ => self.hops.connected(at, task.key, None),
         }
     }
 

@@ -34,7 +34,7 @@ impl Engine {
         }
         let verdict = match (&fact.kind, &fact.net) {
             (FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_), Some(net)) => {
-                self.verdict_on(fact.at, net)
+                self.verdict_on(fact.at, net, fact.client())
             }
             _ => None,
         };

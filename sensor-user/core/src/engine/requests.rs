@@ -7,7 +7,7 @@ use super::subject::Subject;
 use crate::bounded::Bounded;
 use crate::engine::Engine;
 use crate::event::{AcceptEvent, Ends, PayloadEvent};
-use crate::fact::{ApiRequest, End, FactKind, Net, Protocol, Service, SocketUse};
+use crate::fact::{ApiRequest, Client, End, FactKind, Net, Protocol, Service, SocketUse};
 use crate::http::Api;
 use crate::http::conversation::{Conversation, Exchange, Step, Way};
 use crate::http::docker;
@@ -74,6 +74,8 @@ pub(super) struct Parties {
     pub(super) subject: Subject,
     pub(super) net: Option<Net>,
     pub(super) socket: Option<Box<SocketUse>>,
+    /// Who is behind the connection, if a program of the node passes it on.
+    pub(super) client: Option<Box<Client>>,
     /// What the server says counts so far; not at all for `None`.
     pub(super) credit: Option<Credit>,
 }
@@ -229,7 +231,7 @@ impl Engine {
             Line::Port(cgroup, ends) => {
                 let (subject, net) = self.served(at, conn, *cgroup, ends);
                 let credit = self.credit_of(*cgroup, &subject);
-                Some(Parties { subject, net: Some(net), socket: None, credit })
+                Some(Parties { subject, net: Some(net), socket: None, client: self.far_end_of(conn), credit })
             }
             Line::Socket(caller) => self.parties_on_socket(conn, caller),
         }
@@ -295,10 +297,10 @@ impl Engine {
         api: ApiRequest,
         truncated: bool,
     ) -> Option<RecordId> {
-        let Parties { mut subject, net, socket, .. } = parties;
-        let verdict = net.as_ref().and_then(|net| self.verdict_on(at, net));
+        let Parties { mut subject, net, socket, client, .. } = parties;
+        let verdict = net.as_ref().and_then(|net| self.verdict_on(at, net, client.as_deref()));
         subject.truncated |= truncated;
-        let api = ApiRequest { socket, ..api };
+        let api = ApiRequest { socket, client, ..api };
         self.send_and_name(at, subject, net, FactKind::ApiRequest(Box::new(api)), verdict)
     }
 }

@@ -110,7 +110,7 @@ impl Engine {
         // Whoever can put a file that is root's where the socket is looked for is root on the host.
         let is_roots = socket.is_some_and(|socket| socket.is_roots);
         let credit = Some(if is_roots { Credit::Full } else { Credit::Some });
-        Some(Parties { subject, net: None, socket: Some(Box::new(used)), credit })
+        Some(Parties { subject, net: None, socket: Some(Box::new(used)), client: None, credit })
     }
 
     /// A process has exited, and its connections with it: what they still wait for will not be read.

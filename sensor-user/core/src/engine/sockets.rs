@@ -12,7 +12,8 @@ use crate::allow_list::Access;
 use crate::engine::Engine;
 use crate::event::{AcceptEvent, AcceptTaskEvent, CloseEvent, ConnectEvent, Ends, Task};
 use crate::fact::{
-    AcceptingTask, ConnectResult, Direction, ExecRole, FactKind, Net, Process, Program, Service, Verdict,
+    AcceptingTask, Client, ConnectResult, Direction, ExecRole, FactKind, Net, Process, Program, Service,
+    Verdict,
 };
 use crate::ids::{CgroupKey, ConnId, ProcessKey};
 use crate::listeners::{Holder, holder_at};
@@ -32,6 +33,8 @@ pub(super) struct Connection {
     subject: Subject,
     process: Option<Opener>,
     net: Net,
+    /// Who is behind it, if a program of the node passes it on.
+    client: Option<Box<Client>>,
     /// When it was established, boot clock, nanoseconds.
     opened_ns: u64,
 }
@@ -61,7 +64,7 @@ impl Connection {
         let (container, k8s) = (subject.container.clone(), subject.k8s.clone());
         let Subject { enrichment, truncated, .. } = *subject;
         let subject = Subject { process: None, container, k8s, enrichment, truncated };
-        Self { subject, process, net: net.clone(), opened_ns: at.boot_ns }
+        Self { subject, process, net: net.clone(), client: None, opened_ns: at.boot_ns }
     }
 
     /// Whether somebody came to a listener.
@@ -108,12 +111,13 @@ impl Engine {
         let conn = self.outbox.conn_id(event.conn);
         let net = inbound(&event.ends, service, conn);
         let task = self.takers.remove(&event.conn).map(|taker| self.accepting_task(&taker));
-        self.connections.insert(event.conn, Connection::new(at, &subject, &net));
-        let verdict = self.verdict_on(at, &net);
-        let daemon = self.daemon_pid(subject.process.as_deref());
-        self.note_caller(at, event.conn, event.cgroup, &net, daemon);
         let conn = self.outbox.conn_id(event.conn);
         let client = self.behind_hop(at, &event.ends, &conn, subject.process.as_deref());
+        let connection = Connection { client: client.clone(), ..Connection::new(at, &subject, &net) };
+        self.connections.insert(event.conn, connection);
+        let verdict = self.verdict_on(at, &net, client.as_deref());
+        let daemon = self.daemon_pid(subject.process.as_deref());
+        self.note_caller(at, event.conn, event.cgroup, &net, daemon);
         self.send(at, subject, Some(net), FactKind::Accept { task, client, late: event.late }, verdict);
         self.note_accept(at, &event.ends);
         self.begin_conversation(at, event);
@@ -122,9 +126,16 @@ impl Engine {
         }
     }
 
-    /// What the allow-list says of a connection that somebody opened here.
-    pub(super) fn verdict_on(&self, at: Timestamp, net: &Net) -> Option<Verdict> {
-        Access::of(net, at).map(|access| self.allow.judge(&access))
+    /// What the allow-list says of a connection that somebody opened here: of who is behind it, where that is known.
+    pub(super) fn verdict_on(&self, at: Timestamp, net: &Net, client: Option<&Client>) -> Option<Verdict> {
+        let access = Access::of(net, at)?;
+        let peer = client.map_or(access.peer, |client| client.end.ip);
+        Some(self.allow.judge(&Access { peer, ..access }))
+    }
+
+    /// Who is behind a connection that is there.
+    pub(super) fn far_end_of(&self, conn: u64) -> Option<Box<Client>> {
+        self.connections.peek(&conn)?.client.clone()
     }
 
     /// The service that a connection came to; `None` where neither the configuration nor a daemon has a port watched that
@@ -197,11 +208,11 @@ impl Engine {
     }
 
     pub(super) fn on_connect(&mut self, at: Timestamp, event: &ConnectEvent) {
+        let result = connect_result(event);
+        self.note_leg(at, event, result);
         let Some(subject) = self.connecting_subject(&event.task, event.cgroup) else { return };
         let service = self.service_of(event.ends.peer.port);
         let net = outbound(&event.ends, service, self.outbox.conn_id(event.conn));
-        let result = connect_result(event);
-        self.note_leg(at, event.task.key, &event.ends, result);
         let is_attempt = result == ConnectResult::Attempted;
         if is_attempt || service != Service::Other {
             self.note_connect(at, event, &subject, is_attempt);

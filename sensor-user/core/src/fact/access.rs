@@ -52,6 +52,6 @@ impl CredentialClass {
 pub struct Client {
     /// Who opened it.
     pub end: End,
-    /// The connection.
-    pub conn: ConnId,
+    /// The connection, if it is one that is told of.
+    pub conn: Option<ConnId>,
 }

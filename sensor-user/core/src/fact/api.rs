@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Net, Runtime, Service};
+use super::{Client, Net, Runtime, Service};
 use crate::http::conversation::Foreign;
 use crate::http::route::ApiClass;
 use crate::ids::{ConnId, RecordId};
@@ -36,6 +36,8 @@ pub struct ApiRequest {
     pub command: Arc<[Arc<str>]>,
     /// What is spoken, if it is not HTTP/1.
     pub protocol: Option<Protocol>,
+    /// Who is behind the connection, when a program of the node passes on what that one says.
+    pub client: Option<Box<Client>>,
     /// The socket of a runtime on which it was made: then the fact's process and container are the caller's.
     pub socket: Option<Box<SocketUse>>,
 }
@@ -56,6 +58,7 @@ impl ApiRequest {
             image: None,
             command: Arc::from([]),
             protocol: None,
+            client: None,
             socket: None,
         }
     }

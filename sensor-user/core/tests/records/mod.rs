@@ -9,8 +9,8 @@ use sensor_common::ABI_VERSION;
 use sensor_common::record::{
     ANCESTORS_MAX, AcceptRecord, AcceptTaskRecord, Ancestor, CgroupId, CgroupRecord, CloseRecord,
     ConnectRecord, ConnectStage, Direction, Endpoints, ExecRecord, ExitRecord, FILE_PATH_MAX, FileId,
-    FileOpenRecord, ForkRecord, ListenerItem, ListenerRecord, PayloadRecord, RecordHeader, RecordKind,
-    SocketConnectRecord, SocketPayloadRecord, TaskId, TaskItem, exec_flags, payload_flags,
+    FileOpenRecord, ForkRecord, HopRecord, ListenerItem, ListenerRecord, PayloadRecord, RecordHeader,
+    RecordKind, SocketConnectRecord, SocketPayloadRecord, TaskId, TaskItem, exec_flags, payload_flags,
 };
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
@@ -310,6 +310,20 @@ pub fn file_open(boot_ns: u64, task: P, cgroup: CgroupId, place: u64, path: &str
 pub fn accept_task(boot_ns: u64, conn: u64, task: P, cgroup: CgroupId) -> Vec<u8> {
     let header = header(RecordKind::AcceptTask, boot_ns, 0);
     bytes(&AcceptTaskRecord { header, conn, task: task.task(), cgroup }, &[])
+}
+
+/// A program of the host connects to a watched port, and has these connections of others.
+pub fn hop(boot_ns: u64, conn: u64, task: P, cgroup: CgroupId, behind: &[Endpoints]) -> Vec<u8> {
+    let record = HopRecord {
+        header: header(RecordKind::Hop, boot_ns, 0),
+        conn,
+        task: task.task(),
+        cgroup,
+        behind: behind.last().copied().unwrap_or(bound("::", 0)),
+        count: behind.len() as u32,
+        reserved: 0,
+    };
+    bytes(&record, &[])
 }
 
 /// A segment of a connection that was captured whole, the first one of its message.

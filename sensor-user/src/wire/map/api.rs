@@ -28,6 +28,7 @@ impl<'a> Api<'a> {
             image: text(&api.image),
             command: List::Core(&api.command),
             protocol: api.protocol.map(Into::into),
+            client: api.client.as_deref().map(Into::into),
         }
     }
 }
@@ -46,6 +47,7 @@ impl From<Api<'_>> for fact::ApiRequest {
             image: shared(api.image),
             command: api.command.into_read().into_iter().map(Arc::from).collect(),
             protocol: api.protocol.map(Into::into),
+            client: api.client.map(|client| Box::new(client.into())),
             socket: None,
         }
     }

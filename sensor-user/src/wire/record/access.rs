@@ -26,9 +26,9 @@ pub struct Accept<'a> {
 pub struct Client<'a> {
     /// Address and port of whoever opened it.
     pub peer: End,
-    /// That connection: `net.conn` of other records.
-    #[serde(borrow)]
-    pub conn: Text<'a>,
+    /// That connection, if it is told of: `net.conn` of other records.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub conn: Option<Text<'a>>,
 }
 
 /// The task that took a connection; `pid` and `start_ns` together are the key of its process.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::lists::{ApiClass, OriginClass, Protocol, Service};
 use super::super::risk::RiskName;
 use super::super::seq::List;
-use super::Text;
+use super::{Client, Text};
 
 /// A request on a management connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +50,9 @@ pub struct Api<'a> {
     /// What is spoken, if it is not HTTP/1; told once for a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
+    /// Who is behind the connection, when a program of the node passes on what that one says.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Client<'a>>,
 }
 
 /// The cause of a container's step.

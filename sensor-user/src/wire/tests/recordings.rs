@@ -151,7 +151,7 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
     let socket = (maybe_text(), any::<u64>(), runtime, text()).prop_map(|(path, inode, service, conn)| {
         Box::new(SocketUse { path, inode, service, conn: ConnId(conn) })
     });
-    let spoken = (protocol, prop::option::of(socket));
+    let spoken = (protocol, prop::option::of(socket), prop::option::of(any_client()));
     (target, prop::sample::select(&ApiClass::ALL[..]), any::<Option<u16>>(), maybe_text(), body, spoken)
         .prop_map(
             |(
@@ -160,7 +160,7 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
                 status,
                 user_agent,
                 (body_flags, image, command),
-                (protocol, socket),
+                (protocol, socket, client),
             )| {
                 let (body_flags, command) = (body_flags.into(), command.into());
                 ApiRequest {
@@ -175,23 +175,23 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
                     image,
                     command,
                     protocol,
+                    client,
                     socket,
                 }
             },
         )
 }
 
+fn any_client() -> impl Strategy<Value = Box<Client>> {
+    (maybe_text(), any_end()).prop_map(|(conn, end)| {
+        Box::new(Client { end: End { ip: end.ip.to_canonical(), ..end }, conn: conn.map(ConnId) })
+    })
+}
+
 fn any_kind() -> impl Strategy<Value = FactKind> {
     prop_oneof![
         Just(FactKind::Accept { task: None, client: None, late: false }),
-        (text(), any_end()).prop_map(|(conn, end)| FactKind::Accept {
-            task: None,
-            client: Some(Box::new(Client {
-                end: End { ip: end.ip.to_canonical(), ..end },
-                conn: ConnId(conn)
-            })),
-            late: false,
-        }),
+        any_client().prop_map(|client| FactKind::Accept { task: None, client: Some(client), late: false }),
         (any::<(u32, u64)>(), text(), maybe_text()).prop_map(|((pid, start_ns), comm, exe)| {
             FactKind::Accept {
                 task: Some(Arc::new(AcceptingTask { pid, start_ns, comm, exe })),

@@ -108,6 +108,11 @@ impl Accesses {
         }
     }
 
+    /// Whether somebody else than whoever has this address is behind a connection.
+    pub(super) fn is_behind(&self, conn: &str, last_hop: IpAddr) -> bool {
+        self.by_conn.peek(conn).is_some_and(|access| access.peer != last_hop.to_canonical())
+    }
+
     /// An entry of the allow-list expects the peer of this connection after all.
     pub(super) fn forget(&mut self, conn: &str) {
         self.by_conn.remove(conn);

@@ -176,7 +176,13 @@ impl An1007 {
             return;
         };
         if verdict != Some(&Verdict::Unlisted) {
-            return self.accesses.forget(&conn.0);
+            // A hello does not say whom its connection is passed on for.
+            let is_last_hop =
+                matches!(fact.kind, FactKind::TlsHello(_)) && self.accesses.is_behind(&conn.0, peer.ip);
+            return if is_last_hop {
+            } else {
+                self.accesses.forget(&conn.0)
+            };
         }
         let is_veiled = match &fact.kind {
             FactKind::ApiRequest(api) => api.protocol.is_some(),
@@ -184,7 +190,7 @@ impl An1007 {
             _ => !net.service.is_plaintext(),
         };
         let window_ns = context.limits.access_window_ns;
-        let peer = (peer.ip.to_canonical(), net.service);
+        let peer = (fact.far_peer().unwrap_or(peer.ip.to_canonical()), net.service);
         self.accesses.note(&conn.0, peer, &fact.id, fact.at, is_veiled.then_some(window_ns));
         let signal = match &fact.kind {
             FactKind::Accept { .. } => Some(UNLISTED_ACCEPT),

@@ -73,7 +73,7 @@ impl Call {
             return None;
         }
         let text = format!("{} {}", net.service.name(), api.route.as_deref()?);
-        let principal = Principal::Peer(net.peer?.ip.to_canonical());
+        let principal = Principal::Peer(fact.far_peer()?);
         Some(Self::new(principal, DISCOVERY_REQUEST, text, &(net.service, &api.method, &api.path)))
     }
 

@@ -1,9 +1,9 @@
-use sensor_common::record::Ring;
+use sensor_common::record::{Endpoints, Ring};
 
 use super::*;
 use crate::fact::{Direction, Enrichment, ListenerState, Scope};
 use crate::records::{
-    Exec, P, accept, accept_task, bound, close, connect, ends, exit, fork, listener, listener_item, v2,
+    Exec, P, accept, accept_task, bound, close, connect, ends, exit, fork, hop, listener, listener_item, v2,
 };
 
 const SOCK: u64 = 0xffff_8000;
@@ -396,4 +396,48 @@ fn a_connection_that_comes_late_is_not_passed_on() {
     sensor.pass(2_000_000_000);
     pass_on(&mut sensor, 10);
     assert_eq!(clients(&mut sensor), [None]);
+}
+
+/// A forwarder on the host, of which nothing else is told.
+const SOCAT: P = P(520, "socat");
+
+/// It has these connections, and connects to dockerd on the host.
+fn forward(sensor: &mut Sensor, conn: u64, behind: &[Endpoints]) {
+    let (own, daemon) = (("127.0.0.1", 50_000 + conn as u16), ("127.0.0.1", 2375));
+    let stage = sensor_common::record::ConnectStage::Established;
+    sensor.see(|now| hop(now, conn, SOCAT, v2(HOST), behind));
+    sensor.see(|now| connect(now, conn, SOCAT, v2(HOST), ends(own, daemon), stage, 0));
+    sensor.see(|now| accept(now, conn + 1, v2(HOST), ends(daemon, own)));
+}
+
+#[test]
+fn whoever_is_behind_a_forwarder_of_the_host_is_kept_and_judged() {
+    let mut sensor = listening();
+    let behind = ends(("10.0.0.1", 9999), ("198.18.0.9", 40_001));
+    forward(&mut sensor, 10, &[behind]);
+    sensor.pass(WINDOW_NS + 1000);
+    let outputs = sensor.outputs();
+    let accepts = outputs.iter().filter_map(|output| match output {
+        Output::Fact { fact, verdict, .. } if matches!(fact.kind, FactKind::Accept { .. }) => {
+            Some((fact, verdict))
+        }
+        _ => None,
+    });
+    let [(fact, verdict)] = accepts.collect::<Vec<_>>()[..] else { panic!("one accept in {outputs:?}") };
+    let client = fact.client().expect("who is behind it");
+    assert_eq!(
+        (client.end.ip.to_string(), client.end.port, &client.conn),
+        ("198.18.0.9".to_owned(), 40_001, &None)
+    );
+    assert_eq!(fact.far_peer(), Some(client.end.ip));
+    assert_eq!(*verdict, Some(Verdict::Unlisted), "loopback is listed, who is behind it is not");
+}
+
+#[test]
+fn a_forwarder_with_several_connections_or_none_names_nobody() {
+    let mut sensor = listening();
+    let behind = |port| ends(("10.0.0.1", 9999), ("198.18.0.9", port));
+    forward(&mut sensor, 10, &[behind(1), behind(2)]);
+    forward(&mut sensor, 20, &[]);
+    assert_eq!(clients(&mut sensor), [None, None]);
 }

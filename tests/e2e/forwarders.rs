@@ -1,0 +1,129 @@
+//! Programs of the host that pass connections on to the Docker API: who is behind them stays known.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use sensor_tests::dockerd::{IMAGE, PORT, TOLERANT};
+use sensor_tests::lab::{CONFIGURATION, Lab};
+use sensor_tests::netns::{CLIENT_OUTSIDE, NODE_INSIDE, NODE_OUTSIDE};
+use sensor_tests::process::{Process, run, wait_until};
+use sensor_tests::sensor::Sensor;
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("who_is_behind_socat_is_told_and_held_responsible", socat),
+    ("who_is_behind_a_tunnel_of_ssh_is_told_and_held_responsible", ssh),
+    ("a_program_with_connections_of_its_own_passes_nothing_on", own_connections),
+];
+
+/// A port of the node that nobody watches.
+const ELSEWHERE: u16 = 9_999;
+const SSH: u16 = 2_222;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the forwarders lead to: an address from which everybody is listed, as the forwarder is by itself.
+fn docker() -> String {
+    format!("{NODE_INSIDE}:{PORT}")
+}
+
+fn socat(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let mut socat = lab.network.node.command("socat");
+    let listen = format!("TCP-LISTEN:{ELSEWHERE},bind={NODE_OUTSIDE},reuseaddr,fork");
+    let _socat = Process::start(socat.arg(listen).arg(format!("TCP:{}", docker())))?;
+    answers(lab, ELSEWHERE)?;
+    attack(lab, &sensor, &format!("tcp://{NODE_OUTSIDE}:{ELSEWHERE}"))?;
+    sensor.stop()?;
+    Ok(())
+}
+
+fn ssh(lab: &Lab) -> Result<()> {
+    let directory = lab.directory().join("ssh");
+    std::fs::create_dir(&directory)?;
+    let [host, user] = ["host", "user"].map(|name| directory.join(name));
+    for key in [&host, &user] {
+        run(Command::new("dropbearkey").args(["-t", "ed25519", "-f"]).arg(key))?;
+    }
+    let public = run(Command::new("dropbearkey").args(["-y", "-f"]).arg(&user))?;
+    let public = public.lines().find(|line| line.starts_with("ssh-")).context("no public key")?;
+    let authorized = directory.join("authorized_keys");
+    std::fs::write(&authorized, format!("{public}\n"))?;
+    // It reads the keys of the user's own directory, which is another one in its mount namespace only.
+    let script = format!(
+        "mount -t tmpfs -o mode=700 tmpfs /root && mkdir -m 700 /root/.ssh && install -m 600 {} /root/.ssh/authorized_keys \
+         && exec dropbear -F -s -p {NODE_OUTSIDE}:{SSH} -r {} -P {}",
+        authorized.display(),
+        host.display(),
+        directory.join("pid").display(),
+    );
+    let mut server = lab.network.node.command("unshare");
+    let _server = Process::start(server.args(["--mount", "sh", "-c", &script]))?;
+    answers(lab, SSH)?;
+
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let mut client = lab.network.client.command("dbclient");
+    client.args(["-y", "-y", "-N", "-L", &format!("127.0.0.1:{ELSEWHERE}:{}", docker()), "-i"]).arg(&user);
+    let _client = Process::start(client.args(["-p", &SSH.to_string(), &format!("root@{NODE_OUTSIDE}")]))?;
+    wait_until("the tunnel", PATIENCE, || {
+        lab.network.client.within(|| TcpStream::connect(("127.0.0.1", ELSEWHERE))).ok()
+    })?;
+    attack(lab, &sensor, &format!("tcp://127.0.0.1:{ELSEWHERE}"))?;
+    sensor.stop()?;
+    Ok(())
+}
+
+/// Somebody unexpected starts a privileged container through a forwarder, which itself is expected.
+fn attack(lab: &Lab, sensor: &Sensor, endpoint: &str) -> Result<()> {
+    let mut docker = lab.network.client.command("docker");
+    docker.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").args(["--host", endpoint]);
+    docker.args(["run", "--detach", "--privileged", "--runtime", TOLERANT, IMAGE, "/bin/sleep", "600"]);
+    let id = run(&mut docker)?;
+    let behind = |kind: &str| format!("{kind}.client.peer.ip");
+    let accept = sensor.wait_is("accept", &[(&behind("accept"), CLIENT_OUTSIDE)])?;
+    ensure!(accept.at("verdict.listed") == false, "judged by its last hop: {accept}");
+    ensure!(accept.text("net.peer.ip") == NODE_INSIDE, "{accept}");
+    let create = [(&*behind("api"), CLIENT_OUTSIDE), ("api.class", "create")];
+    let request = sensor.wait_is("api_request", &create)?;
+    ensure!(request.at("verdict.listed") == false, "judged by its last hop: {request}");
+    let finding =
+        sensor.wait_is("finding", &[("finding.analytic", "AN1007"), ("finding.severity", "high")])?;
+    let expected = [("finding.entities.peer", CLIENT_OUTSIDE), ("finding.confidence", "proved")];
+    ensure!(finding.is("finding", &expected), "{finding}");
+    ensure!(finding.list("finding.entities.containers") == [id.as_str()], "{finding}");
+    Ok(())
+}
+
+/// As an agent of a CI system that holds a connection to its server, and uses Docker for itself.
+fn own_connections(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let mut server = lab.network.client.command("socat");
+    let _server =
+        Process::start(server.arg(format!("TCP-LISTEN:{ELSEWHERE},reuseaddr,fork")).arg("SYSTEM:sleep 30"))?;
+    let script = format!(
+        "import socket,time\n\
+         for _ in range(100):\n\
+         \x20   try: held = socket.create_connection(('{CLIENT_OUTSIDE}', {ELSEWHERE})); break\n\
+         \x20   except OSError: time.sleep(0.1)\n\
+         docker = socket.create_connection(('{NODE_INSIDE}', {PORT}))\n\
+         docker.sendall(b'GET /_ping HTTP/1.0\\r\\n\\r\\n')\n\
+         print(docker.recv(100))\n\
+         held.close()\n"
+    );
+    run(lab.network.node.command("python3").args(["-c", &script]))?;
+    let request = sensor.wait_is("api_request", &[("api.path", "/_ping"), ("net.peer.ip", NODE_INSIDE)])?;
+    ensure!(request.at("api.client").is_null(), "nobody is behind it: {request}");
+    ensure!(request.at("verdict.listed") == true, "{request}");
+    let recording = sensor.stop()?;
+    let told = recording.of_kind("accept").find(|record| !record.at("accept.client").is_null());
+    ensure!(told.is_none(), "nobody is behind it: {told:?}");
+    Ok(())
+}
+
+fn answers(lab: &Lab, port: u16) -> Result<()> {
+    let address = SocketAddr::new(NODE_OUTSIDE.parse::<IpAddr>()?, port);
+    wait_until("the forwarder", PATIENCE, || lab.network.client.within(|| TcpStream::connect(address)).ok())?;
+    Ok(())
+}
