@@ -308,22 +308,22 @@ pub struct ConnectRecord {
 }
 
 abi! {
-/// A process of the host, no runtime's, begins to connect to a watched port, as a forwarder does that passes on what it has
-/// accepted. If it has one connection of which that may be so, a [`ConnectRecord`] with the same id tells the ends of the
+/// A process of the host, no runtime's, begins to connect to a watched port or to the socket of a runtime, as a forwarder does
+/// that passes on what it has accepted. If it has one connection of which that may be so, a [`ConnectRecord`] with the same id tells the ends of the
 /// connect when it has succeeded.
 ///
-/// Source: `inet_sock_set_state` CLOSE -> SYN_SENT, process context; `task_struct.files`, of which the first
+/// Source: `inet_sock_set_state` CLOSE -> SYN_SENT, or those of [`SocketConnectRecord`], process context; `task_struct.files`, of which the first
 /// [`HOP_FILES_MAX`] descriptors are looked at.
 pub struct HopRecord {
     /// Kind [`RecordKind::Hop`].
     pub header: RecordHeader,
-    /// Connection id of the connect.
+    /// Connection id of the connect; 0 for one to a socket.
     pub conn: u64,
     /// The connecting task.
     pub task: TaskId,
     /// Cgroup of that task, see [`crate::settings::Settings::task_hierarchy`].
     pub cgroup: CgroupId,
-    /// Both ends of the last connection that it may pass on; all zero when there is none.
+    /// Both ends of the connection that it may pass on; they mean nothing unless there is one.
     pub behind: Endpoints,
     /// Number of connections that it may pass on: TCP, established, neither to a watched port nor, by their port numbers,
     /// opened by the process itself.

@@ -101,6 +101,9 @@ pub struct Settings {
     pub flood_salt: u32,
     /// Its upper half.
     pub flood_salt_upper: u32,
+    /// Not zero where helpers may read memory of the kernel, which lockdown can forbid: who connects to a watched port is then
+    /// looked at more closely, see [`crate::record::HopRecord`].
+    pub reads_kernel: u32,
 }
 
 impl Settings {
@@ -114,6 +117,7 @@ impl Settings {
         flood_interval_ns: 1_000_000_000 / 32,
         flood_salt: 0,
         flood_salt_upper: 0,
+        reads_kernel: 1,
     };
 
     /// The settings as [`crate::placeholder`] numbers them.
@@ -128,6 +132,7 @@ impl Settings {
             flood_interval_ns,
             flood_salt,
             flood_salt_upper,
+            reads_kernel,
         } = *self;
         [
             task_hierarchy,
@@ -138,6 +143,7 @@ impl Settings {
             flood_interval_ns,
             flood_salt,
             flood_salt_upper,
+            reads_kernel,
         ]
     }
 }

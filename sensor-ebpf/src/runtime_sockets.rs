@@ -11,11 +11,13 @@
 use aya_ebpf::macros::{btf_tracepoint, fentry, lsm};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, LsmContext};
 use sensor_common::record::{RecordKind, Ring, SocketConnectRecord};
+use sensor_common::settings::cgroup_class;
 
 use crate::budgets::bears_file;
 use crate::emit::{count_suppressed, emit, now};
+use crate::hops;
 use crate::kernel::{Direct, Sock, with_current};
-use crate::maps::RUNTIME_SOCKETS;
+use crate::maps::{RUNTIME_PROCESSES, RUNTIME_SOCKETS, class_of};
 use crate::socket_requests::woken;
 
 /// Reports a connect; sees those that are refused afterwards, too.
@@ -61,6 +63,12 @@ fn connected(listener: Sock<Direct>) {
             (*record).socket = socket;
             (*record).cgroup = cgroup;
             with_current!(|task| task.identify(&raw mut (*record).task));
+        }
+    });
+    with_current!(|task| {
+        let is_runtime = RUNTIME_PROCESSES.get_ptr(task.tgid()).is_some();
+        if class_of(&cgroup) != cgroup_class::CONTAINER && !is_runtime && hops::are_known() {
+            hops::report(task, cgroup, hops::TO_SOCKET, at);
         }
     });
 }

@@ -177,53 +177,51 @@ fn connecting(sock: Sock<Direct>) -> Result<(), Event> {
 #[inline(always)]
 fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Event> {
     let cgroup = task.cgroup_id();
-    let is_ordinary =
-        class_of(&cgroup) == cgroup_class::HOST && RUNTIME_PROCESSES.get_ptr(task.tgid()).is_none();
+    let class = class_of(&cgroup);
+    let is_runtime = RUNTIME_PROCESSES.get_ptr(task.tgid()).is_some();
+    let is_ordinary = class == cgroup_class::HOST && !is_runtime;
     let flags = flags_of(sock.peer_port());
-    if is_ordinary && flags & (port_flags::CANARY | port_flags::WATCHED) == 0 {
+    let is_canary = is_ordinary && flags & port_flags::CANARY != 0;
+    // Whoever is nothing to us may connect to a watched port for somebody else.
+    let may_pass_on = flags & port_flags::WATCHED != 0
+        && !is_canary
+        && !is_runtime
+        && class != cgroup_class::CONTAINER
+        && hops::are_known();
+    if is_ordinary && !is_canary && !may_pass_on {
         return Ok(());
     }
     let at = now();
-    if is_ordinary && flags & port_flags::CANARY == 0 {
-        return passing_on(sock, task, cgroup, at);
+    let conn = new_id(Direction::Outbound);
+    let port = lateral_port(sock);
+    let is_borne = is_canary || bears_connect(&cgroup, sock.peer_addr(), port, ConnectStage::Attempted, at);
+    if may_pass_on {
+        if !is_borne {
+            count_suppressed(Ring::Bulk, RecordKind::Hop);
+        }
+        let is_followed = is_borne && hops::report(task, cgroup, conn, at);
+        if is_ordinary && !is_followed {
+            return Ok(());
+        }
     }
     let mut id = MaybeUninit::<TaskId>::uninit();
     task.identify(id.as_mut_ptr());
     // SAFETY: `identify` writes every member.
     let task = unsafe { id.assume_init() };
-    let port = lateral_port(sock);
-    let state = if is_ordinary {
+    let state = if is_canary {
         outbound_state::FREE
-    } else if bears_connect(&cgroup, sock.peer_addr(), port, ConnectStage::Attempted, at) {
+    } else if is_borne {
         0
     } else {
         outbound_state::WITHHELD
     };
-    let connection = Outbound { conn: new_id(Direction::Outbound), since_ns: at, state, task, cgroup };
+    let connection = Outbound { conn, since_ns: at, state, task, cgroup };
     let tracked = begin_outbound(sock, &connection);
     // A connect that cannot be tracked is reported now: its result will not be known.
     if tracked.is_err() || port != 0 {
         report_connect(sock, &raw const connection, at, ConnectStage::Attempted, 0);
     }
     tracked
-}
-
-/// A process of the host that is nothing to us connects to a watched port: it may do so for somebody else.
-#[inline(always)]
-fn passing_on<A: Access>(sock: Sock<Direct>, task: Task<A>, cgroup: CgroupId, at: u64) -> Result<(), Event> {
-    if !bears_connect(&cgroup, sock.peer_addr(), lateral_port(sock), ConnectStage::Attempted, at) {
-        count_suppressed(Ring::Bulk, RecordKind::Hop);
-        return Ok(());
-    }
-    let conn = new_id(Direction::Outbound);
-    if !hops::report(task, cgroup, conn, at) {
-        return Ok(());
-    }
-    let mut id = MaybeUninit::<TaskId>::uninit();
-    task.identify(id.as_mut_ptr());
-    // SAFETY: `identify` writes every member.
-    let task = unsafe { id.assume_init() };
-    begin_outbound(sock, &Outbound { conn, since_ns: at, state: 0, task, cgroup })
 }
 
 /// The port that is connected to, if it is a lateral one; 0 for all others.

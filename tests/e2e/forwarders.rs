@@ -15,6 +15,7 @@ use crate::Test;
 
 pub const TESTS: &[Test] = &[
     ("who_is_behind_socat_is_told_and_held_responsible", socat),
+    ("who_is_behind_socat_in_front_of_a_socket_is_told_and_held_responsible", socket),
     ("who_is_behind_a_tunnel_of_ssh_is_told_and_held_responsible", ssh),
     ("a_program_with_connections_of_its_own_passes_nothing_on", own_connections),
 ];
@@ -31,13 +32,28 @@ fn docker() -> String {
 
 fn socat(lab: &Lab) -> Result<()> {
     let sensor = Sensor::start(CONFIGURATION)?;
+    let _socat = forward(lab, &format!("TCP:{}", docker()))?;
+    attack(lab, &sensor, &format!("tcp://{NODE_OUTSIDE}:{ELSEWHERE}"))?;
+    check_accept(&sensor)?;
+    sensor.stop().map(drop)
+}
+
+fn socket(lab: &Lab) -> Result<()> {
+    let socket = lab.dockerd.socket();
+    let sensor =
+        Sensor::start(&format!("{CONFIGURATION}watch: {{sockets: {{{}: docker}}}}\n", socket.display()))?;
+    let _socat = forward(lab, &format!("UNIX-CONNECT:{}", socket.display()))?;
+    attack(lab, &sensor, &format!("tcp://{NODE_OUTSIDE}:{ELSEWHERE}"))?;
+    sensor.stop().map(drop)
+}
+
+/// Passes on what comes to a port that nobody watches.
+fn forward(lab: &Lab, to: &str) -> Result<Process> {
     let mut socat = lab.network.node.command("socat");
     let listen = format!("TCP-LISTEN:{ELSEWHERE},bind={NODE_OUTSIDE},reuseaddr,fork");
-    let _socat = Process::start(socat.arg(listen).arg(format!("TCP:{}", docker())))?;
+    let socat = Process::start(socat.arg(listen).arg(to))?;
     answers(lab, ELSEWHERE)?;
-    attack(lab, &sensor, &format!("tcp://{NODE_OUTSIDE}:{ELSEWHERE}"))?;
-    sensor.stop()?;
-    Ok(())
+    Ok(socat)
 }
 
 fn ssh(lab: &Lab) -> Result<()> {
@@ -71,8 +87,8 @@ fn ssh(lab: &Lab) -> Result<()> {
         lab.network.client.within(|| TcpStream::connect(("127.0.0.1", ELSEWHERE))).ok()
     })?;
     attack(lab, &sensor, &format!("tcp://127.0.0.1:{ELSEWHERE}"))?;
-    sensor.stop()?;
-    Ok(())
+    check_accept(&sensor)?;
+    sensor.stop().map(drop)
 }
 
 /// Somebody unexpected starts a privileged container through a forwarder, which itself is expected.
@@ -81,11 +97,7 @@ fn attack(lab: &Lab, sensor: &Sensor, endpoint: &str) -> Result<()> {
     docker.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").args(["--host", endpoint]);
     docker.args(["run", "--detach", "--privileged", "--runtime", TOLERANT, IMAGE, "/bin/sleep", "600"]);
     let id = run(&mut docker)?;
-    let behind = |kind: &str| format!("{kind}.client.peer.ip");
-    let accept = sensor.wait_is("accept", &[(&behind("accept"), CLIENT_OUTSIDE)])?;
-    ensure!(accept.at("verdict.listed") == false, "judged by its last hop: {accept}");
-    ensure!(accept.text("net.peer.ip") == NODE_INSIDE, "{accept}");
-    let create = [(&*behind("api"), CLIENT_OUTSIDE), ("api.class", "create")];
+    let create = [("api.client.peer.ip", CLIENT_OUTSIDE), ("api.class", "create")];
     let request = sensor.wait_is("api_request", &create)?;
     ensure!(request.at("verdict.listed") == false, "judged by its last hop: {request}");
     let finding =
@@ -93,6 +105,13 @@ fn attack(lab: &Lab, sensor: &Sensor, endpoint: &str) -> Result<()> {
     let expected = [("finding.entities.peer", CLIENT_OUTSIDE), ("finding.confidence", "proved")];
     ensure!(finding.is("finding", &expected), "{finding}");
     ensure!(finding.list("finding.entities.containers") == [id.as_str()], "{finding}");
+    Ok(())
+}
+
+fn check_accept(sensor: &Sensor) -> Result<()> {
+    let accept = sensor.wait_is("accept", &[("accept.client.peer.ip", CLIENT_OUTSIDE)])?;
+    ensure!(accept.at("verdict.listed") == false, "judged by its last hop: {accept}");
+    ensure!(accept.text("net.peer.ip") == NODE_INSIDE, "{accept}");
     Ok(())
 }
 

@@ -192,7 +192,11 @@ fn connect(raw: ConnectRecord) -> Result<Event, DecodeError> {
 
 fn hop(raw: HopRecord) -> Event {
     let behind = (raw.count == 1).then(|| raw.behind.into());
-    Event::Hop(Box::new(HopEvent { conn: raw.conn, task: raw.task.into(), behind }))
+    Event::Hop(Box::new(HopEvent {
+        conn: (raw.conn != 0).then_some(raw.conn),
+        task: raw.task.into(),
+        behind,
+    }))
 }
 
 fn exec(whole: &[u8]) -> Result<Event, DecodeError> {

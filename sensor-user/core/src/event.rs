@@ -128,11 +128,11 @@ pub struct ConnectEvent {
     pub error: u32,
 }
 
-/// A process of the host, no runtime's, begins to connect to a watched port.
+/// A process of the host, no runtime's, begins to connect to a watched port or to the socket of a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HopEvent {
-    /// Connection number of the connect.
-    pub conn: u64,
+    /// Connection number of the connect; `None` for one to a socket.
+    pub conn: Option<u64>,
     /// Who connects.
     pub task: Task,
     /// The one connection that it may pass on; `None` when there is none, or nobody can tell which.

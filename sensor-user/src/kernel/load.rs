@@ -155,6 +155,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, KernelError> {
         flood_interval_ns: options.flood.interval_ns(),
         flood_salt: salt as u32,
         flood_salt_upper: (salt >> 32) as u32,
+        reads_kernel: u32::from(lockdown::may_read_kernel(&options.lockdown)),
     };
     // Level 0 is below every level: the verifier removes the lines.
     let log_level = if options.debug { aya_log::Level::Debug as u8 } else { 0 };

@@ -6,6 +6,9 @@
 use std::fs;
 use std::path::Path;
 
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
+
 use super::KernelError;
 
 /// Where securityfs tells the level: all levels in a line, the one in force in brackets.
@@ -20,6 +23,19 @@ pub(super) enum Lockdown {
     Confidential,
     /// The level cannot be read.
     Unknown,
+}
+
+/// Whether programs may call the helper that reads memory of the kernel. Where the level cannot be read, the kernel is asked
+/// to load a program that does.
+pub(super) fn may_read_kernel(path: &Path) -> bool {
+    match Lockdown::read(path) {
+        Lockdown::Open => true,
+        Lockdown::Confidential => false,
+        Lockdown::Unknown => {
+            is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_probe_read_kernel)
+                .unwrap_or(false)
+        }
+    }
 }
 
 impl Lockdown {

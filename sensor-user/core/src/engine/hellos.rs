@@ -88,7 +88,7 @@ impl Engine {
     ) {
         let (mut server, net) = self.served(at, conn, cgroup, ends);
         // Whom the connection is passed on for, its accept says.
-        let verdict = self.verdict_on(at, &net, None);
+        let verdict = self.verdict_on(at, Some(&net), None);
         let ja4 = ja4(hello);
         let stack = ja4.as_deref().map(|fingerprint| self.stacks.note(ends.peer.ip, fingerprint));
         let is_longer = |name: &Vec<u8>, most| name.len() > most;

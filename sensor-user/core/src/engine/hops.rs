@@ -29,6 +29,8 @@ pub(super) struct Hops {
     forwarders: Bounded<ProcessKey, Forwarder>,
     /// Connections that programs of the host have begun, of which it is known whose they may pass on.
     begun: Bounded<u64, Client>,
+    /// Programs of the host that have connected to the socket of a runtime, and whose connection they may pass on.
+    callers: Bounded<ProcessKey, Client>,
     /// By the ends as the forwarder has them: its own, and the one it connects to.
     legs: Bounded<(End, End), Client>,
 }
@@ -46,6 +48,7 @@ impl Default for Hops {
         Self {
             forwarders: Bounded::new(FORWARDERS_MAX),
             begun: Bounded::new(BEGUN_MAX),
+            callers: Bounded::new(FORWARDERS_MAX),
             legs: Bounded::new(LEGS_MAX),
         }
     }
@@ -55,7 +58,7 @@ impl Hops {
     /// Programs and connections that gave way to others. A leg that leads to another host is told of by nobody, so that
     /// forgetting it is no loss.
     pub(super) fn evicted(&self) -> u64 {
-        self.forwarders.evicted() + self.begun.evicted()
+        self.forwarders.evicted() + self.begun.evicted() + self.callers.evicted()
     }
 
     /// A program has accepted a connection.
@@ -110,19 +113,33 @@ impl Engine {
         client.map(Box::new)
     }
 
-    /// A program of the host that is nothing else to the sensor begins to connect to a watched port.
+    /// A program of the host that is nothing else to the sensor begins to connect to a watched port, or has connected to the
+    /// socket of a runtime.
     pub(super) fn on_hop(&mut self, event: &HopEvent) {
         let HopEvent { conn, task, behind } = event;
         self.processes.ensure(task);
-        let Some(behind) = behind.filter(|_| self.may_pass_on(task.key)) else { return };
-        self.hops.begun.insert(*conn, Client { end: canonical(behind.peer), conn: None });
+        let behind = behind.filter(|_| self.may_pass_on(task.key));
+        let client = behind.map(|behind| Client { end: canonical(behind.peer), conn: None });
+        match (conn, client) {
+            (Some(conn), Some(client)) => _ = self.hops.begun.insert(*conn, client),
+            (None, Some(client)) => _ = self.hops.callers.insert(task.key, client),
+            (Some(_), None) => {}
+            (None, None) => _ = self.hops.callers.remove(&task.key),
+        }
+    }
+
+    /// Who is behind what a process asks on the socket of a runtime.
+    pub(super) fn behind_caller(&self, process: ProcessKey) -> Option<Box<Client>> {
+        self.hops.callers.peek(&process).cloned().map(Box::new)
     }
 
     pub(super) fn note_leg(&mut self, at: Timestamp, event: &ConnectEvent, result: ConnectResult) {
         let ConnectEvent { conn, task, ends, .. } = event;
         let leg = (canonical(ends.local), canonical(ends.peer));
+        if result == ConnectResult::Attempted {
+            return;
+        }
         match (result, self.hops.begun.remove(conn)) {
-            (ConnectResult::Attempted, _) => {}
             (ConnectResult::Established, Some(client)) => _ = self.hops.legs.insert(leg, client),
             (ConnectResult::Established, None) => self.hops.connected(at, task.key, Some(leg)),
             _ => self.hops.connected(at, task.key, None),

@@ -32,9 +32,9 @@ impl Engine {
         if matches!(fact.kind, FactKind::Audit(_)) {
             return self.handle_recorded_audit(fact);
         }
-        let verdict = match (&fact.kind, &fact.net) {
-            (FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_), Some(net)) => {
-                self.verdict_on(fact.at, net, fact.client())
+        let verdict = match &fact.kind {
+            FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_) => {
+                self.verdict_on(fact.at, fact.net.as_ref(), fact.client())
             }
             _ => None,
         };

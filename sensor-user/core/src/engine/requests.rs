@@ -298,7 +298,7 @@ impl Engine {
         truncated: bool,
     ) -> Option<RecordId> {
         let Parties { mut subject, net, socket, client, .. } = parties;
-        let verdict = net.as_ref().and_then(|net| self.verdict_on(at, net, client.as_deref()));
+        let verdict = self.verdict_on(at, net.as_ref(), client.as_deref());
         subject.truncated |= truncated;
         let api = ApiRequest { socket, client, ..api };
         self.send_and_name(at, subject, net, FactKind::ApiRequest(Box::new(api)), verdict)

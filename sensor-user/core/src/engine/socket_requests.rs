@@ -12,7 +12,7 @@ use super::requests::{Credit, Line, Parties};
 use super::subject::Subject;
 use crate::engine::Engine;
 use crate::event::SocketPayloadEvent;
-use crate::fact::SocketUse;
+use crate::fact::{Client, SocketUse};
 use crate::http::Api;
 use crate::http::conversation::{Conversation, Way};
 use crate::http::reassembly::Piece;
@@ -34,6 +34,8 @@ pub(super) struct Caller {
     asked_ns: u64,
     /// `None`: a runtime of the host, which is not told of.
     subject: Option<Subject>,
+    /// For whom, if it passes on what that one says.
+    client: Option<Box<Client>>,
 }
 
 /// The connections that are read.
@@ -78,7 +80,12 @@ impl Engine {
     fn note_socket_caller(&mut self, at: Timestamp, event: &SocketPayloadEvent) {
         let (conn, process) = (event.conn, event.task.key);
         let subject = self.acting_subject(&event.task, event.cgroup);
-        let caller = Caller { socket: event.socket, process, asked_ns: at.boot_ns, subject };
+        // Who was behind it when it connected, whoever is by now.
+        let client = match self.requests.line_mut(conn) {
+            Some(Line::Socket(before)) if before.process == process => before.client.clone(),
+            _ => self.behind_caller(process),
+        };
+        let caller = Caller { socket: event.socket, process, asked_ns: at.boot_ns, subject, client };
         let line = Line::Socket(Arc::new(caller));
         match self.requests.line_mut(conn) {
             Some(known) => {
@@ -109,8 +116,9 @@ impl Engine {
         };
         // Whoever can put a file that is root's where the socket is looked for is root on the host.
         let is_roots = socket.is_some_and(|socket| socket.is_roots);
+        let client = caller.client.clone();
         let credit = Some(if is_roots { Credit::Full } else { Credit::Some });
-        Some(Parties { subject, net: None, socket: Some(Box::new(used)), client: None, credit })
+        Some(Parties { subject, net: None, socket: Some(Box::new(used)), client, credit })
     }
 
     /// A process has exited, and its connections with it: what they still wait for will not be read.

@@ -115,7 +115,7 @@ impl Engine {
         let client = self.behind_hop(at, &event.ends, &conn, subject.process.as_deref());
         let connection = Connection { client: client.clone(), ..Connection::new(at, &subject, &net) };
         self.connections.insert(event.conn, connection);
-        let verdict = self.verdict_on(at, &net, client.as_deref());
+        let verdict = self.verdict_on(at, Some(&net), client.as_deref());
         let daemon = self.daemon_pid(subject.process.as_deref());
         self.note_caller(at, event.conn, event.cgroup, &net, daemon);
         self.send(at, subject, Some(net), FactKind::Accept { task, client, late: event.late }, verdict);
@@ -127,10 +127,21 @@ impl Engine {
     }
 
     /// What the allow-list says of a connection that somebody opened here: of who is behind it, where that is known.
-    pub(super) fn verdict_on(&self, at: Timestamp, net: &Net, client: Option<&Client>) -> Option<Verdict> {
-        let access = Access::of(net, at)?;
-        let peer = client.map_or(access.peer, |client| client.end.ip);
-        Some(self.allow.judge(&Access { peer, ..access }))
+    /// On the socket of a runtime, which all speak Docker's API, nobody else is judged.
+    pub(super) fn verdict_on(
+        &self,
+        at: Timestamp,
+        net: Option<&Net>,
+        client: Option<&Client>,
+    ) -> Option<Verdict> {
+        let peer = client.map(|client| client.end.ip);
+        let access = match (net, peer) {
+            (Some(net), Some(peer)) => Access { peer, ..Access::of(net, at)? },
+            (Some(net), None) => Access::of(net, at)?,
+            (None, Some(peer)) => Access { peer, service: Service::Docker, port: 0, at },
+            (None, None) => return None,
+        };
+        Some(self.allow.judge(&access))
     }
 
     /// Who is behind a connection that is there.

@@ -26,7 +26,7 @@ use super::analytic::{
 use super::loss_log::LossLog;
 use super::{FindingState, REORDER_NS, Sender, Signal, SignalKey};
 use crate::bounded::Index;
-use crate::fact::{Container, ContainerAction, Direction, Fact, FactKind, Net, Origin, Verdict};
+use crate::fact::{Container, ContainerAction, Fact, FactKind, Origin, Verdict};
 use crate::http::route::ApiClass;
 use crate::state::kept::Kept;
 use crate::state::{STATE_BYTES, Table};
@@ -120,9 +120,7 @@ impl An1007 {
     fn on_fact(&mut self, fact: &Fact, verdict: Option<&Verdict>, context: &mut Context<'_>) {
         match (&fact.kind, &fact.container) {
             (FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_), _) => {
-                if let Some(net) = &fact.net {
-                    self.on_access(fact, net, verdict, context);
-                }
+                self.on_access(fact, verdict, context);
             }
             (FactKind::Container { action, origin }, Some(container)) => {
                 self.on_container(fact, container, *action, origin, context);
@@ -171,27 +169,23 @@ impl An1007 {
         self.accesses.len() + self.cases.len()
     }
 
-    fn on_access(&mut self, fact: &Fact, net: &Net, verdict: Option<&Verdict>, context: &mut Context<'_>) {
-        let (Some(Direction::Inbound), Some(peer), Some(conn)) = (net.direction, net.peer, &net.conn) else {
-            return;
-        };
+    fn on_access(&mut self, fact: &Fact, verdict: Option<&Verdict>, context: &mut Context<'_>) {
+        let Some((peer, service, conn)) = fact.access() else { return };
         if verdict != Some(&Verdict::Unlisted) {
             // A hello does not say whom its connection is passed on for.
-            let is_last_hop =
-                matches!(fact.kind, FactKind::TlsHello(_)) && self.accesses.is_behind(&conn.0, peer.ip);
-            return if is_last_hop {
-            } else {
-                self.accesses.forget(&conn.0)
-            };
+            let is_last_hop = matches!(fact.kind, FactKind::TlsHello(_));
+            if !is_last_hop || !self.accesses.is_behind(&conn.0, peer) {
+                self.accesses.forget(&conn.0);
+            }
+            return;
         }
         let is_veiled = match &fact.kind {
             FactKind::ApiRequest(api) => api.protocol.is_some(),
             FactKind::TlsHello(_) => true,
-            _ => !net.service.is_plaintext(),
+            _ => !service.is_plaintext(),
         };
         let window_ns = context.limits.access_window_ns;
-        let peer = (fact.far_peer().unwrap_or(peer.ip.to_canonical()), net.service);
-        self.accesses.note(&conn.0, peer, &fact.id, fact.at, is_veiled.then_some(window_ns));
+        self.accesses.note(&conn.0, (peer, service), &fact.id, fact.at, is_veiled.then_some(window_ns));
         let signal = match &fact.kind {
             FactKind::Accept { .. } => Some(UNLISTED_ACCEPT),
             FactKind::ApiRequest(api) => is_act(api.class).then_some(UNLISTED_REQUEST),
@@ -201,8 +195,8 @@ impl An1007 {
             let keys = vec![
                 (SignalKey::Conn, conn.0.clone()),
                 (SignalKey::Event, fact.id.0.clone()),
-                (SignalKey::Peer, Arc::from(peer.0.to_string())),
-                (SignalKey::Service, Arc::from(net.service.name())),
+                (SignalKey::Peer, Arc::from(peer.to_string())),
+                (SignalKey::Service, Arc::from(service.name())),
             ];
             context.sender.signal(fact, signal_of(name, 0, keys));
         }

@@ -11,7 +11,7 @@ use super::tools::{discovery_of, scanner_of};
 use crate::chains::analytic::{
     DISCOVERY_REQUEST, DISCOVERY_SCANNER, DISCOVERY_SOCKET, DISCOVERY_SWEEP, DISCOVERY_TOOL,
 };
-use crate::fact::{ApiRequest, Direction, Fact, FactKind, Process, Runtime, ScanShape, Verdict};
+use crate::fact::{ApiRequest, Fact, FactKind, Process, Runtime, ScanShape, Verdict};
 use crate::http::route::ApiClass;
 
 /// Who calls.
@@ -68,13 +68,12 @@ impl Call {
     }
 
     fn of_request(fact: &Fact, api: &ApiRequest) -> Option<Self> {
-        let net = fact.net.as_ref().filter(|net| net.direction == Some(Direction::Inbound))?;
+        let (peer, service, _) = fact.access()?;
         if api.class != ApiClass::Discovery {
             return None;
         }
-        let text = format!("{} {}", net.service.name(), api.route.as_deref()?);
-        let principal = Principal::Peer(fact.far_peer()?);
-        Some(Self::new(principal, DISCOVERY_REQUEST, text, &(net.service, &api.method, &api.path)))
+        let text = format!("{} {}", service.name(), api.route.as_deref()?);
+        Some(Self::new(Principal::Peer(peer), DISCOVERY_REQUEST, text, &(service, &api.method, &api.path)))
     }
 
     /// On the host, whoever uses the tools by their names administers the node.

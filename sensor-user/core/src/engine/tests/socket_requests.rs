@@ -1,11 +1,12 @@
 //! Requests on the sockets of runtimes, and the causes that they prove.
 
-use sensor_common::record::{CgroupId, Ring, UNKNOWN_BYTES};
+use sensor_common::record::{CgroupId, Endpoints, Ring, UNKNOWN_BYTES};
 
 use super::requests::{later, origins, run_container};
-use super::{HOST, Sensor, long_id};
+use super::{HOST, Sensor, WINDOW_NS, long_id};
 use crate::credentials::RuntimeSocket;
-use crate::fact::{ApiRequest, Fact, FactKind, Origin, OriginClass, Runtime};
+use crate::engine::Output;
+use crate::fact::{ApiRequest, Fact, FactKind, Origin, OriginClass, Runtime, Verdict};
 use crate::ids::FileKey;
 use crate::records::{self, Exec, P, v2};
 
@@ -152,4 +153,37 @@ fn what_is_not_answered_is_told_when_whoever_asked_exits_or_after_a_minute() {
     sensor.pass(40_000_000_000);
     assert_eq!(requests(&sensor.read_facts()).len(), 1);
     assert_eq!(sensor.engine.requests.sockets.next_due(), None);
+}
+
+#[test]
+fn who_is_behind_a_forwarder_to_the_socket_is_kept_and_judged() {
+    let mut sensor = with_socket(true);
+    let behind = |port| records::ends(("10.0.0.1", 9999), ("198.18.0.9", port));
+    let connected = |sensor: &mut Sensor, behind: &[Endpoints]| {
+        let hop = records::hop(sensor.tick(), 0, DOCKER, v2(HOST), behind);
+        sensor.record(Ring::Bulk, &hop);
+    };
+    let ask = |sensor: &mut Sensor, talk: &mut Talk| {
+        talk.ask(sensor, "GET", "/containers/json", "");
+        talk.answer(sensor, "200 OK", "[]");
+    };
+    let (mut first, mut second, mut third) = (Talk::new(7), Talk::new(8), Talk::new(9));
+    connected(&mut sensor, &[behind(1)]);
+    ask(&mut sensor, &mut first);
+    connected(&mut sensor, &[behind(2)]);
+    ask(&mut sensor, &mut second);
+    ask(&mut sensor, &mut first);
+    connected(&mut sensor, &[]);
+    ask(&mut sensor, &mut third);
+    sensor.pass(WINDOW_NS + 1000);
+    let told = sensor.outputs().into_iter().filter_map(|output| match output {
+        Output::Fact { fact, verdict, .. } if matches!(fact.kind, FactKind::ApiRequest(_)) => {
+            Some((fact.client().map(|client| client.end.port), verdict))
+        }
+        _ => None,
+    });
+    let unlisted = Some(Verdict::Unlisted);
+    let expected =
+        [(Some(1), unlisted.clone()), (Some(2), unlisted.clone()), (Some(1), unlisted), (None, None)];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }
