@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use sensor_tests::containerd::Containerd;
 use sensor_tests::dockerd::IMAGE;
 use sensor_tests::lab::{CONFIGURATION, Lab, cgroups};
@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("nsenter_from_a_container_into_the_host_is_an_escape", nsenter),
     ("process_of_a_container_among_those_of_the_host_is_an_escape", pid_namespace),
     ("chroot_to_the_hosts_root_is_an_escape", chroot),
+    ("detours_on_the_way_out_hide_no_escape", detours),
     ("runtimes_at_work_are_no_escape", runtimes),
 ];
 
@@ -95,6 +96,44 @@ fn chroot(lab: &Lab) -> Result<()> {
     let escape = wait_for_escape(&sensor, &id)?;
     ensure!(escape.list("host.namespaces").is_empty(), "{escape}");
     ensure!(escape.is("escape", &[("host.root", "true"), ("process.exe", "/bin/true")]), "{escape}");
+    sensor.stop().map(drop)
+}
+
+/// The same ways out by others' namespaces, forks, roots and programs; each is told with both identities.
+fn detours(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let host = host_process()?;
+    // A service of the host with mounts of its own, as systemd gives many.
+    let mut service = Command::new("unshare");
+    service.args(["--mount", "setpriv", "--bounding-set=-all", "--inh-caps=-all", "sleep", "600"]);
+    let service = Process::start(&mut service)?;
+    let options = ["--pid=host", "--cap-add=SYS_ADMIN", "--cap-add=SYS_PTRACE", "--volume", "/:/host"];
+    let arguments = [&["run", "--detach", "--name", "wanderer"], &options[..], &[IMAGE, "/bin/sleep", "600"]];
+    let id = lab.dockerd.docker(&arguments.concat())?;
+    sensor.wait("started", |record| record.is_container("started", &id))?;
+    let (pid, other) = (host.id().to_string(), service.id().to_string());
+    let enter = format!("/bin/busybox nsenter -t {pid} -m");
+    let ways = [
+        ("namespaces of its own first", format!("/bin/busybox unshare -m {enter} /bin/true"), &["mnt"][..]),
+        ("forks", format!("( ( {enter} /bin/sh -c '( /bin/true; /bin/true )' ) & ) ; sleep 0.3"), &["mnt"]),
+        ("a program of the host", format!("{enter} /bin/sh -c 'exec /bin/true'"), &["mnt"]),
+        ("the root of a process", format!("/bin/busybox chroot /proc/{pid}/root /bin/true"), &[]),
+        ("a root below", "cd /host && /bin/busybox chroot . /bin/true".to_owned(), &[]),
+        ("mounts of a service", format!("/bin/busybox nsenter -t {other} -m /bin/true"), &[]),
+    ];
+    for (way, script, namespaces) in ways {
+        let mark = sensor.mark();
+        lab.dockerd.docker(&["exec", "wanderer", "/bin/sh", "-c", &format!("{script}; true")])?;
+        let escape = sensor
+            .wait_after(mark, way, |record| record.is("escape", &[("container.id", &id)]))
+            .with_context(|| format!("{way}: {script}"))?;
+        ensure!(escape.list("host.namespaces") == namespaces, "{way}: {escape}");
+        ensure!(
+            escape.is("escape", &[("host.root", "true"), ("container.name", "wanderer")]),
+            "{way}: {escape}"
+        );
+        ensure!(escape.number("process.pid").is_some(), "{way}: {escape}");
+    }
     sensor.stop().map(drop)
 }
 

@@ -1,10 +1,10 @@
 //! The exposure ledger: daemons on any port, who came from outside, and where published ports lead.
 
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use sensor_tests::dockerd::{Dockerd, IMAGE, PORT};
+use sensor_tests::dockerd::{Certificate, Dockerd, IMAGE, PORT};
 use sensor_tests::lab::{CONFIGURATION, Lab};
 use sensor_tests::netns::{CLIENT_OUTSIDE, NODE_OUTSIDE};
 use sensor_tests::process::{run, wait_until};
@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("dockerd_moved_to_tcp_shows_within_a_second", dockerd_moved),
     ("dockerd_on_another_port_is_told_of_with_its_peers", dockerd_elsewhere),
     ("dockerd_configured_by_its_file_says_what_it_serves_and_publishes", configured),
+    ("dockerd_with_tls_in_its_file_or_arguments_says_so", with_tls),
     ("dockerd_inside_a_container_is_told_of_on_any_port", inside),
     ("published_port_that_leads_to_docker_is_followed", published),
     ("exposure_of_this_host_is_listed", host_is_listed),
@@ -31,30 +32,53 @@ fn connect(lab: &Lab, port: u16) -> Option<TcpStream> {
     lab.network.client.within(|| TcpStream::connect_timeout(&server, Duration::from_secs(1))).ok()
 }
 
+/// From the unix socket to a port, to another port, and to all addresses: each move is told within a second of the kernel's
+/// time, however busy the machine of the test is.
 fn dockerd_moved(lab: &Lab) -> Result<()> {
     let sensor = Sensor::start(CONFIGURATION)?;
     let directory = lab.directory().join("moved");
     // In the client's namespace, where nothing else has the port.
     drop(Dockerd::start_bare(&lab.network.client, directory.clone(), &[])?);
-    let mark = sensor.mark();
-    let hosts = [format!("tcp://0.0.0.0:{PORT}")];
-    let dockerd = Dockerd::start_bare(&lab.network.client, directory, &hosts)?;
-    // It answers on its unix socket now: it listened a moment ago at the latest.
-    let answered = Instant::now();
-    let opened = sensor.wait_after(mark, "its listener", |record| {
-        record.is("listener", &[("process.pid", &dockerd.id().to_string()), ("listener.state", "opened")])
-    })?;
-    ensure!(answered.elapsed() < Duration::from_secs(1), "it took {:?}: {opened}", answered.elapsed());
-    let fields = [
-        ("listener.service", "docker"),
-        ("listener.scope", "any"),
-        ("listener.tls", "plaintext"),
-        // Go listens on all addresses of both families.
-        ("net.local.ip", "::"),
-        ("process.comm", "dockerd"),
-    ];
-    ensure!(opened.is("listener", &fields), "{opened}\nhas not {fields:?}");
-    sensor.stop().map(drop)
+    let mut told = Vec::new();
+    for (host, port, scope) in [
+        (format!("tcp://127.0.0.1:{PORT}"), PORT, "loopback"),
+        (format!("tcp://127.0.0.1:{ELSEWHERE}"), ELSEWHERE, "loopback"),
+        (format!("tcp://0.0.0.0:{PORT}"), PORT, "any"),
+    ] {
+        let mark = sensor.mark();
+        let dockerd = Dockerd::start_bare(&lab.network.client, directory.clone(), &[host])?;
+        let pid = dockerd.id().to_string();
+        let of_it = |state| {
+            let pid = pid.clone();
+            move |record: &Record| {
+                record.is("listener", &[("process.pid", &pid), ("listener.state", state)])
+                    && record.number("net.local.port") == Some(port.into())
+            }
+        };
+        let opened = sensor.wait_after(mark, "its listener", of_it("opened"))?;
+        let fields = [
+            ("listener.service", "docker"),
+            ("listener.scope", scope),
+            ("listener.tls", "plaintext"),
+            ("process.comm", "dockerd"),
+        ];
+        ensure!(opened.is("listener", &fields), "{opened}\nhas not {fields:?}");
+        if scope == "any" {
+            // Go listens on all addresses of both families.
+            ensure!(opened.text("net.local.ip") == "::", "{opened}");
+        }
+        drop(dockerd);
+        let closed = sensor.wait_after(mark, "its end", of_it("closed"))?;
+        told.extend([opened, closed]);
+    }
+    let recording = sensor.stop()?;
+    for record in told {
+        let index = recording.records.iter().position(|other| other.text("id") == record.text("id"));
+        let read_ns = recording.read_at_ns[index.context("it was told of")?];
+        let late_ns = read_ns.saturating_sub(record.number("boot_ns").context("no boot_ns")?);
+        ensure!(late_ns < 1_000_000_000, "told after {late_ns} ns: {record}");
+    }
+    Ok(())
 }
 
 fn dockerd_elsewhere(lab: &Lab) -> Result<()> {
@@ -173,6 +197,26 @@ fn configured(lab: &Lab) -> Result<()> {
     sensor.wait("the end of the published port", |record| {
         record.is("listener", &[("net.local.port", "12377"), ("listener.state", "closed")])
     })?;
+    sensor.stop().map(drop)
+}
+
+fn with_tls(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let certificate = Certificate::make(lab.directory())?;
+    let hosts = [format!("tcp://{NODE_OUTSIDE}:{ELSEWHERE}")];
+    let start = |by_file: bool| {
+        let directory = lab.directory().join(format!("with-tls-{by_file}"));
+        let start = if by_file { Dockerd::start_tls_configured } else { Dockerd::start_tls };
+        start(&lab.network.node, directory, &hosts, &certificate)
+    };
+    for by_file in [true, false] {
+        let dockerd = start(by_file)?;
+        let pid = dockerd.id().to_string();
+        let fields =
+            [("process.pid", pid.as_str()), ("listener.tls", "tls"), ("listener.service", "docker-tls")];
+        let found = sensor.wait("what it serves", |record| record.is("listener", &fields))?;
+        ensure!(found.number("net.local.port") == Some(u64::from(ELSEWHERE)), "{found}");
+    }
     sensor.stop().map(drop)
 }
 

@@ -18,6 +18,7 @@ use crate::Test;
 
 pub const TESTS: &[Test] = &[
     ("renamed_client_is_recognised_on_the_host_and_in_a_container", renamed_client),
+    ("client_behind_the_loader_is_recognised_on_the_host_and_in_a_container", behind_loader),
     ("renamed_client_older_than_the_sensor_is_recognised", older_client),
     ("configured_tool_is_reported_and_other_programs_are_not", configured_tool),
     ("arguments_beyond_the_bound_are_cut_and_said", long_arguments),
@@ -78,6 +79,47 @@ fn renamed_client(lab: &Lab) -> Result<()> {
     })?;
     ensure!(plain.at("process.renamed").is_null(), "{plain}");
     sensor.stop().map(drop)
+}
+
+fn behind_loader(lab: &Lab) -> Result<()> {
+    // What it connects to answers late, so that it can be looked at.
+    const LOADERS: [&str; 2] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    let loader = LOADERS.into_iter().find(|path| Path::new(path).exists()).context("no loader")?;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let directory = lab.directory().join("loaded");
+    std::fs::create_dir_all(&directory)?;
+    let hidden = copy("/usr/bin/docker", &directory.join("data"))?;
+    let renamed_loader = copy(loader, &directory.join("worker"))?;
+    let socket = format!("unix://{}", lab.dockerd.socket().display());
+    let is_found = |record: &Record| {
+        let fields = [("exec.role", "client"), ("process.renamed", "true"), ("process.tool", "docker")];
+        record.is("exec", &fields)
+    };
+    for through in [Path::new(loader), &renamed_loader] {
+        let mut command = Command::new(through);
+        command.arg(&hidden).args(["--host", &socket, "events"]).stdout(std::process::Stdio::null());
+        let client = Process::start(&mut command)?;
+        let pid = client.id().to_string();
+        let found = sensor.wait("the client on the host", |record| {
+            is_found(record) && record.at("process.pid").to_string() == pid
+        })?;
+        ensure!(found.at("container").is_null(), "{found}");
+        ensure!(found.text("process.exe") == through.to_string_lossy(), "{found}");
+    }
+    let hidden = hidden.to_str().context("path is not text")?;
+    let arguments = ["run", "--detach", "--volume", "/:/host:ro", "--volume", "/run:/host/run", IMAGE];
+    let inside = ["/bin/busybox", "chroot", "/host", loader, hidden, "--host", &socket, "events"];
+    let id = lab.dockerd.docker(&[&arguments[..], &inside].concat())?;
+    let found = sensor
+        .wait("the client in a container", |record| is_found(record) && record.text("container.id") == id)?;
+    ensure!(found.args().contains(&"events"), "{found}");
+    // Whatever else is started so is no client.
+    run(Path::new(loader), &["/bin/true"])?;
+    lab.dockerd.docker(&["rm", "--force", &id])?;
+    let recording = sensor.stop()?;
+    let others = recording.of_kind("exec").filter(|record| is_found(record)).count();
+    ensure!(others == 3, "{others} clients were told of");
+    Ok(())
 }
 
 fn older_client(lab: &Lab) -> Result<()> {

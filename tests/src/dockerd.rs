@@ -114,6 +114,26 @@ impl Dockerd {
         Self::start_at(node, directory, hosts, &options)
     }
 
+    /// As [`Dockerd::start_tls`], with all of it in its configuration file.
+    ///
+    /// # Errors
+    /// When it does not answer in time; with its log.
+    pub fn start_tls_configured(
+        node: &Netns,
+        directory: PathBuf,
+        hosts: &[String],
+        certificate: &Certificate,
+    ) -> Result<Self> {
+        let Certificate { certificate, key } = certificate;
+        let socket = format!("unix://{}", directory.join(SOCKET).display());
+        let hosts: Vec<&String> = hosts.iter().chain([&socket]).collect();
+        let configuration = json!({
+            "hosts": hosts, "bridge": "docker0", "tls": true,
+            "tlscacert": certificate, "tlscert": certificate, "tlskey": key
+        });
+        Self::start_with(node, directory, configuration, &[])
+    }
+
     fn start_at(node: &Netns, directory: PathBuf, hosts: &[String], options: &[&str]) -> Result<Self> {
         let socket = format!("unix://{}", directory.join(SOCKET).display());
         let hosts = hosts.iter().chain([&socket]).flat_map(|host| ["--host", host]);

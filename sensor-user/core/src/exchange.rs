@@ -195,6 +195,15 @@ pub enum ProgramAnswer {
         /// The client that they are, if they are one.
         client: Option<Arc<str>>,
     },
+    /// They are a dynamic loader's, which runs whatever it is told to.
+    Loader {
+        /// Whose.
+        contents: Contents,
+        /// A process that runs it.
+        process: ProcessKey,
+        /// The client that it has loaded, if it has loaded one.
+        client: Option<Arc<str>>,
+    },
     /// The process that ran it was gone, or the file had changed.
     Gone {
         /// Whose.

@@ -4,6 +4,8 @@
 //! whom, execs carry their ancestors from the kernel, so a lost record costs detail and never the whole chain.
 //! Snapshots for the output are shared where a process is told of more than once.
 
+mod recognise;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -14,7 +16,6 @@ use crate::fact::{Ancestor, Process};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::image::Image;
 use crate::namespaces::Namespaces;
-use crate::programs::Contents;
 use crate::text::{Comm, Texts};
 
 /// Most processes in the table; the one used longest ago goes first.
@@ -305,28 +306,6 @@ impl Processes {
         entry.snapshot = None;
         entry.offspring = None;
         (entry, before)
-    }
-
-    /// The contents of a file are a client's: those that run it and go by another name, in the order of their start.
-    pub(crate) fn recognise(&mut self, contents: Contents, client: &Arc<str>) -> Vec<ProcessKey> {
-        let mut found = Vec::new();
-        let mut copied = 0;
-        for (key, entry) in self.table.iter_mut() {
-            let is_it = entry.image.contents == contents && !entry.image.program.flags.script;
-            if !is_it || entry.image.program.tool.as_ref() == Some(client) {
-                continue;
-            }
-            // Forks share the image: each makes it anew for itself, but for the last one.
-            copied += if Arc::strong_count(&entry.image) > 1 { entry.image.bytes } else { 0 };
-            Arc::make_mut(&mut entry.image).recognise(client);
-            entry.snapshot = None;
-            if !entry.exited {
-                found.push(*key);
-            }
-        }
-        self.image_bytes += copied;
-        found.sort_unstable_by_key(|key| (key.start_ns, key.pid));
-        found
     }
 
     /// The file of a process that executes itself anew, which says nothing but that.

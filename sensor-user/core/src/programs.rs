@@ -27,6 +27,8 @@ enum Known {
     Asked,
     /// The client that it is, if it is one.
     Client(Option<Arc<str>>),
+    /// Each process that runs it may be something else.
+    Loader,
 }
 
 /// The table.
@@ -45,17 +47,26 @@ impl Programs {
     pub(crate) fn client(&mut self, contents: &Contents) -> Option<Arc<str>> {
         match self.table.get_mut(contents)? {
             Known::Client(client) => client.clone(),
-            Known::Asked => None,
+            Known::Asked | Known::Loader => None,
         }
     }
 
     /// Whether somebody should look at a file; if so, it counts as asked for.
     pub(crate) fn wants(&mut self, contents: Contents) -> bool {
-        let wants = !self.table.contains(&contents);
-        if wants {
-            self.table.insert(contents, Known::Asked);
+        match self.table.peek(&contents) {
+            None => {
+                self.table.insert(contents, Known::Asked);
+                true
+            }
+            Some(known) => *known == Known::Loader,
         }
-        wants
+    }
+
+    /// Takes that a file is a dynamic loader; returns whether that is news.
+    pub(crate) fn learn_loader(&mut self, contents: Contents) -> bool {
+        let is_news = self.table.peek(&contents) != Some(&Known::Loader);
+        self.table.insert(contents, Known::Loader);
+        is_news
     }
 
     /// Takes an answer.
@@ -65,7 +76,9 @@ impl Programs {
 
     /// The file could not be read, because its process was gone or it had changed: the next one asks again.
     pub(crate) fn give_up(&mut self, contents: &Contents) {
-        self.table.remove(contents);
+        if self.table.peek(contents) != Some(&Known::Loader) {
+            self.table.remove(contents);
+        }
         self.unread += 1;
     }
 
@@ -107,6 +120,18 @@ mod tests {
         programs.give_up(&contents(1, 5));
         assert_eq!(programs.unread(), 1);
         assert!(programs.wants(contents(1, 5)));
+    }
+
+    #[test]
+    fn what_a_loader_runs_is_asked_for_each_time() {
+        let mut programs = Programs::new(8);
+        assert!(programs.wants(contents(1, 5)));
+        assert!(programs.learn_loader(contents(1, 5)));
+        assert!(programs.wants(contents(1, 5)));
+        programs.give_up(&contents(1, 5));
+        assert!(programs.wants(contents(1, 5)));
+        assert_eq!(programs.client(&contents(1, 5)), None);
+        assert!(!programs.learn_loader(contents(1, 5)), "no news");
     }
 
     #[test]

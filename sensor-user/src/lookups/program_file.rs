@@ -35,6 +35,15 @@ const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 /// Segment flag: can be written.
 const PF_W: u32 = 2;
+/// Types of a segment that names the loader of its program, and of one with what the loader is to know.
+const PT_DYNAMIC: u32 = 2;
+const PT_INTERP: u32 = 3;
+/// Most bytes of the latter, which has entries of 16 bytes; the entry with flags, and the flag of a program.
+const DYNAMIC_MAX: usize = 4 << 10;
+const DT_FLAGS_1: u64 = 0x6fff_fffb;
+const DF_1_PIE: u64 = 0x0800_0000;
+/// Type of an ELF file that is loaded at any address.
+const ET_DYN: u16 = 3;
 /// Type of the note with the linker's build id.
 const NT_GNU_BUILD_ID: u32 = 3;
 
@@ -119,6 +128,12 @@ impl Clients {
     }
 }
 
+/// Whether a file that was executed is a dynamic loader: a library that needs no other to load it.
+#[must_use]
+pub fn is_loader(file: &File) -> bool {
+    Elf::read(file).is_some_and(|elf| elf.is_loader(file))
+}
+
 /// Digest of a whole file, which must have this length still.
 fn digest(file: &File, len: u64) -> Option<Digest> {
     let mut hasher = Sha256::new();
@@ -146,6 +161,7 @@ fn client_of_package(package: &str) -> Option<&'static str> {
 
 /// The tables of a program for 64 bit, little endian, as all the sensor runs beside are.
 struct Elf {
+    kind: u16,
     sections: Vec<u8>,
     segments: Vec<u8>,
     names_at: usize,
@@ -163,6 +179,7 @@ impl Elf {
             is_sound.then(|| at(file, u64_at(&header, offset)?, count * size))?
         };
         Some(Self {
+            kind: u16_at(&header, 16)?,
             segments: table(32, 56, 54, SEGMENT)?,
             // A stripped program may have none.
             sections: table(40, 60, 58, SECTION).unwrap_or_default(),
@@ -204,6 +221,25 @@ impl Elf {
             u32_at(segment, 0) == Some(PT_LOAD) && u32_at(segment, 4).is_some_and(|flags| flags & PF_W != 0)
         };
         u64_at(self.segments.chunks_exact(SEGMENT).find(is_data)?, 8)
+    }
+
+    /// Static programs that may be loaded at any address need no loader either, and say that they are programs.
+    fn is_loader(&self, file: &File) -> bool {
+        let find =
+            |kind| self.segments.chunks_exact(SEGMENT).find(|segment| u32_at(segment, 0) == Some(kind));
+        if self.kind != ET_DYN || find(PT_INTERP).is_some() {
+            return false;
+        }
+        let Some(segment) = find(PT_DYNAMIC) else { return false };
+        let entries = (|| {
+            let size = usize::try_from(u64_at(segment, 32)?).ok()?.min(DYNAMIC_MAX);
+            up_to(file, u64_at(segment, 8)?, size)
+        })();
+        let is_program = |entry: &[u8]| {
+            u64_at(entry, 0) == Some(DT_FLAGS_1)
+                && u64_at(entry, 8).is_some_and(|flags| flags & DF_1_PIE != 0)
+        };
+        entries.is_some_and(|entries| !entries.chunks_exact(16).any(is_program))
     }
 
     fn build_id(&self, file: &File) -> Option<Vec<u8>> {

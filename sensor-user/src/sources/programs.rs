@@ -18,13 +18,16 @@ use sensor_core::programs::Contents;
 use tokio::sync::mpsc;
 
 use crate::lookups::Roots;
-use crate::lookups::file::is_component;
-use crate::lookups::program_file::Clients;
+use crate::lookups::file::{self, is_component};
+use crate::lookups::program_file::{self, Clients};
 
 /// Questions that may wait for the thread.
 const QUESTIONS_MAX: usize = 1024;
 /// Answers that may wait for the pipeline.
 const ANSWERS_MAX: usize = 1024;
+/// Most bytes of a list of mappings, and most files of it, that are looked at.
+const MAPS_MAX: u64 = 256 << 10;
+const MAPPED_MAX: usize = 64;
 /// Clients by the names they have where nobody renames them, and where they are.
 const CLIENTS: &[&str] = &["docker", "podman", "ctr", "crictl", "nerdctl", "kubectl"];
 /// Types of file systems that answer without anybody's help: btrfs, erofs, exfat, ext4, f2fs, hugetlbfs, overlay, ramfs,
@@ -141,8 +144,63 @@ fn answer(roots: &Roots, question: &Question, known: &Clients) -> ProgramAnswer 
     let contents = question.contents;
     let file = open(roots.proc.join(format!("{}/exe", question.process.pid)));
     match file.filter(|file| is_unchanged(file, &contents)) {
+        Some(file) if program_file::is_loader(&file) => {
+            let process = question.process;
+            ProgramAnswer::Loader { contents, process, client: loaded(roots, process, known) }
+        }
         Some(file) => ProgramAnswer::Read { contents, client: known.client(&file) },
         None => ProgramAnswer::Gone { contents },
+    }
+}
+
+/// The client among the files that a process has mapped to execute.
+fn loaded(roots: &Roots, process: ProcessKey, known: &Clients) -> Option<Arc<str>> {
+    let directory = roots.proc.join(process.pid.to_string());
+    let maps = file::read(&directory.join("maps"), MAPS_MAX, None).ok()?;
+    let maps = String::from_utf8_lossy(&maps);
+    let mut seen: Vec<u64> = Vec::new();
+    for mapping in maps.lines().filter_map(Mapping::read) {
+        if seen.len() == MAPPED_MAX {
+            break;
+        }
+        if seen.contains(&mapping.inode) {
+            continue;
+        }
+        seen.push(mapping.inode);
+        // The first one takes a right that not everybody has, and finds files without a name, too.
+        let places = [
+            directory.join("map_files").join(mapping.range),
+            directory.join("root").join(mapping.path.trim_start_matches('/')),
+        ];
+        let is_it = |file: &File| file.metadata().is_ok_and(|status| status.ino() == mapping.inode);
+        let file = places.into_iter().find_map(|place| open(place).filter(is_it));
+        if let Some(client) = file.and_then(|file| known.client(&file)) {
+            return Some(client);
+        }
+    }
+    None
+}
+
+/// A line of `/proc/<pid>/maps` with a file that is executed.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapping<'a> {
+    range: &'a str,
+    inode: u64,
+    path: &'a str,
+}
+
+impl<'a> Mapping<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let mut rest = line;
+        let mut field = || {
+            let (field, behind) = rest.trim_start().split_once(' ')?;
+            rest = behind;
+            Some(field)
+        };
+        let (range, rights, _offset, _device) = (field()?, field()?, field()?, field()?);
+        let inode = field()?.parse().ok().filter(|inode| *inode != 0)?;
+        let path = rest.trim_start();
+        (rights.contains('x') && path.starts_with('/')).then_some(Self { range, inode, path })
     }
 }
 
@@ -190,6 +248,29 @@ mod tests {
         assert_eq!(answer(&roots, &other, &known), ProgramAnswer::Gone { contents: other.contents });
         let gone = Question { process: ProcessKey { pid: u32::MAX, start_ns: 1 }, ..own };
         assert_eq!(answer(&roots, &gone, &known), ProgramAnswer::Gone { contents: gone.contents });
+    }
+
+    #[test]
+    fn files_that_are_executed_are_found_among_mappings() {
+        let line = |rights, inode, path| format!("7f00-7f10 {rights} 00001000 08:01 {inode}     {path}");
+        let read = |line: &str| Mapping::read(line).map(|found| (found.inode, found.path.to_owned()));
+        assert_eq!(read(&line("r-xp", 77, "/tmp/a b")), Some((77, "/tmp/a b".into())));
+        for other in [line("r--p", 77, "/tmp/x"), line("r-xp", 0, "[vdso]"), line("rwxp", 0, ""), "x".into()]
+        {
+            assert_eq!(read(&other), None, "{other}");
+        }
+        let text = line("r-xp", 7, "/x (deleted)");
+        let mapping = Mapping::read(&text).unwrap();
+        assert_eq!((mapping.range, mapping.path), ("7f00-7f10", "/x (deleted)"));
+    }
+
+    #[test]
+    fn a_loader_is_told_by_its_file() {
+        let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+        let loader = loaders.iter().find_map(|path| File::open(path).ok()).expect("a loader");
+        assert!(program_file::is_loader(&loader));
+        let own = File::open("/proc/self/exe").unwrap();
+        assert!(!program_file::is_loader(&own), "a program has one");
     }
 
     #[test]

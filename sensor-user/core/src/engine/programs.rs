@@ -16,12 +16,38 @@ impl Engine {
     pub fn handle_program(&mut self, now: Timestamp, answer: ProgramAnswer) {
         let (contents, client) = match answer {
             ProgramAnswer::Read { contents, client } => (contents, client),
+            ProgramAnswer::Loader { contents, process, client } => {
+                return self.on_loader(now, contents, process, client.as_ref());
+            }
             ProgramAnswer::Gone { contents } => return self.programs.give_up(&contents),
         };
         self.programs.learn(contents, client.clone());
         let Some(client) = client else { return };
         for key in self.processes.recognise(contents, &client) {
             self.tell_renamed(now, key);
+        }
+    }
+
+    /// A dynamic loader is what it has loaded; each process of it may have loaded something else.
+    fn on_loader(
+        &mut self,
+        now: Timestamp,
+        contents: Contents,
+        process: ProcessKey,
+        client: Option<&Arc<str>>,
+    ) {
+        if self.programs.learn_loader(contents) {
+            // Nobody was asked what these have loaded, while it was not known that they are loaders.
+            for other in self.processes.running(contents) {
+                if other != process {
+                    self.ask_for_program(other, contents, Urgency::Later);
+                }
+            }
+        }
+        if let Some(client) = client
+            && self.processes.recognise_one(process, contents, client)
+        {
+            self.tell_renamed(now, process);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fact::{ExeFlags, ExecRole, Program};
-use crate::ids::FileKey;
+use crate::ids::{FileKey, ProcessKey};
 use crate::programs::Contents;
 use crate::records::{Exec, P, cgroup, exit, fork, v2};
 use sensor_common::record::exec_flags;
@@ -187,4 +187,32 @@ fn a_renamed_client_that_was_there_before_is_told_of_when_its_contents_are_known
     let facts = sensor.read_facts();
     assert_eq!(execs(&facts), [(500, ExecRole::Client, Some("kubectl"), true)]);
     assert!(facts[0].process.as_ref().is_some_and(|process| process.program.flags.deleted));
+}
+
+#[test]
+fn what_a_loader_runs_is_each_process_own() {
+    let mut sensor = Sensor::ready();
+    let loader = |process: u32, client: Option<&str>| ProgramAnswer::Loader {
+        contents: CONTENTS,
+        process: ProcessKey { pid: process, start_ns: P(process, "x").start_ns() },
+        client: client.map(Into::into),
+    };
+    for process in [500, 501] {
+        run(&mut sensor, P(process, "x"), HOST, &["/lib64/ld-linux-x86-64.so.2", "/tmp/x"], 0);
+    }
+    assert_eq!(execs(&sensor.facts()), []);
+    assert_eq!(asked(&mut sensor), [500], "as for any file");
+    sensor.engine.handle_program(at(sensor.now), loader(500, Some("docker")));
+    assert_eq!(execs(&sensor.read_facts()), [(500, ExecRole::Client, Some("docker"), true)]);
+    assert_eq!(asked(&mut sensor), [501], "it may have loaded something else");
+    sensor.engine.handle_program(at(sensor.now), loader(501, None));
+    assert_eq!(execs(&sensor.read_facts()), []);
+    // From now on everybody is asked for, and nobody is taken for the one before.
+    run(&mut sensor, P(502, "x"), HOST, &["/lib64/ld-linux-x86-64.so.2", "/tmp/y"], 0);
+    assert_eq!(execs(&sensor.facts()), []);
+    assert_eq!(asked(&mut sensor), [502]);
+    sensor.see(|now| exit(now, P(502, "x"), v2(HOST), 0));
+    sensor.facts();
+    sensor.engine.handle_program(at(sensor.now), loader(502, Some("docker")));
+    assert_eq!(execs(&sensor.read_facts()), [], "it has gone");
 }
