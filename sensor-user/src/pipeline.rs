@@ -243,6 +243,7 @@ impl Pipeline {
     fn serve(&mut self, request: Request, walk: &mut ListenerWalk) {
         match request {
             Request::ReadContainer(query) => self.containers.read(query),
+            Request::ReadAhead(query) => self.containers.read_ahead(query),
             Request::ReadProcess(query) => self.containers.read_process(query),
             Request::ReadDaemonOptions(query) => self.containers.read_daemon(query),
             Request::WatchRemoval(query) => self.containers.watch(query),

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use sensor_tests::containerd::Containerd;
 use sensor_tests::dockerd::{IMAGE, TOLERANT};
 use sensor_tests::lab::{CONFIGURATION, Lab};
 use sensor_tests::oci::{HybridControllers, Runtime};
 use sensor_tests::podman::Podman;
+use sensor_tests::process::wait_until;
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
 
@@ -22,6 +24,7 @@ pub const TESTS: &[Test] = &[
     ("overwritten_bundle_says_nothing_of_the_container_made_before", overwritten),
     ("hostile_specs_are_told_and_hold_nothing_up", hostile),
     ("a_thousand_short_lived_containers_are_complete", thousand),
+    ("containers_of_managers_that_are_removed_at_their_end_are_complete", managed),
 ];
 
 /// Containers of the last test.
@@ -264,4 +267,65 @@ fn short_lived(records: &[Record]) -> usize {
         .iter()
         .filter_map(|(id, end)| end.number("boot_ns")?.checked_sub(started.get(id)?.number("boot_ns")?));
     times.filter(|lived| *lived < SHORT).count()
+}
+
+/// Containers that their manager removes when they end, of three managers at a time.
+fn managed(lab: &Lab) -> Result<()> {
+    const EACH: usize = 12;
+    let podman = Podman::new(lab.directory(), &lab.image_archive()?)?;
+    let containerd = Containerd::start(lab.directory(), &lab.image_archive()?)?;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    std::thread::scope(|scope| {
+        let docker = scope.spawn(|| {
+            (0..EACH).try_for_each(|_| {
+                let arguments = ["run", "--rm", "--network=none", IMAGE, "/bin/true"];
+                lab.dockerd.docker(&arguments).map(drop)
+            })
+        });
+        let ctr = scope.spawn(|| {
+            (0..EACH).try_for_each(|number| {
+                let id = format!("brief.{number}");
+                containerd.ctr(&["run", "--rm", containerd.image(), &id, "/bin/true"]).map(drop)
+            })
+        });
+        let limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
+        let podman = scope.spawn(move || {
+            (0..EACH).try_for_each(|_| {
+                let arguments = ["--runtime=runc", "run", "--rm", "--network=none"];
+                podman.run(&[&arguments[..], &limits, &[IMAGE, "/bin/true"]].concat()).map(drop)
+            })
+        });
+        [docker, ctr, podman].into_iter().try_for_each(|thread| thread.join().expect("a thread panicked"))
+    })?;
+    let of_runtime = |records: &[Record], action, runtime: &str| {
+        let of_it =
+            of(records, action).into_iter().filter(|(_, step)| step.text("container.runtime") == runtime);
+        of_it.map(|(id, step)| (id.to_owned(), step.clone())).collect::<BTreeMap<String, Record>>()
+    };
+    let managers = ["docker", "containerd", "podman"];
+    let ends =
+        || managers.iter().all(|runtime| of_runtime(&sensor.records(), "removed", runtime).len() >= EACH);
+    wait_until("all are gone", std::time::Duration::from_secs(20), || ends().then_some(()))?;
+    let records = sensor.stop()?.records;
+    for runtime in managers {
+        let started = of_runtime(&records, "started", runtime);
+        let amended = of_runtime(&records, "enriched", runtime);
+        ensure!(started.len() == EACH, "{} of {runtime} were started", started.len());
+        for (id, start) in &started {
+            let is_whole = start.text("quality.enrichment") == "ok";
+            let whole = if is_whole {
+                start
+            } else {
+                amended.get(id).with_context(|| format!("partial: {start}"))?
+            };
+            ensure!(whole.text("container.image") == IMAGE, "no image: {whole}");
+            ensure!(
+                whole.text("quality.enrichment") == "ok" && !whole.at("container.risks").is_null(),
+                "{whole}"
+            );
+            ensure!(runtime == "containerd" || id.len() == 64, "not a whole id: {whole}");
+        }
+        println!("{runtime}: {} of {} were amended", amended.len(), started.len());
+    }
+    Ok(())
 }

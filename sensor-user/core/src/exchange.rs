@@ -229,6 +229,9 @@ pub enum Depth {
 pub enum Request {
     /// Read the state of a container; answered by [`crate::engine::Engine::handle_container_metadata`], also when nothing was found.
     ReadContainer(ContainerQuery),
+    /// A runtime was called to make this container: read now what may be gone before the container is known, and keep it for
+    /// the question that follows; not answered.
+    ReadAhead(ContainerQuery),
     /// Read a process to be put into a container; answered by [`crate::engine::Engine::handle_process_risks`].
     ReadProcess(ProcessQuery),
     /// Read what a daemon was told; answered by [`crate::engine::Engine::handle_daemon_options`] if it can be read.

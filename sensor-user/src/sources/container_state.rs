@@ -29,6 +29,8 @@ const RETRIES_MAX: usize = 16_384;
 const WATCHES_MAX: usize = 16_384;
 /// Answers that may wait for the pipeline.
 const ANSWERS_MAX: usize = 4_096;
+/// What was read when runtimes were called and is kept; the oldest gives way.
+const AHEAD_MAX: usize = 1024;
 /// Distance between two looks at the watched containers.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// Pauses between attempts. The first ones fall into the hold time of container records, the last ones serve runtimes
@@ -99,6 +101,7 @@ struct Losses {
 
 enum Question {
     Read(ContainerQuery),
+    ReadAhead(ContainerQuery),
     ReadProcess(ProcessQuery),
     ReadDaemon(DaemonQuery),
     Watch(ContainerQuery),
@@ -132,6 +135,11 @@ impl ContainerState {
     /// Asks for a container's metadata.
     pub fn read(&mut self, query: ContainerQuery) {
         self.post(Question::Read(query));
+    }
+
+    /// Has it read what is there of a container that a runtime was called to make.
+    pub fn read_ahead(&mut self, query: ContainerQuery) {
+        self.post(Question::ReadAhead(query));
     }
 
     /// Asks what tells of a process that is put into a container.
@@ -217,6 +225,8 @@ struct Worker<F> {
     /// The keys of `attempts` by when they are due.
     schedule: BTreeSet<(Instant, Arc<str>)>,
     watched: LinkedHashMap<Arc<str>, ContainerQuery>,
+    /// By what a runtime was called with, and when.
+    ahead: LinkedHashMap<Call, ContainerMetadata>,
     next_watch: Instant,
     losses: Arc<Losses>,
 }
@@ -229,6 +239,7 @@ impl<F: StateFiles> Worker<F> {
             attempts: HashMap::new(),
             schedule: BTreeSet::new(),
             watched: LinkedHashMap::new(),
+            ahead: LinkedHashMap::new(),
             next_watch: Instant::now() + WATCH_INTERVAL,
             losses,
         }
@@ -237,7 +248,11 @@ impl<F: StateFiles> Worker<F> {
     fn run(mut self, questions: &Receiver<Question>) {
         loop {
             match questions.recv_timeout(self.pause()) {
-                Ok(question) => self.take(question),
+                Ok(question) => {
+                    self.take(question);
+                    // What is asked for the first time goes before what is looked at again: it may be gone soon.
+                    questions.try_iter().take(QUESTIONS_MAX).for_each(|question| self.take(question));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -258,7 +273,17 @@ impl<F: StateFiles> Worker<F> {
         match question {
             Question::Read(query) if self.attempts.contains_key(&query.key) => self.ask_again(query),
             Question::Read(query) if self.attempts.len() < RETRIES_MAX => {
-                self.schedule(Attempt { due: Instant::now(), number: 0, query, last: None, judged: false });
+                let now = Instant::now();
+                // That nobody waits for answers any more shows with the next attempt.
+                let _ = self.attempt(now, Attempt { due: now, number: 0, query, last: None, judged: false });
+            }
+            Question::ReadAhead(query) => {
+                let Some(call) = Call::of(&query) else { return };
+                let metadata = self.files.read(&query);
+                if self.ahead.len() >= AHEAD_MAX {
+                    self.ahead.pop_front();
+                }
+                self.ahead.insert(call, metadata);
             }
             Question::Read(query) => {
                 // No room to come back to it: one look now is better than none.
@@ -323,7 +348,11 @@ impl<F: StateFiles> Worker<F> {
     }
 
     fn read(&self, query: &ContainerQuery) -> ContainerMetadata {
-        ContainerMetadata { key: Some(query.key.clone()), ..self.files.read(query) }
+        let mut metadata = ContainerMetadata { key: Some(query.key.clone()), ..self.files.read(query) };
+        if let Some(before) = Call::of(query).and_then(|call| self.ahead.get(&call)) {
+            fill(&mut metadata, before);
+        }
+        metadata
     }
 
     fn attempt(&mut self, now: Instant, attempt: Attempt) -> Result<(), Gone> {
@@ -371,6 +400,39 @@ impl<F: StateFiles> Worker<F> {
         }
         Ok(())
     }
+}
+
+/// One call of a runtime.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Call {
+    id: Arc<str>,
+    bundle: Arc<str>,
+    made_unix_ns: u64,
+}
+
+impl Call {
+    /// The call behind a question, if that is known: who asks for another time or another bundle asks for something else.
+    fn of(query: &ContainerQuery) -> Option<Self> {
+        let (bundle, made_unix_ns) = (query.bundle.clone()?, query.made_unix_ns?);
+        Some(Self { id: query.id.clone(), bundle, made_unix_ns })
+    }
+}
+
+/// Adds what was there when the runtime was called and is not any more.
+fn fill(metadata: &mut ContainerMetadata, before: &ContainerMetadata) {
+    fn take<T: Clone>(field: &mut Option<T>, before: &Option<T>) {
+        if field.is_none() {
+            field.clone_from(before);
+        }
+    }
+    // A bundle that was changed since is refused: what it was made from is known all the same.
+    metadata.spec_refused &= before.risks.is_none();
+    take(&mut metadata.risks, &before.risks);
+    take(&mut metadata.runtime, &before.runtime);
+    take(&mut metadata.name, &before.name);
+    take(&mut metadata.image, &before.image);
+    take(&mut metadata.created, &before.created);
+    take(&mut metadata.k8s, &before.k8s);
 }
 
 /// Where to look after two questions for one container: what the newer one does not know stays.
@@ -584,6 +646,67 @@ mod tests {
         assert_eq!(metadata.name.as_deref(), Some("/b"));
         let last = queries.lock().unwrap().last().cloned().unwrap();
         assert_eq!((last.namespace.as_deref(), last.runtime), (Some("lab"), Runtime::Docker));
+    }
+
+    /// A bundle that is there once.
+    struct Once(Mutex<u32>);
+
+    impl StateFiles for Once {
+        fn read(&self, query: &ContainerQuery) -> ContainerMetadata {
+            let mut reads = self.0.lock().unwrap();
+            *reads += 1;
+            let image = (*reads == 1).then(|| "nginx".into());
+            let risks = image.is_some().then(Risks::default);
+            ContainerMetadata { id: query.id.clone(), image, risks, ..Default::default() }
+        }
+
+        fn read_process(&self, _query: &ProcessQuery) -> ProcessFile {
+            ProcessFile::Refused
+        }
+
+        fn read_daemon(&self, _query: &DaemonQuery) -> Option<DaemonOptions> {
+            None
+        }
+
+        fn exists(&self, _query: &ContainerQuery) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_is_gone_was_read_when_the_runtime_was_called() {
+        let called = |made_unix_ns| ContainerQuery {
+            bundle: Some("/b".into()),
+            made_unix_ns: Some(made_unix_ns),
+            ..query("abc")
+        };
+        let (mut worker, mut answers) = worker(Once(Mutex::default()));
+        worker.take(Question::ReadAhead(ContainerQuery { key: "\0".into(), ..called(1) }));
+        assert!(answers.try_recv().is_err(), "nobody has asked");
+        worker.take(Question::Read(called(1)));
+        let Ok(Answer::Metadata(metadata)) = answers.try_recv() else { panic!("at once") };
+        assert_eq!((metadata.key.as_deref(), metadata.image.as_deref()), (Some("abc"), Some("nginx")));
+        assert!(metadata.risks.is_some());
+        // The next one under that name was called for at another time.
+        let other = ContainerQuery { key: "def".into(), ..called(2) };
+        worker.take(Question::Read(other));
+        assert!(answers.try_recv().is_err(), "nothing is known of it");
+    }
+
+    #[test]
+    fn what_was_read_ahead_is_bounded() {
+        let (mut worker, _answers) = worker(Partial::default());
+        for made in 0..AHEAD_MAX as u64 + 5 {
+            let bundle = Some("/b".into());
+            worker.take(Question::ReadAhead(ContainerQuery {
+                bundle,
+                made_unix_ns: Some(made),
+                ..query("x")
+            }));
+        }
+        assert_eq!(worker.ahead.len(), AHEAD_MAX);
+        worker.take(Question::ReadAhead(query("x")));
+        assert_eq!(worker.ahead.len(), AHEAD_MAX, "of no bundle there is nothing to read");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::subject::Whereabouts;
 use crate::calls::Call;
-use crate::engine::Engine;
+use crate::engine::{ContainerQuery, Engine, Request};
 use crate::event::{ExecEvent, ExitEvent};
 use crate::fact::{ExecRole, FactKind, Runtime};
 use crate::ids::{CgroupKey, ProcessKey};
@@ -17,6 +17,8 @@ use crate::time::Timestamp;
 
 /// Name by which containerd knows Docker's containers.
 const DOCKER_NAMESPACE: &str = "moby";
+/// Key of containers that are not made yet.
+const AHEAD: &str = "\0";
 
 impl Engine {
     pub(super) fn on_exec(&mut self, at: Timestamp, event: &ExecEvent) {
@@ -174,7 +176,18 @@ impl Engine {
                 let Some(process) = self.processes.snapshot(key) else { return };
                 let mnt_ns = self.processes.peek(key).map_or(0, |entry| entry.namespaces.mnt);
                 let (bundle, root) = (call.bundle.clone(), call.root.clone());
-                self.calls.insert(id.clone(), Call { at, process, mnt_ns, runtime, namespace, bundle, root });
+                let call = Call { at, process, mnt_ns, runtime, namespace, bundle, root };
+                self.outbox.request(Request::ReadAhead(ContainerQuery {
+                    key: AHEAD.into(),
+                    id: id.clone(),
+                    runtime: call.runtime,
+                    namespace: call.namespace.clone(),
+                    bundle: call.bundle.clone(),
+                    root: call.root.clone(),
+                    uid: call.process.uid,
+                    made_unix_ns: Some(call.at.unix_ns),
+                }));
+                self.calls.insert(id.clone(), call);
             }
             OciCommand::Exec => {
                 // crun executes itself anew with the same arguments: one call, not two.
