@@ -274,6 +274,23 @@ fn rules_show_the_windows_in_effect_and_unknown_ones_are_2() {
     let rule: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!((&rule["id"], &rule["techniques"]), (&json!("AN1352"), &json!(["T1613"])));
     assert_eq!(rule["stages"][0]["within"], json!({"detect.an1352.window": "3m"}));
+    let mut show = quaywatch(&["rules", "show", "an1547", "--json"]);
+    let (code, stdout, stderr) = outcome(show.env("QUAYWATCH_DETECT_AN1547_WINDOW", "4m"));
+    assert_eq!(code, 0, "{stderr}");
+    let rule: Value = serde_json::from_str(&stdout).expect("JSON");
+    let stages = rule["stages"].as_array().expect("stages");
+    let names: Vec<_> = stages.iter().filter_map(|stage| stage["name"].as_str()).collect();
+    assert_eq!(names, ["credential-access", "unexpected-source", "cluster-use"]);
+    assert_eq!(stages[1]["within"], json!({"detect.an1547.window": "4m"}));
+    for (stage, signals) in stages.iter().zip([
+        ["credential-read", "secrets-read"],
+        ["cluster-connect", "bound-token-elsewhere"],
+        ["pod-exec", "role-bound"],
+    ]) {
+        for signal in signals {
+            assert!(stage["signals"][signal].is_string(), "{signal}: {stage}");
+        }
+    }
     let (code, _, stderr) = run(&["rules", "show", "AN9"]);
     assert!(code == 2 && stderr.contains("no analytic has this id; there are AN1007"), "{code} {stderr}");
 }

@@ -172,7 +172,7 @@ fn findings(case: &str) -> Vec<String> {
     findings.collect()
 }
 
-/// The truth table in docs/detections/an1007.md, the behaviours in an1352.md, and what must be silent.
+/// The truth table in docs/detections/an1007.md, the behaviours in an1352.md, the pair in an1547.md, and what must be silent.
 #[test]
 fn chains_are_found_where_there_are_any_and_nowhere_else() {
     let open_and_update = |open, update| vec![open, update];
@@ -200,6 +200,11 @@ fn chains_are_found_where_there_are_any_and_nowhere_else() {
             vec!["open high proved 1 1", "update high proved 1 1", "closed high proved 1 1"],
         ),
         ("an1352-silence", Vec::new()),
+        (
+            "an1547-token-taken",
+            vec!["open medium inferred 1 2", "update medium inferred 1 2", "closed medium inferred 1 2"],
+        ),
+        ("an1547-silence", Vec::new()),
     ] {
         assert_eq!(findings(case), expected, "{case}");
     }

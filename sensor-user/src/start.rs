@@ -162,8 +162,7 @@ pub(crate) async fn attach(
     let since = clock::now();
     engine.handle_gaps(since, Look::State, &left.gaps);
     if !left.entries.is_empty() {
-        // Let go of with that: it may be as much as all that is remembered.
-        resume(&mut engine, since, left.entries);
+        resume(&mut engine, since, &left.entries);
     }
     let opens = !probes.serves(Feature::CredentialFiles);
     let mut files = FileWatch::start(roots, &settings.sockets, opens, own)?;
@@ -213,8 +212,7 @@ impl Keeping<'_> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "nobody needs it after that")]
-fn resume(engine: &mut Engine, since: Timestamp, left: Vec<Left>) {
+fn resume(engine: &mut Engine, since: Timestamp, left: &[Left]) {
     let left = left.iter().map(|(table, number, entry)| (*table, *number, entry.as_slice()));
     let Restored { unreadable, resumed } = engine.restore(since, left);
     match resumed {

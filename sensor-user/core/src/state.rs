@@ -47,11 +47,13 @@ pub enum Table {
     Origins,
     /// What software each address uses.
     Stacks,
+    /// Containers, and what others than their workload did there.
+    Entered,
 }
 
 impl Table {
     /// Every table, by code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Single,
         Self::Accesses,
         Self::Veiled,
@@ -63,6 +65,7 @@ impl Table {
         Self::AuditChains,
         Self::Origins,
         Self::Stacks,
+        Self::Entered,
     ];
 
     /// The number that stands for it.
@@ -81,11 +84,11 @@ impl Table {
     pub(crate) const fn bytes(self, of: u64) -> u64 {
         let of_64 = match self {
             Self::Single => 0,
-            Self::Accesses => 20,
+            Self::Accesses => 18,
             Self::Cases => 14,
             Self::Steps => 8,
             Self::Veiled | Self::Loose | Self::Principals | Self::Numbers => 4,
-            Self::AuditChains | Self::Origins | Self::Stacks => 2,
+            Self::AuditChains | Self::Origins | Self::Stacks | Self::Entered => 2,
         };
         of / 64 * of_64
     }

@@ -26,9 +26,7 @@ pub async fn doctor(args: &DoctorArgs, settings: &Settings) -> anyhow::Result<Ex
         Err(error) => (Trial::Refused(format!("{error:#}")), None),
     };
     let listeners = found.unwrap_or_else(|| listeners::of_procfs(&roots, ports));
-    let mut checks = host::checks(&roots);
-    checks.push(host::state(settings.state.as_ref()));
-    let report = Report::new(checks, &trial, runtimes::find(&roots), listeners);
+    let report = Report::new(host::checks(&roots), &trial, runtimes::find(&roots), listeners);
     if args.json {
         print(&(serde_json::to_string(&report)? + "\n"))?;
     } else {

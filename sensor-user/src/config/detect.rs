@@ -17,6 +17,9 @@ pub struct DetectSection {
     /// Discovery of containers and resources.
     #[garde(skip)]
     pub an1352: An1352Section,
+    /// Credentials used out of place.
+    #[garde(skip)]
+    pub an1547: An1547Section,
 }
 
 /// Exposed container service, abnormal container, lateral activity.
@@ -67,5 +70,19 @@ impl Default for An1352Section {
             window: Period::from_millis(120_000).into(),
             sweep_targets: 8.into(),
         }
+    }
+}
+
+/// Credentials used out of place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct An1547Section {
+    /// How long after one stage another one belongs to the same chain: 1s to 168h.
+    pub window: At<Period>,
+}
+
+impl Default for An1547Section {
+    fn default() -> Self {
+        Self { window: Period::from_millis(600_000).into() }
     }
 }

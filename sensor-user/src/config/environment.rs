@@ -15,7 +15,7 @@ pub struct Variable {
 }
 
 /// Every variable. Lists and mappings can be set in the file only.
-pub const VARIABLES: [Variable; 18] = [
+pub const VARIABLES: [Variable; 19] = [
     Variable {
         name: "QUAYWATCH_NODE_NAME",
         key: "node.name",
@@ -101,6 +101,11 @@ pub const VARIABLES: [Variable; 18] = [
         name: "QUAYWATCH_DETECT_AN1352_SWEEP_TARGETS",
         key: "detect.an1352.sweep_targets",
         set: |file, text| number(&mut file.detect.an1352.sweep_targets, text),
+    },
+    Variable {
+        name: "QUAYWATCH_DETECT_AN1547_WINDOW",
+        key: "detect.an1547.window",
+        set: |file, text| value(&mut file.detect.an1547.window, text),
     },
     Variable {
         name: "QUAYWATCH_STATE_PATH",

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use sensor_core::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
-use sensor_core::chains::{An1007Limits, An1352Limits, Limits};
+use sensor_core::chains::{An1007Limits, An1352Limits, An1547Limits, Limits};
 use sensor_core::engine::{Cluster, Policy};
 use sensor_core::fact::Runtime;
 
-use super::detect::{An1007Section, An1352Section, DetectSection};
+use super::detect::{An1007Section, An1352Section};
 use super::file::{AllowSection, ConfigFile, OutputSection, OutputType};
-use super::state::StateSection;
 use super::values::{AnyOr, At, Network};
 use super::when;
 use crate::kernel::FloodLimits;
@@ -100,7 +99,7 @@ impl Settings {
                         .chain(file.networks.named.values().flat_map(|networks| &networks.value)),
                 ),
                 allow: allow_list(file),
-                limits: limits(&file.detect, &file.state),
+                limits: limits(file),
                 cluster: cluster(file),
             },
             sockets: file
@@ -154,7 +153,8 @@ fn cluster(file: &ConfigFile) -> Cluster {
 }
 
 /// What tunes the analytics.
-fn limits(detect: &DetectSection, state: &StateSection) -> Limits {
+fn limits(file: &ConfigFile) -> Limits {
+    let (detect, state) = (&file.detect, &file.state);
     let An1007Section { access_window, lateral_window, lateral_ports, metadata } = &detect.an1007;
     let An1352Section { distinct_calls, window, sweep_targets } = &detect.an1352;
     Limits {
@@ -168,6 +168,10 @@ fn limits(detect: &DetectSection, state: &StateSection) -> Limits {
             distinct_calls: distinct_calls.value,
             window_ns: window.value.as_ns(),
             sweep_targets: sweep_targets.value,
+        },
+        an1547: An1547Limits {
+            window_ns: detect.an1547.window.value.as_ns(),
+            api: networks(file.networks.named.get("kube-api").iter().flat_map(|api| &api.value)),
         },
         // A database takes more than what is in it.
         state_bytes: state.max.value.0 / 2,

@@ -9,7 +9,7 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use sensor_core::allow_list::{AllowEntry, Days, Hours, IMPLIED_LOCAL, Schedule, Source, Target};
-use sensor_core::chains::{An1007Limits, An1352Limits};
+use sensor_core::chains::{An1007Limits, An1352Limits, An1547Limits};
 use sensor_core::fact::{Runtime, Service};
 
 use super::values::{Network, Period, Size};
@@ -86,6 +86,7 @@ fn errors_name_place_and_remedy() {
         ("detect: {an1352: {distinct_calls: 33}}", "1:35: error: 33 is out of range; write 2 to 32"),
         ("detect: {an1352: {window: 25h}}", "1:27: error: 25h is out of range; write 1s to 24h"),
         ("detect: {an1352: {sweep_targets: 3}}", "1:34: error: 3 is out of range; write 4 to 4096"),
+        ("detect: {an1547: {window: 8d}}", "1:27: error: 8d is out of range; write 1s to 168h"),
         ("flood: {per_second: 100001}", "1:21: error: 100001 is out of range; write 1 to 100000"),
         ("enrich: {hold: 1m}", "1:16: error: 1m is out of range; write 0s to 10s"),
         ("implied_local: maybe", "1:16: error: a yes or no belongs here; write true or false"),
@@ -224,7 +225,7 @@ allow:
 rings: {management: 64KiB, bulk: 5MiB, poll: 10ms, merge_window: 0s}
 flood: {burst: 8, per_second: 2}
 enrich: {hold: 1s}
-detect: {an1007: {access_window: 2m, lateral_window: 24h, lateral_ports: [22], metadata: false}, an1352: {distinct_calls: 3, window: 5m, sweep_targets: 9}}
+detect: {an1007: {access_window: 2m, lateral_window: 24h, lateral_ports: [22], metadata: false}, an1352: {distinct_calls: 3, window: 5m, sweep_targets: 9}, an1547: {window: 6m}}
 output: [{type: stdout, kinds: [accept, health]}]
 ",
     )
@@ -299,6 +300,8 @@ output: [{type: stdout, kinds: [accept, health]}]
     assert_eq!(settings.policy.limits.an1007, an1007);
     let an1352 = An1352Limits { distinct_calls: 3, window_ns: 300_000_000_000, sweep_targets: 9 };
     assert_eq!(settings.policy.limits.an1352, an1352);
+    let an1547 = An1547Limits { window_ns: 360_000_000_000, api: Vec::new() };
+    assert_eq!(settings.policy.limits.an1547, an1547);
     let kinds = settings.outputs[0].kinds;
     assert!(kinds.admits(Kind::Accept) && kinds.admits(Kind::Health) && !kinds.admits(Kind::Exec));
 }
@@ -364,6 +367,7 @@ fn the_environment_overrides_the_file() {
         ("QUAYWATCH_DETECT_AN1352_DISTINCT_CALLS", "14"),
         ("QUAYWATCH_DETECT_AN1352_WINDOW", "15s"),
         ("QUAYWATCH_DETECT_AN1352_SWEEP_TARGETS", "16"),
+        ("QUAYWATCH_DETECT_AN1547_WINDOW", "17s"),
         ("QUAYWATCH_STATE_PATH", "/tmp/s"),
         ("QUAYWATCH_STATE_MAX", "2MiB"),
     ];
@@ -378,6 +382,7 @@ fn the_environment_overrides_the_file() {
     assert_eq!((an1007.access_window_ns, an1007.lateral_window_ns), (12_000_000_000, 13_000_000_000));
     let an1352 = An1352Limits { distinct_calls: 14, window_ns: 15_000_000_000, sweep_targets: 16 };
     assert_eq!(settings.policy.limits.an1352, an1352);
+    assert_eq!(settings.policy.limits.an1547.window_ns, 17_000_000_000);
     assert_eq!(settings.node_name.as_deref(), Some("from-env"));
     assert_eq!(settings.cluster.as_deref(), Some("c2"));
     assert!(settings.policy.allow.entries.is_empty());

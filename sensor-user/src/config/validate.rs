@@ -88,6 +88,7 @@ impl Checker {
         self.count("detect.an1352.distinct_calls", &an1352.distinct_calls, DISTINCT_CALLS);
         self.period("detect.an1352.window", &an1352.window, second..=hour * 24);
         self.count("detect.an1352.sweep_targets", &an1352.sweep_targets, SWEEP_TARGETS);
+        self.period("detect.an1547.window", &file.detect.an1547.window, second..=hour * 168);
     }
 
     fn ring_size(&mut self, key: &'static str, size: &At<Size>) {

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use super::Check;
-use crate::config::StateSettings;
 use crate::kernel::{FIRST_KERNEL, security_modules};
 use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::confinement::Confinement;
@@ -63,21 +62,6 @@ pub fn checks(roots: &Roots) -> Vec<Check> {
     checks.extend(file_systems(&mounts));
     checks.push(cgroups(&Hierarchies::find(roots).unwrap_or_default(), &mounts));
     checks
-}
-
-/// Whether open chains can outlive a restart.
-#[must_use]
-pub fn state(settings: Option<&StateSettings>) -> Check {
-    let name = "state";
-    let Some(StateSettings { path, .. }) = settings else {
-        return Check::note(name, "state.path is null: a restart forgets open chains", None);
-    };
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    if directory.is_dir() {
-        return Check::ok(name, path.display().to_string());
-    }
-    let problem = format!("{} is not there: a restart forgets open chains", directory.display());
-    Check::note(name, problem, Some("make the directory, or set state.path"))
 }
 
 fn text(path: &Path) -> String {
@@ -342,18 +326,6 @@ mod tests {
         let check = checks.iter().find(|check| check.name == name).expect("it was looked at");
         assert_eq!(check.state, state, "{check:?}");
         assert!(check.remedy.as_deref().unwrap_or_default().contains(remedy), "{check:?}");
-    }
-
-    #[test]
-    fn a_state_without_a_place_is_noted() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |path| Some(StateSettings { path, max: 1 << 20 });
-        let state_of = |settings: Option<StateSettings>| state(settings.as_ref());
-        assert_eq!(state_of(at(directory.path().join("state"))).state, crate::doctor::CheckState::Ok);
-        let missing = state_of(at(directory.path().join("missing/state")));
-        assert_eq!(missing.state, Note);
-        assert!(missing.remedy.is_some_and(|remedy| remedy.contains("state.path")));
-        assert_eq!(state_of(None).state, Note);
     }
 
     #[test]

@@ -4,18 +4,15 @@
 //! collected by the core, where it is bounded. After a write that has failed everything is written anew.
 
 mod store;
-mod thread;
 
-use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use sensor_core::state::Change;
 pub use store::{Found, Left, Store, StoreError};
-use thread::{Order, Thread, Written};
 use tracing::{error, info, warn};
 
 /// Longest time between a change and the end of its write that is in order.
@@ -40,14 +37,26 @@ pub(crate) const BRIEF: &str = "this look keeps nothing";
 pub(crate) const PUT_ASIDE: &str =
     "the state file of an earlier run could not be used: what was open then is forgotten";
 
+/// What is to be written.
+struct Order {
+    changes: Vec<Change>,
+    /// Nothing else is left.
+    anew: bool,
+}
+
+/// What became of it.
+enum Written {
+    Whole,
+    TooLarge,
+    Failed(String),
+}
+
 /// The thread, seen from the pipeline.
 #[derive(Debug)]
 pub struct Keeper {
     orders: Option<SyncSender<Order>>,
     written: Receiver<Written>,
     found: Receiver<Result<Found, StoreError>>,
-    /// Whether there is a file to write to.
-    is_open: Arc<AtomicBool>,
     path: PathBuf,
     /// When the write that is under way was ordered.
     since: Option<Instant>,
@@ -58,6 +67,12 @@ pub struct Keeper {
     told: Option<Instant>,
     problem: Option<&'static str>,
     failures: u64,
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Order").field("changes", &self.changes.len()).field("anew", &self.anew).finish()
+    }
 }
 
 /// Why the core is to be asked for changes.
@@ -75,24 +90,26 @@ impl Keeper {
     /// # Errors
     /// When there can be no thread.
     pub fn start(path: PathBuf, max: u64) -> io::Result<Self> {
-        let (orders, to_write) = sync_channel(1);
+        let (orders, to_write) = sync_channel::<Order>(1);
         let (tell_written, written) = sync_channel(1);
         let (tell_found, found) = sync_channel(1);
-        let is_open = Arc::new(AtomicBool::new(false));
-        let thread = Thread {
-            path: path.clone(),
-            max,
-            found: tell_found,
-            to_write,
-            written: tell_written,
-            is_open: Arc::clone(&is_open),
-        };
-        std::thread::Builder::new().name("state".to_owned()).spawn(move || thread.run())?;
+        let place = path.clone();
+        thread::Builder::new().name("state".to_owned()).spawn(move || match Store::open(&place, max) {
+            Ok((mut store, what)) => {
+                // Nobody may be waiting any more.
+                let _ = tell_found.send(Ok(what));
+                for order in to_write {
+                    if tell_written.send(write(&mut store, &order)).is_err() {
+                        break;
+                    }
+                }
+            }
+            Err(error) => drop(tell_found.send(Err(error))),
+        })?;
         Ok(Self {
             orders: Some(orders),
             written,
             found,
-            is_open,
             path,
             since: None,
             anew: true,
@@ -117,10 +134,7 @@ impl Keeper {
             }
             Ok(Err(error)) => {
                 let error = anyhow::Error::new(error);
-                warn!(
-                    error = format!("{error:#}"),
-                    "open chains cannot be kept; a restart forgets them until that is mended"
-                );
+                warn!(error = format!("{error:#}"), "open chains cannot be kept; a restart forgets them");
             }
             Err(RecvTimeoutError::Timeout) => {
                 warn!(
@@ -132,6 +146,7 @@ impl Keeper {
             }
             Err(RecvTimeoutError::Disconnected) => error!("the thread that keeps open chains has ended"),
         }
+        self.orders = None;
         self.problem = Some(NO_FILE);
         (Vec::new(), false)
     }
@@ -139,7 +154,7 @@ impl Keeper {
     /// Whether the core is to be asked for changes now, which are to be handed to [`Self::write`] then.
     pub fn wish(&mut self) -> Option<Wish> {
         self.hear();
-        let is_free = self.is_open.load(Ordering::Relaxed) && self.orders.is_some() && self.since.is_none();
+        let is_free = self.orders.is_some() && self.since.is_none();
         if !is_free || self.not_before.is_some_and(|not_before| Instant::now() < not_before) {
             return None;
         }
@@ -232,6 +247,15 @@ impl Keeper {
         self.problem = Some(NOT_WRITTEN);
         self.anew = true;
         self.not_before = Some(now + RETRY);
+    }
+}
+
+fn write(store: &mut Store, order: &Order) -> Written {
+    let written = store.write(&order.changes, order.anew).and_then(|()| store.shrink());
+    match written {
+        Ok(true) => Written::Whole,
+        Ok(false) => Written::TooLarge,
+        Err(error) => Written::Failed(format!("{:#}", anyhow::Error::new(error))),
     }
 }
 

@@ -118,6 +118,21 @@ pub(super) const DUTIES: &[Duty] = &[
     },
     Duty {
         by: "AN1547",
+        duty: "a credential read in a container by others than its workload, followed by use of the cluster from there",
+        extent: Live,
+        code: &[("sensor-user/core/src/chains/an1547/mod.rs", "struct An1547")],
+        tests: &[
+            ("tests/replay.rs", "an1547-token-taken"),
+            ("tests/replay.rs", "an1547-silence"),
+            (
+                "sensor-user/core/src/chains/an1547/tests.rs",
+                "whoever_is_brought_in_takes_the_token_and_goes_to_the_cluster_is_one_finding",
+            ),
+        ],
+        blind: "[known misses](an1547.md#known-misses)",
+    },
+    Duty {
+        by: "AN1547",
         duty: "accepts and TLS clients on 6443 and 10250",
         extent: Live,
         code: &[("sensor-user/core/src/tls/ja4.rs", "pub fn ja4")],

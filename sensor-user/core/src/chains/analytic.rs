@@ -3,6 +3,8 @@
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
 
+use super::audit_signals;
+
 /// A detection analytic of MITRE ATT&CK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Analytic {
@@ -106,16 +108,20 @@ pub const AN1352: Analytic = Analytic {
                     different ones make a burst, and a sweep of detect.an1352.sweep_targets endpoints, a scanner aimed at \
                     management ports or a renamed tool in a container is one by itself",
         within: Some("detect.an1352.window"),
-        signals: &[
-            (DISCOVERY_REQUEST, "a peer that no entry of the allow-list expects asks what there is"),
-            (
-                DISCOVERY_TOOL,
-                "a tool of container management asks that inside a container, or under another name on the host",
-            ),
-            (DISCOVERY_SOCKET, "a container connects to the unix socket of a runtime"),
-            (DISCOVERY_SWEEP, "a container goes through the management endpoints of others"),
-            (DISCOVERY_SCANNER, "a container runs a port scanner that is aimed at management ports"),
-        ],
+        signals: &audit_signals::with::<{ audit_signals::count("AN1352", "discovery") + 5 }>(
+            &[
+                (DISCOVERY_REQUEST, "a peer that no entry of the allow-list expects asks what there is"),
+                (
+                    DISCOVERY_TOOL,
+                    "a tool of container management asks that inside a container, or under another name on the host",
+                ),
+                (DISCOVERY_SOCKET, "a container connects to the unix socket of a runtime"),
+                (DISCOVERY_SWEEP, "a container goes through the management endpoints of others"),
+                (DISCOVERY_SCANNER, "a container runs a port scanner that is aimed at management ports"),
+            ],
+            "AN1352",
+            "discovery",
+        ),
     }],
     severities: &[
         ("high", "by a container, or by a peer that is in none of the networks"),
@@ -123,14 +129,78 @@ pub const AN1352: Analytic = Analytic {
     ],
 };
 
+/// A credential of the cluster is used by somebody, or from somewhere, to whom it does not belong.
+pub const AN1547: Analytic = Analytic {
+    id: "AN1547",
+    strategy: "DET0560",
+    techniques: &["T1078"],
+    title: "Credential used out of place",
+    stages: &[
+        Stage {
+            name: "credential-access",
+            joined_by: "",
+            within: None,
+            signals: &audit_signals::with::<{ audit_signals::count("AN1547", "credential-access") + 1 }>(
+                &[(
+                    CREDENTIAL_READ,
+                    "somebody who is not the workload of a container reads a credential of the cluster there",
+                )],
+                "AN1547",
+                "credential-access",
+            ),
+        },
+        Stage {
+            name: "unexpected-source",
+            joined_by: "the container; in audit logs the credential and the address that is believed, where this stage \
+                        alone is a finding",
+            within: Some("detect.an1547.window"),
+            signals: &audit_signals::with::<{ audit_signals::count("AN1547", "unexpected-source") + 2 }>(
+                &[
+                    (
+                        CLUSTER_CONNECT,
+                        "somebody who is not the workload of a container connects from there to the API server or a \
+                         kubelet; with a credential read there before it is a finding",
+                    ),
+                    (
+                        UNLISTED_CLUSTER_PEER,
+                        "a peer that no entry of the allow-list expects has connected to the API server or the kubelet; \
+                         no stage is seen by that alone",
+                    ),
+                ],
+                "AN1547",
+                "unexpected-source",
+            ),
+        },
+        Stage {
+            name: "cluster-use",
+            joined_by: "the credential and the address that is believed, in audit logs",
+            within: Some("detect.an1547.window"),
+            signals: &audit_signals::with::<{ audit_signals::count("AN1547", "cluster-use") }>(
+                &[],
+                "AN1547",
+                "cluster-use",
+            ),
+        },
+    ],
+    severities: &[
+        ("critical", "proved in an audit log, with a credential got at or the cluster changed"),
+        ("high", "proved in an audit log; by habit, with a credential got at or the cluster changed"),
+        ("medium", "by habit, in an audit log; a credential read and the cluster connected to, on a node"),
+    ],
+};
+
 /// Every analytic that is built in.
-pub const BUILT_IN: [&Analytic; 2] = [&AN1007, &AN1352];
+pub const BUILT_IN: [&Analytic; 3] = [&AN1007, &AN1352, &AN1547];
 
 pub(super) const DISCOVERY_REQUEST: &str = "discovery-request";
 pub(super) const DISCOVERY_TOOL: &str = "discovery-tool";
 pub(super) const DISCOVERY_SOCKET: &str = "discovery-socket";
 pub(super) const DISCOVERY_SWEEP: &str = "discovery-sweep";
 pub(super) const DISCOVERY_SCANNER: &str = "discovery-scanner";
+
+pub(super) const CREDENTIAL_READ: &str = "credential-read";
+pub(super) const CLUSTER_CONNECT: &str = "cluster-connect";
+pub(super) const UNLISTED_CLUSTER_PEER: &str = "unlisted-cluster-peer";
 
 pub(super) const UNLISTED_ACCEPT: &str = "unlisted-accept";
 pub(super) const UNLISTED_REQUEST: &str = "unlisted-request";

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AN1352, Completeness, Confidence, Entities, Evidence, Finding, FindingState, REORDER_NS, Sender,
+    AN1352, AN1547, Completeness, Confidence, Entities, Evidence, Finding, FindingState, REORDER_NS, Sender,
     Severity, Signal, SignalKey,
 };
 use crate::audit;
@@ -23,8 +23,8 @@ use crate::time::Timestamp;
 
 /// Chains remembered; of these most are a signal or two that nothing followed.
 const CHAINS_MAX: usize = 8192;
-/// How long after its last event a chain may still grow.
-const WINDOW_NS: u64 = 10 * 60 * 1_000_000_000;
+/// How long after its last event a chain of discovery may still grow.
+const DISCOVERY_WINDOW_NS: u64 = 10 * 60 * 1_000_000_000;
 
 /// What a finding of an analytic is called.
 #[derive(Debug)]
@@ -36,12 +36,12 @@ struct About {
     stages: &'static [&'static str],
 }
 
-const AN1547: About = About {
-    id: "AN1547",
-    strategy: "DET0560",
-    technique: "T1078",
-    title: "Credential used out of place",
-    stages: &["credential-access", "unexpected-source", "cluster-use"],
+const CREDENTIAL: About = About {
+    id: AN1547.id,
+    strategy: AN1547.strategy,
+    technique: AN1547.techniques[0],
+    title: AN1547.title,
+    stages: &[AN1547.stages[0].name, AN1547.stages[1].name, AN1547.stages[2].name],
 };
 const DISCOVERY: About = About {
     id: AN1352.id,
@@ -61,9 +61,17 @@ pub(super) enum Which {
 }
 
 impl Which {
+    /// How long after its last event a chain may still grow, when this is the window of AN1547.
+    const fn window_ns(self, of_an1547: u64) -> u64 {
+        match self {
+            Self::Credential => of_an1547,
+            Self::Discovery => DISCOVERY_WINDOW_NS,
+        }
+    }
+
     const fn about(self) -> &'static About {
         match self {
-            Self::Credential => &AN1547,
+            Self::Credential => &CREDENTIAL,
             Self::Discovery => &DISCOVERY,
         }
     }
@@ -81,6 +89,8 @@ pub(super) struct AuditChains {
     next_due_ns: u64,
     /// Chains that had to go in earlier runs.
     evicted_before: u64,
+    /// How long after its last event a chain of AN1547 may still grow.
+    window_ns: u64,
 }
 
 /// A request, as its signals refer to it.
@@ -116,11 +126,19 @@ impl Default for AuditChains {
             present: None,
             next_due_ns: u64::MAX,
             evicted_before: 0,
+            window_ns: super::An1547Limits::default().window_ns,
         }
     }
 }
 
 impl AuditChains {
+    /// Takes another window for AN1547, for what comes from now on and for what is open.
+    pub(super) fn set_window(&mut self, window_ns: u64) {
+        self.window_ns = window_ns;
+        // Something may be due before what was due until now.
+        self.next_due_ns = 0;
+    }
+
     /// Takes the request whose signals come next, and tells the end of what it is too late for.
     pub(super) fn handle(&mut self, fact: &Fact, sender: &mut Sender) {
         let present = Present { id: fact.id.clone(), at: fact.at, node: fact.node.clone() };
@@ -150,7 +168,7 @@ impl AuditChains {
         self.evicted_before = evicted_before.min(COUNT_MAX);
         let unreadable = self.chains.restore(chains, |(which, ..), chain| chain.check(*which));
         let told = self.chains.iter().filter(|(_, chain)| chain.told.is_some());
-        self.next_due_ns = told.map(|(_, chain)| chain.due_ns()).min().unwrap_or(u64::MAX);
+        self.next_due_ns = told.map(|(_, chain)| chain.due_ns(self.window_ns)).min().unwrap_or(u64::MAX);
         unreadable
     }
 
@@ -165,9 +183,10 @@ impl AuditChains {
         let about = which.about();
         let Some(stage) = about.stages.iter().position(|stage| *stage == signal.name.stage()) else { return };
         let key = (which, signal.credential.clone(), signal.source);
+        let window_ns = which.window_ns(self.window_ns);
         let in_time = |chain: &Chain| {
             let (from, to) = (chain.first.unix_ns, chain.last.unix_ns);
-            (from.saturating_sub(WINDOW_NS)..=to.saturating_add(WINDOW_NS)).contains(&signal.at_ns)
+            (from.saturating_sub(window_ns)..=to.saturating_add(window_ns)).contains(&signal.at_ns)
         };
         if !self.chains.peek(&key).is_some_and(in_time) {
             self.close(&key, &fact, sender);
@@ -180,18 +199,18 @@ impl AuditChains {
         let Some(chain) = self.chains.get_mut(&key) else { return };
         if let Some(state) = chain.news() {
             chain.tell(state, &key, &fact, evicted, sender);
-            self.next_due_ns = self.next_due_ns.min(chain.due_ns());
+            self.next_due_ns = self.next_due_ns.min(chain.due_ns(self.window_ns));
         }
     }
 
     fn close_past(&mut self, present: &Present, sender: &mut Sender) {
         let findings = || self.chains.iter().filter(|(_, chain)| chain.told.is_some());
-        let is_past = |chain: &Chain| chain.due_ns() < present.at.unix_ns;
+        let is_past = |chain: &Chain| chain.due_ns(self.window_ns) < present.at.unix_ns;
         let past: Vec<Key> =
             findings().filter(|(_, chain)| is_past(chain)).map(|(key, _)| key.clone()).collect();
         self.next_due_ns = findings()
             .filter(|(_, chain)| !is_past(chain))
-            .map(|(_, chain)| chain.due_ns())
+            .map(|(_, chain)| chain.due_ns(self.window_ns))
             .min()
             .unwrap_or(u64::MAX);
         for key in past {
@@ -275,8 +294,8 @@ impl Chain {
     }
 
     /// When it is over, if nothing extends it.
-    fn due_ns(&self) -> u64 {
-        self.last.unix_ns.saturating_add(WINDOW_NS + REORDER_NS)
+    fn due_ns(&self, window_ns: u64) -> u64 {
+        self.last.unix_ns.saturating_add(self.which.window_ns(window_ns) + REORDER_NS)
     }
 
     fn seen(&self) -> usize {

@@ -6,8 +6,10 @@
 
 mod an1007;
 mod an1352;
+mod an1547;
 mod analytic;
 mod audit;
+mod audit_signals;
 mod evidence;
 mod finding;
 mod loss_log;
@@ -21,7 +23,9 @@ pub use an1007::An1007Limits;
 use an1007::{An1007, Context};
 use an1352::An1352;
 pub use an1352::An1352Limits;
-pub use analytic::{AN1007, AN1352, Analytic, BUILT_IN, Stage};
+use an1547::An1547;
+pub use an1547::An1547Limits;
+pub use analytic::{AN1007, AN1352, AN1547, Analytic, BUILT_IN, Stage};
 use audit::AuditChains;
 use evidence::Evidence;
 
@@ -55,13 +59,20 @@ pub struct Limits {
     pub an1007: An1007Limits,
     /// Of AN1352.
     pub an1352: An1352Limits,
+    /// Of AN1547.
+    pub an1547: An1547Limits,
     /// Bytes that what is remembered of a node may have.
     pub state_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { an1007: An1007Limits::default(), an1352: An1352Limits::default(), state_bytes: STATE_BYTES }
+        Self {
+            an1007: An1007Limits::default(),
+            an1352: An1352Limits::default(),
+            an1547: An1547Limits::default(),
+            state_bytes: STATE_BYTES,
+        }
     }
 }
 
@@ -109,6 +120,7 @@ pub(crate) struct Chains {
 struct NodeChains {
     an1007: An1007,
     an1352: An1352,
+    an1547: An1547,
     losses: LossLog,
 }
 
@@ -130,6 +142,7 @@ impl Chains {
     /// Takes other limits, for what is judged from now on. What is remembered stays.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.set_bytes(limits.state_bytes);
+        self.audit.set_window(limits.an1547.window_ns);
         self.limits = limits;
     }
 
@@ -146,6 +159,7 @@ impl Chains {
         }
         self.on_node(&fact.node, |node, context| node.handle(fact, verdict, context));
         self.on_an1352(&fact.node, |node, context| node.handle(fact, verdict, context));
+        self.on_an1547(&fact.node, |node, context| node.handle(fact, verdict, context));
     }
 
     /// Takes what the fact before signals, which is a request of an audit log.
@@ -157,6 +171,7 @@ impl Chains {
     pub(crate) fn pass(&mut self, node: &Node, boot_ns: u64) {
         self.on_node(node, |node, context| node.pass(boot_ns, context));
         self.on_an1352(node, |node, context| node.pass(boot_ns, context));
+        self.on_an1547(node, |node, context| node.pass(boot_ns, context));
     }
 
     /// Takes note that management records of a node were lost, as was told at this time.
@@ -173,22 +188,23 @@ impl Chains {
 
     /// Chains of which something was seen.
     pub(crate) fn open(&self) -> usize {
-        let of_nodes = self.nodes.iter().map(|(_, node)| node.an1007.open() + node.an1352.open());
+        let of_nodes =
+            self.nodes.iter().map(|(_, node)| node.an1007.open() + node.an1352.open() + node.an1547.open());
         of_nodes.sum::<usize>() + self.audit.open()
     }
 
     /// What was dropped from each table since the start.
-    pub(crate) fn evicted(&self) -> [(&'static str, u64); 6] {
+    pub(crate) fn evicted(&self) -> [(&'static str, u64); 7] {
         let mut all = NodeChains::default().evicted();
         for (_, node) in self.nodes.iter() {
             for (sum, (_, evicted)) in all.iter_mut().zip(node.evicted()) {
                 sum.1 += evicted;
             }
         }
-        let [accesses, containers, chains, principals] = all;
+        let [accesses, containers, chains, principals, entered] = all;
         let audit_chains = ("audit-chains", self.audit.evicted());
         let numbers = ("chain-numbers", self.sender.findings.evicted());
-        [accesses, containers, chains, principals, audit_chains, numbers]
+        [accesses, containers, chains, principals, entered, audit_chains, numbers]
     }
 
     fn on_node(&mut self, node: &Node, act: impl FnOnce(&mut An1007, &mut Context<'_>)) {
@@ -206,6 +222,13 @@ impl Chains {
         }
     }
 
+    fn on_an1547(&mut self, node: &Node, act: impl FnOnce(&mut An1547, &mut an1547::Context<'_>)) {
+        let Self { limits, nodes, sender, .. } = self;
+        if let Some(NodeChains { an1547, losses, .. }) = nodes.get_mut(&*node.boot_id) {
+            act(an1547, &mut an1547::Context { limits: &limits.an1547, losses, sender });
+        }
+    }
+
     fn enter(&mut self, node: &Node) -> &mut NodeChains {
         if !self.nodes.contains(&*node.boot_id) {
             let mut chains = NodeChains::default();
@@ -220,9 +243,10 @@ impl Chains {
 }
 
 impl NodeChains {
-    fn evicted(&self) -> [(&'static str, u64); 4] {
+    fn evicted(&self) -> [(&'static str, u64); 5] {
         let [accesses, containers, chains] = self.an1007.evicted();
-        [accesses, containers, chains, ("discovery-principals", self.an1352.evicted())]
+        let principals = ("discovery-principals", self.an1352.evicted());
+        [accesses, containers, chains, principals, ("entered-containers", self.an1547.evicted())]
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::an1007::{self, Rest};
 use super::an1352;
+use super::an1547;
 use super::loss_log::LossLog;
 use super::{Chains, NodeChains};
 use crate::fact::Node;
@@ -100,7 +101,9 @@ impl Chains {
         let chains = self.enter(node);
         chains.losses = losses;
         unreadable += chains.an1007.restore(entries, rest, node, clocks.an1007_ns);
-        unreadable + chains.an1352.restore(entries.of(Table::Principals), node, clocks.an1352_ns)
+        unreadable += chains.an1352.restore(entries.of(Table::Principals), node, clocks.an1352_ns);
+        // Both hear of the same facts.
+        unreadable + chains.an1547.restore(entries.of(Table::Entered), node, clocks.an1352_ns)
     }
 
     /// Nobody watched a node in this time.
@@ -120,16 +123,17 @@ impl Chains {
         ended.losses.end_with_boot();
         let Self { limits, inside, sender, .. } = self;
         let entries = ended.tables().map(|table| table.entries()).sum();
-        let NodeChains { an1007, an1352, losses } = ended;
+        let NodeChains { an1007, an1352, an1547, losses } = ended;
         an1007.abandon(at, &mut an1007::Context { limits: &limits.an1007, losses: &losses, sender });
         an1352.abandon(at, &mut an1352::Context { limits: &limits.an1352, inside, losses: &losses, sender });
+        an1547.abandon(at, &mut an1547::Context { limits: &limits.an1547, losses: &losses, sender });
         entries
     }
 }
 
 impl NodeChains {
     pub(super) fn tables(&mut self) -> impl Iterator<Item = &mut dyn Keep> {
-        self.an1007.tables().into_iter().chain(self.an1352.tables())
+        self.an1007.tables().into_iter().chain(self.an1352.tables()).chain(self.an1547.tables())
     }
 }
 

@@ -93,16 +93,16 @@ impl Engine {
         };
         unreadable += self.stacks.restore(entries.of(Table::Stacks));
         unreadable += self.outbox.restore(&entries, &left_by, head.clocks);
-        if !head.is_last {
-            let own = format!("{}-", self.outbox.run());
-            self.outbox.doubt_numbers(&own);
-        }
         let mut outdated = 0;
         if rebooted {
             outdated = self.outbox.abandon(&left_by, head.at) + entries.of(Table::Origins).len() as u64;
         } else {
             unreadable += self.origins.restore(entries.of(Table::Origins));
             self.outbox.note_gap(&node, head.at.boot_ns, now.boot_ns);
+        }
+        if !head.is_last {
+            let own = format!("{}-", self.outbox.run());
+            self.outbox.doubt_numbers(&own);
         }
         let entries = entries.len().saturating_sub(unreadable).saturating_sub(outdated);
         let resumed = Resumed {

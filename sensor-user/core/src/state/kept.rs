@@ -14,9 +14,6 @@ use super::{Change, Table, Unreadable, decode, encode, size_of};
 use crate::bounded::Bounded;
 use crate::time::Timestamp;
 
-/// More than one change adds to an entry, or a new one has: texts of it are bounded by where they come from.
-const GROWTH_MAX: u64 = 8 << 10;
-
 /// More of anything than there ever is; what is kept and says more is no such thing.
 pub(crate) const COUNT_MAX: u64 = 1 << 48;
 
@@ -131,11 +128,6 @@ impl<K: Clone + Eq + Hash + Serialize + DeserializeOwned, V: Serialize + Deseria
     /// Drops the entry that was used longest ago when all together have too many bytes, and counts it. To be asked for
     /// after every change, as often as it has an answer.
     pub(crate) fn evict_excess(&mut self) -> Option<(K, V)> {
-        // Far from the bound nothing needs to be weighed: no change makes an entry so much larger.
-        let unweighed = self.changes - self.weighed;
-        if self.bytes.saturating_add(unweighed.saturating_mul(GROWTH_MAX)) <= self.bytes_max {
-            return None;
-        }
         self.weigh();
         // One entry alone is bounded by what it is.
         if self.bytes <= self.bytes_max || self.entries.len() <= 1 {
