@@ -207,7 +207,7 @@ mod tests {
         for (code, table) in (0_u8..).zip(Table::ALL) {
             assert_eq!((table.code(), Table::from_code(code)), (code, Some(table)));
         }
-        assert_eq!(Table::from_code(11), None);
+        assert_eq!(Table::from_code(12), None);
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn errors_name_place_and_remedy() {
         ("detect: {an1352: {distinct_calls: 33}}", "1:35: error: 33 is out of range; write 2 to 32"),
         ("detect: {an1352: {window: 25h}}", "1:27: error: 25h is out of range; write 1s to 24h"),
         ("detect: {an1352: {sweep_targets: 3}}", "1:34: error: 3 is out of range; write 4 to 4096"),
-        ("detect: {an1547: {window: 8d}}", "1:27: error: 8d is out of range; write 1s to 168h"),
+        ("detect: {an1547: {window: 169h}}", "1:27: error: 169h is out of range; write 1s to 168h"),
         ("flood: {per_second: 100001}", "1:21: error: 100001 is out of range; write 1 to 100000"),
         ("enrich: {hold: 1m}", "1:16: error: 1m is out of range; write 0s to 10s"),
         ("implied_local: maybe", "1:16: error: a yes or no belongs here; write true or false"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::act::Act;
+use super::act::{Act, Kind};
 use super::{ACTS_MAX, Context};
 use crate::chains::analytic::AN1547;
 use crate::chains::loss_log::{Missed, tell_unwatched};
@@ -65,20 +65,20 @@ impl Case {
         }
     }
 
-    /// Takes what was done: every read, and what was used after the first of them.
-    pub(super) fn take(&mut self, reads: &[Act], uses: &[Act]) {
-        let first_ns = reads.first().map_or(u64::MAX, |read| read.at.boot_ns);
-        for read in reads {
-            self.access.add(&read.event, read.at);
-            add(&mut self.readers, format!("{} read {}", read.program, read.object));
+    /// Takes one more act: a read, or what was used after one.
+    pub(super) fn add(&mut self, kind: Kind, act: &Act) {
+        match kind {
+            Kind::Read => {
+                self.access.add(&act.event, act.at);
+                add(&mut self.readers, format!("{} read {}", act.program, act.object));
+            }
+            Kind::Use => {
+                self.source.add(&act.event, act.at);
+                add(&mut self.users, act.program.to_string());
+                add(&mut self.targets, act.object.to_string());
+            }
         }
-        let after = uses.iter().filter(|used| used.at.boot_ns >= first_ns);
-        for used in after {
-            self.source.add(&used.event, used.at);
-            add(&mut self.users, used.program.to_string());
-            add(&mut self.targets, used.object.to_string());
-        }
-        self.lost = reads.iter().chain(uses).map(|act| act.lost).fold(self.lost, u64::max);
+        self.lost = self.lost.max(act.lost);
     }
 
     /// When the last thing of it happened.

@@ -122,11 +122,24 @@ impl An1547 {
         let Watch { reads, uses, case, .. } = watch;
         // Whatever was used was read before: the order is that of event time, whichever is heard of first.
         let Some(first_read) = reads.first().map(|read| read.at.boot_ns) else { return };
-        if uses.last().is_none_or(|used| used.at.boot_ns < first_read) {
+        let is_after = |used: &&Act| used.at.boot_ns >= first_read;
+        if !uses.iter().any(|used| is_after(&used)) {
             return;
         }
-        let case = case.get_or_insert_with(|| Case::of(fact));
-        case.take(reads, uses);
+        let case = match case {
+            Some(case) => {
+                if kind == Kind::Read || is_after(&&act) {
+                    case.add(kind, &act);
+                }
+                case
+            }
+            None => {
+                let case = case.insert(Case::of(fact));
+                reads.iter().for_each(|read| case.add(Kind::Read, read));
+                uses.iter().filter(is_after).for_each(|used| case.add(Kind::Use, used));
+                case
+            }
+        };
         case.deadline_ns = case.last().boot_ns.saturating_add(window_ns);
         self.next_due_ns = self.next_due_ns.min(case.deadline_ns.saturating_add(REORDER_NS));
         if let Some(state) = case.news() {

@@ -281,4 +281,11 @@ fn acts_are_bounded_and_the_first_read_stays() {
     let [(_, finding)] = &bench.findings[..] else { panic!("one finding, not {:?}", bench.findings) };
     assert_eq!(finding.first.boot_ns, 10 * SECOND);
     assert_eq!(bench.signals.len(), 2);
+    for second in 301..340 {
+        bench.connects(second * SECOND, STRANGER, NODE_B);
+    }
+    bench.pass(340 * SECOND + WINDOW + 11 * SECOND);
+    let counted = bench.findings.last().map(|(_, finding)| &finding.stages[1]);
+    let counted = counted.map(|stage| stage.events.len() as u64 + stage.further);
+    assert_eq!(counted, Some(40), "every connection counts once");
 }
