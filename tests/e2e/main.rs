@@ -24,6 +24,7 @@ mod hellos;
 mod lifecycle;
 mod loss;
 mod processes;
+mod reload;
 mod replay;
 mod requests;
 mod risks;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         abuse::TESTS,
         processes::TESTS,
         replay::TESTS,
+        reload::TESTS,
         risks::TESTS,
         requests::TESTS,
         socket_requests::TESTS,

@@ -141,6 +141,25 @@ impl Sensor {
         self.process.id()
     }
 
+    /// Replaces its configuration, as a careful editor does: by a rename over the old one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn reconfigure(&self, configuration: &str) -> Result<()> {
+        let (new, path) =
+            (self.directory.path().join("quaywatch.yaml~"), self.directory.path().join("quaywatch.yaml"));
+        std::fs::write(&new, configuration)?;
+        std::fs::rename(new, path).context("the configuration cannot be replaced")
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Stops reading its output, as a log shipper that hangs does, or goes on. What is in the pipe stays there.
     pub fn pause_reading(&self, paused: bool) {
         self.lock().paused = paused;

@@ -113,6 +113,17 @@ impl Auditor {
         }
     }
 
+    /// Judges by another policy from now on. What was seen of credentials and their habits stays; what was learned of nodes
+    /// and pods depends on what was told of them, and stays as long as that does.
+    pub(crate) fn set_policy(&mut self, policy: AuditPolicy) {
+        if policy.nodes == self.policy.nodes && policy.pods == self.policy.pods {
+            self.places.set_networks(policy.networks.clone());
+        } else {
+            self.places = Places::new(&policy);
+        }
+        self.policy = policy;
+    }
+
     /// Takes one line of an audit log.
     ///
     /// # Errors

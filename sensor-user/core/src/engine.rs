@@ -41,6 +41,7 @@ mod subject;
 mod tasks;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sensor_common::record::Ring;
 
@@ -59,7 +60,7 @@ pub use crate::exchange::{
 };
 use crate::exposure::{Inside, Ledger};
 use crate::fact::{End, Service};
-use crate::health::{Health, HealthState};
+use crate::health::{Health, HealthState, Reload};
 use crate::holds::Holds;
 use crate::ids::ProcessKey;
 use crate::inventory::{CGROUPS_MAX, Inventory};
@@ -241,10 +242,18 @@ impl Engine {
         self.clock = clock;
     }
 
-    /// Replaces the policy; the node's own addresses stay.
-    pub fn handle_policy(&mut self, now: Timestamp, policy: Policy) {
+    /// Replaces the policy for what is judged from now on. Everything else stays: the node's own addresses, tables, and what
+    /// is remembered of open chains. `restart`: keys that have changed and are not taken.
+    pub fn handle_policy(&mut self, now: Timestamp, policy: Policy, restart: Vec<&'static str>) {
         self.set_policy(policy);
-        self.outbox.send_health(now, Health::new(HealthState::Reloaded));
+        let reload = Some(Box::new(Reload { applied: true, problems: Vec::new(), restart }));
+        self.outbox.send_health(now, Health { reload, ..Health::new(HealthState::Reloaded) });
+    }
+
+    /// Takes note that another policy was refused, and why; the present one stays.
+    pub fn handle_refused_policy(&mut self, now: Timestamp, problems: Vec<Arc<str>>) {
+        let reload = Some(Box::new(Reload { applied: false, problems, restart: Vec::new() }));
+        self.outbox.send_health(now, Health { reload, ..Health::new(self.covered_state()) });
     }
 
     /// Takes the node's own addresses, which count as local.
@@ -303,7 +312,6 @@ impl Engine {
         self.origins.table().set_bytes(limits.state_bytes);
         self.stacks.table().set_bytes(limits.state_bytes);
         self.outbox.set_limits(limits);
-        // What was learned of a cluster depends on what was told of it.
         let audit = AuditPolicy {
             allow: AllowList { local: Vec::new(), ..allow.clone() },
             nodes: cluster.nodes,
@@ -311,7 +319,7 @@ impl Engine {
             networks: networks.clone(),
             trusted_proxies: Vec::new(),
         };
-        self.auditor = Auditor::new(audit, DiscoveryLimits::default());
+        self.auditor.set_policy(audit);
         self.inside.networks = networks;
         self.outbox.set_inside(self.inside.clone());
         ports.sort_unstable_by_key(|(port, _)| *port);

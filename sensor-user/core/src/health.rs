@@ -258,6 +258,17 @@ pub struct Balance {
     pub suppressed: u64,
 }
 
+/// What came of a configuration that was to replace the one in effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// It has; else the one before stays as it is.
+    pub applied: bool,
+    /// Why it has not, each with its place.
+    pub problems: Vec<Arc<str>>,
+    /// Keys that have changed and are taken at the next start only.
+    pub restart: Vec<&'static str>,
+}
+
 /// One health record's own object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
@@ -273,6 +284,8 @@ pub struct Health {
     pub blind: Option<Blind>,
     /// On `Ready`: the run that this one goes on from.
     pub resumed: Option<Box<Resumed>>,
+    /// Another configuration has come; `Reloaded` only if it was taken.
+    pub reload: Option<Box<Reload>>,
     /// The node's own addresses, on `Ready` and whenever they changed; replay judges with them.
     pub addresses: Vec<IpAddr>,
     /// On `Stopping`: the balance of the run, entries with something produced only.
@@ -294,6 +307,7 @@ impl Health {
             coverage: Vec::new(),
             blind: None,
             resumed: None,
+            reload: None,
             addresses: Vec::new(),
             balance: Vec::new(),
             emitted: None,

@@ -26,9 +26,9 @@ pub mod version;
 pub fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => {
-            let settings = load(&args.config)?.settings;
+            let loaded = load(&args.config)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(run::run(args, settings)).map(|()| Exit::Done)
+            runtime.block_on(run::run(args, loaded)).map(|()| Exit::Done)
         }
         Command::Doctor(args) => {
             let settings = load(&args.config)?.settings;
@@ -53,12 +53,16 @@ pub fn dispatch(command: Command) -> anyhow::Result<Exit> {
 
 /// Loads the configuration that the arguments name and logs its warnings.
 fn load(args: &ConfigArgs) -> Result<Loaded, Invalid> {
-    let overrides = Overrides { node_name: args.node_name.clone() };
-    let loaded = config::load(args.config.as_deref(), environment(), &overrides)?;
+    let loaded = config::load(args.config.as_deref(), environment(), &overrides(args))?;
     for warning in &loaded.warnings {
         tracing::warn!(place = %warning.place, "{}", warning.message);
     }
     Ok(loaded)
+}
+
+/// What the arguments override.
+fn overrides(args: &ConfigArgs) -> Overrides {
+    Overrides { node_name: args.node_name.clone() }
 }
 
 /// The environment as far as it is text; our variables are.

@@ -1,19 +1,22 @@
 //! `quaywatch run`.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::cli::RunArgs;
-use crate::config::{OutputPlace, Settings};
+use super::{environment, overrides};
+use crate::cli::{ConfigArgs, RunArgs};
+use crate::config::{self, ConfigFile, DEFAULT_PATH, Loaded, OutputPlace};
 use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::runtime::Containers;
 use crate::lookups::{Roots, clock};
 use crate::output::OutputQueue;
 use crate::pipeline::{End, Pipeline};
 use crate::sinks::{LineFile, Overflow, Reopen};
+use crate::sources::config_file::ConfigWatch;
 use crate::sources::container_state::ContainerState;
 use crate::sources::programs::Programs;
 use crate::start::{self, Keeping, Started};
@@ -24,7 +27,8 @@ use crate::telemetry::LogLevel;
 ///
 /// # Errors
 /// Whatever ended it; [`Unsupported`] when this system lacks something.
-pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(args: RunArgs, loaded: Loaded) -> anyhow::Result<()> {
+    let Loaded { file, settings, .. } = loaded;
     // Registered first: a signal during the start must end the program in order, too.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -62,8 +66,22 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
 
     let containers = ContainerState::start(containers)?;
     let programs = Programs::start(&roots, &settings.policy.tools)?;
-    let pipeline =
-        Pipeline { engine, probes, rings, containers, programs, files, canaries, keeper, output, roots };
+    let configuration = watch_configuration(args.config, file).context("watching the configuration")?;
+    let reload = configuration.asker();
+    let pipeline = Pipeline {
+        engine,
+        probes,
+        rings,
+        containers,
+        programs,
+        files,
+        canaries,
+        keeper,
+        settings,
+        configuration,
+        output,
+        roots,
+    };
     let end = pipeline
         .run(async {
             loop {
@@ -71,8 +89,9 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
                     _ = interrupt.recv() => break info!("SIGINT"),
                     _ = terminate.recv() => break info!("SIGTERM"),
                     _ = hangup.recv() => {
-                        info!("SIGHUP: output files are opened anew");
+                        info!("SIGHUP: output files are opened anew, and the configuration is loaded again");
                         reopen.ask();
+                        reload.ask();
                     }
                 }
             }
@@ -82,4 +101,16 @@ pub async fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
         End::Signal => Ok(()),
         End::OutputClosed => bail!("nobody reads the output any more"),
     }
+}
+
+/// Loads the configuration again whenever its file has changed or somebody asks.
+fn watch_configuration(args: ConfigArgs, in_effect: ConfigFile) -> io::Result<ConfigWatch> {
+    let path = args.config.clone().unwrap_or_else(|| DEFAULT_PATH.into());
+    // A default file that was there once may be written anew at this moment: that it is gone is no wish for the defaults.
+    let was_there = AtomicBool::new(args.config.is_none() && path.exists());
+    ConfigWatch::start(path.clone(), in_effect, move || {
+        was_there.fetch_or(path.exists(), Ordering::Relaxed);
+        let config = was_there.load(Ordering::Relaxed).then(|| path.clone()).or_else(|| args.config.clone());
+        config::load(config.as_deref(), environment(), &overrides(&args))
+    })
 }

@@ -11,6 +11,7 @@ mod environment;
 mod file;
 mod nearest;
 mod problem;
+mod reload;
 mod review;
 mod settings;
 mod state;

@@ -17,7 +17,7 @@ use super::*;
 use crate::kernel::FloodLimits;
 use crate::wire::Kind;
 
-fn load_text(text: &str) -> Result<Loaded, Invalid> {
+pub(super) fn load_text(text: &str) -> Result<Loaded, Invalid> {
     load_env(text, &[])
 }
 

@@ -26,6 +26,7 @@ mod escape;
 mod exposure;
 mod finding;
 mod process;
+mod reload;
 mod resumed;
 mod tls;
 
@@ -285,6 +286,7 @@ impl<'a> From<&'a health::Health> for Health<'a> {
                 to: UtcTime(blind.to.unix_ns),
             }),
             resumed: health.resumed.as_deref().map(Into::into),
+            reload: health.reload.as_deref().map(Into::into),
             addresses: health.addresses.iter().map(std::net::IpAddr::to_canonical).collect(),
             balance: health.balance.iter().map(balance).collect(),
             emitted: health.emitted,

@@ -30,6 +30,7 @@ mod escape;
 mod exposure;
 mod finding;
 mod process;
+mod reload;
 mod resumed;
 mod tls;
 
@@ -43,6 +44,7 @@ pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
 pub use finding::{Completeness, Entities, Finding, Link, Signal, Stage};
 pub use process::{Ancestor, ExeFile, Process};
+pub use reload::Reload;
 pub use resumed::Resumed;
 pub use tls::Tls;
 
@@ -384,6 +386,9 @@ pub struct Health<'a> {
     /// On `ready`: the run that this one goes on from.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Resumed<'a>>,
+    /// Another configuration was to replace the one in effect: what came of that.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub reload: Option<Reload<'a>>,
     /// The node's own addresses, on `ready` and whenever they changed; replay judges with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,

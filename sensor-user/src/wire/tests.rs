@@ -20,7 +20,7 @@ use sensor_core::fact::{
     ScanShape, Scope, Service, Stack, Tls, TlsHello, Verdict,
 };
 use sensor_core::health::{
-    Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss,
+    Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss, Reload,
 };
 use sensor_core::http::route::ApiClass;
 use sensor_core::ids::{ConnId, FileKey, RecordId};
@@ -340,6 +340,11 @@ fn health() -> Output {
                 unreadable: 2,
                 outdated: 1,
             })),
+            reload: Some(Box::new(Reload {
+                applied: false,
+                problems: vec!["q.yaml:1:2: error: x".into()],
+                restart: vec!["output"],
+            })),
             addresses: vec![ip("10.0.0.1"), ip("::ffff:10.0.0.2"), ip("fe80::1")],
             balance: vec![Balance {
                 ring: Ring::Management,
@@ -364,6 +369,7 @@ fn health_says_what_is_missing() {
         r#""coverage":{"accepts":{"state":"live","since":"2026-11-22T10:39:00.123456789Z"},"execs":{"state":"blind","reason":"no hook","since":"2026-11-22T10:39:00.123456789Z"}},"#,
         r#""blind":{"capability":"listeners","from":"1970-01-01T00:00:00.000000000Z","to":"2026-11-22T10:39:00.123456789Z"},"#,
         r#""resumed":{"run":"ba9876543210","from":"2026-11-22T10:39:00.123456789Z","from_boot_ns":5000,"to":"2026-11-22T10:39:00.123456789Z","to_boot_ns":5000,"clean":false,"rebooted":true,"entries":3,"unreadable":2,"outdated":1},"#,
+        r#""reload":{"applied":false,"problems":["q.yaml:1:2: error: x"],"restart":["output"]},"#,
         r#""addresses":["10.0.0.1","10.0.0.2","fe80::1"],"balance":[{"ring":"management","kind":"cgroup-mkdir","produced":6,"received":3,"canaries":1,"lost":2,"suppressed":1}],"emitted":32,"undecodable":0}}"#,
     );
     let line = line(&health());

@@ -160,6 +160,11 @@ impl Places {
         places
     }
 
+    /// Takes other networks for what is inside.
+    pub(super) fn set_networks(&mut self, networks: Vec<IpNetwork>) {
+        self.networks = networks;
+    }
+
     /// What an address is.
     #[must_use]
     pub fn of(&self, ip: IpAddr) -> Place {

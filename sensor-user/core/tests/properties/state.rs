@@ -195,7 +195,7 @@ proptest! {
         const BYTES: u64 = 4096;
         let (mut running, mut latest) = (engine(1, "boot"), at(1));
         let limits = Limits { state_bytes: BYTES, ..Limits::default() };
-        running.handle_policy(at(0), Policy { limits, ..Policy::default() });
+        running.handle_policy(at(0), Policy { limits, ..Policy::default() }, Vec::new());
         let mut kept = Kept::new();
         for fact in with_looks(facts(&steps, false), &looks) {
             latest = latest.max(fact.at);

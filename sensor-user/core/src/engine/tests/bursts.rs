@@ -17,7 +17,7 @@ impl Sensor {
     fn watching() -> Self {
         let mut sensor = Self::ready();
         let ports = PORTS.into_iter().zip(SERVICES).collect();
-        sensor.engine.handle_policy(at(2000), Policy { ports, ..settings().policy });
+        sensor.engine.handle_policy(at(2000), Policy { ports, ..settings().policy }, Vec::new());
         sensor.outputs();
         sensor
     }

@@ -2,7 +2,7 @@ use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{RecordKind, Ring};
 
 use super::*;
-use crate::health::{Balance, KernelCounters, Loss};
+use crate::health::{Balance, KernelCounters, Loss, Reload};
 use crate::records::{accept, bound, ends, exit, listener, v2};
 
 fn counters(changes: &[(Ring, RecordKind, Fate, u64)]) -> KernelCounters {
@@ -162,12 +162,35 @@ fn reload_keeps_the_own_addresses_and_says_so() {
     sensor.engine.handle_addresses(at(2000), vec!["10.0.0.1".parse().expect("address")]);
     let mut policy = settings().policy;
     policy.allow.entries.remove(0);
-    sensor.engine.handle_policy(at(3000), policy);
-    assert_eq!(states(sensor.outputs()), [HealthState::Running, HealthState::Reloaded]);
+    sensor.engine.handle_policy(at(3000), policy, vec!["output"]);
+    let outputs = sensor.outputs();
+    let reloads: Vec<_> = healths(outputs.clone())
+        .into_iter()
+        .filter_map(|health| health.reload.map(|reload| *reload))
+        .collect();
+    assert_eq!(reloads, [Reload { applied: true, problems: Vec::new(), restart: vec!["output"] }]);
+    assert_eq!(states(outputs), [HealthState::Running, HealthState::Reloaded]);
     for peer in ["198.18.1.9", "10.0.0.1"] {
         sensor.see(|now| accept(now, 1, v2(HOST), ends(("10.0.0.1", 2375), (peer, 1))));
     }
     assert_eq!(sensor.verdicts(), [Some(Verdict::Unlisted), Some(Verdict::Listed(IMPLIED_LOCAL.into()))]);
+}
+
+#[test]
+fn a_policy_that_was_refused_changes_nothing_and_is_told_of() {
+    let mut sensor = Sensor::ready();
+    let judge = |sensor: &mut Sensor| {
+        sensor.see(|now| accept(now, now, v2(HOST), ends(("10.0.0.1", 2375), ("198.18.1.9", 1))));
+        sensor.verdicts()
+    };
+    let before = judge(&mut sensor);
+    sensor.engine.handle_refused_policy(at(3000), vec!["q.yaml:1:2: error: no".into()]);
+    let healths = healths(sensor.outputs());
+    let refused =
+        Reload { applied: false, problems: vec!["q.yaml:1:2: error: no".into()], restart: Vec::new() };
+    assert_eq!(healths.len(), 1);
+    assert_eq!((healths[0].state, healths[0].reload.as_deref()), (HealthState::Running, Some(&refused)));
+    assert_eq!(judge(&mut sensor), before);
 }
 
 #[test]
