@@ -107,6 +107,10 @@ fn author_of(fact: &Fact) -> Option<Author> {
     }
 }
 
+/// How many lines each output had been given at some moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written(Vec<u64>);
+
 /// The outputs of one run.
 #[derive(Default)]
 pub struct OutputQueue {
@@ -173,6 +177,28 @@ impl OutputQueue {
     /// Hands over what is encoded.
     pub fn flush(&mut self) {
         self.destinations.iter_mut().for_each(Destination::flush);
+    }
+
+    /// Whether every output that sheds has room for this many more bytes of bulk lines. Who can wait asks before he hands
+    /// any over.
+    #[must_use]
+    pub fn has_bulk_room(&self, bytes: usize) -> bool {
+        self.destinations.iter().all(|destination| {
+            destination.sink.is_closed() || destination.chunk.len() + bytes <= destination.sink.bulk_room()
+        })
+    }
+
+    /// What has been handed over so far, for [`Self::has_written`].
+    #[must_use]
+    pub fn written(&self) -> Written {
+        Written(self.destinations.iter().map(|destination| destination.sink.queued()).collect())
+    }
+
+    /// Whether every output has dealt with what had been handed over by then.
+    #[must_use]
+    pub fn has_written(&self, Written(given): &Written) -> bool {
+        let destinations = self.destinations.iter().zip(given);
+        destinations.into_iter().all(|(destination, given)| destination.sink.dealt_with() >= *given)
     }
 
     /// Lines that found no room since the start.

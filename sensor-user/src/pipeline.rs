@@ -13,7 +13,7 @@ use sensor_core::engine::{Engine, Occasion, Request};
 use sensor_core::health::{Capability, Hook, ShellLosses};
 use sensor_core::scans::FloodReading;
 use sensor_core::time::{ClockMap, Timestamp};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
 use crate::canary::Canaries;
@@ -22,6 +22,7 @@ use crate::kernel::hooks::WALK_LISTENERS;
 use crate::kernel::{KernelError, Probes};
 use crate::lookups::{Roots, addresses, clock};
 use crate::output::OutputQueue;
+use crate::sources::audit_log::{AuditLogs, Piece, Positions};
 use crate::sources::config_file::{ConfigWatch, Outcome};
 use crate::sources::container_state::{Answer, ContainerState};
 use crate::sources::fanotify::FileOpen;
@@ -45,6 +46,10 @@ const LAST_WRITE: Duration = Duration::from_secs(2);
 const PROBLEMS_TOLD: usize = 15;
 /// Characters of each.
 const PROBLEM_CHARS: usize = 500;
+/// Room in the output for what follows from one piece of an audit log: many times the piece.
+const AUDIT_ROOM: usize = 1 << 20;
+/// Pause before the output is asked again whether it has that room.
+const AUDIT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Resolution of the timer.
 const TIMER_STEP: Duration = Duration::from_millis(1);
@@ -82,6 +87,10 @@ pub struct Pipeline {
     pub programs: Programs,
     /// Sockets of runtimes and credential files.
     pub files: FileWatch,
+    /// Audit logs.
+    pub audit: AuditLogs,
+    /// How far they were read.
+    pub positions: Positions,
     /// The sensor's own acts, by which it sees whether it sees.
     pub canaries: Canaries,
     /// Open chains on disk; `None`: they are not kept.
@@ -116,6 +125,8 @@ impl Pipeline {
         tokio::pin!(stop);
         self.turn(&mut walk);
         let end = loop {
+            // A log can wait; lines that find no room are lost.
+            let has_room = self.output.has_bulk_room(AUDIT_ROOM);
             tokio::select! {
                 biased;
                 // In this order: rings that never run dry must not starve the report of what they lose.
@@ -133,6 +144,8 @@ impl Pipeline {
                     Some(batch) => self.take(&batch),
                     None => anyhow::bail!("the thread that reads the ring buffers ended"),
                 },
+                piece = self.audit.recv(), if has_room => self.take_audit(piece),
+                () = sleep(AUDIT_PAUSE), if !has_room => {}
                 () = sleep_until_due(self.engine.poll_timeout(), &walk) => {}
             }
             self.turn(&mut walk);
@@ -156,6 +169,17 @@ impl Pipeline {
         while let Some((now, notice)) = self.canaries.try_notice() {
             self.engine.handle_canary(now, notice);
         }
+    }
+
+    fn take_audit(&mut self, piece: Piece) {
+        if let Some((log, position)) = self.audit.feed(piece, &mut self.engine) {
+            self.positions.reach(log, position);
+        }
+    }
+
+    fn look_at_audit(&mut self) {
+        let unkept = self.positions.problem();
+        self.engine.handle_audit_inputs(clock::now(), self.audit.look(unkept.as_ref()));
     }
 
     fn hear_of_files(&mut self, news: FileNews) {
@@ -228,6 +252,8 @@ impl Pipeline {
         let counters = self.probes.counters().context("reading the probes' counters")?;
         self.keep_state(now);
         self.engine.handle_shell_losses(self.shell_losses());
+        self.look_at_audit();
+        self.positions.keep(&self.output);
         self.engine.handle_counters(now, &counters);
         if ticks.is_multiple_of(FLOOD_EVERY) {
             self.look_at_flood(false)?;
@@ -422,6 +448,7 @@ impl Pipeline {
 
     fn shut_down(mut self) -> anyhow::Result<()> {
         self.canaries.stop();
+        self.audit.stop();
         self.probes.detach();
         self.output.begin_finish();
         for batch in self.rings.stop() {
@@ -432,12 +459,19 @@ impl Pipeline {
         while let Some(answer) = self.containers.try_answer() {
             self.answered(answer);
         }
+        while let Some(piece) = self.audit.try_recv() {
+            self.take_audit(piece);
+            self.write();
+        }
+        self.look_at_audit();
         self.look_at_flood(true)?;
         self.engine.handle_shell_losses(self.shell_losses());
         self.engine.finish(clock::now(), &counters);
         self.write();
         self.end_state();
-        Ok(self.output.finish()?)
+        self.output.finish()?;
+        self.positions.finish();
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use sensor_tests::lab::Lab;
 
 mod abuse;
+mod audit;
 mod chains;
 mod container;
 mod coverage;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         socket_requests::TESTS,
         chains::TESTS,
         state::TESTS,
+        audit::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {
         let lab = Arc::clone(&lab);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::canary::{Canaries, Standing};
-use crate::health::{Blind, Capability, Coverage, CoverageState, Hook, HookState};
+use crate::health::{AuditInput, Blind, Capability, Coverage, CoverageState, Hook, HookState};
 use crate::time::Timestamp;
 
 mod needs;
@@ -179,6 +179,8 @@ pub(crate) struct CoverageLedger {
     /// When each was done last, by [`Look`].
     looked: [Option<Timestamp>; Look::COUNT],
     tables: Tables,
+    /// What the inputs of audit events lack; `None` where none was asked for.
+    audit: Option<Vec<(CoverageState, Arc<str>)>>,
     entries: Vec<Entry>,
 }
 
@@ -268,6 +270,16 @@ impl CoverageLedger {
         self.tables.set(now, table, state);
     }
 
+    /// Notes how audit events are read. While one of several inputs is, the capability is not blind.
+    pub(crate) fn set_audit(&mut self, inputs: &[AuditInput]) {
+        let lacks = inputs.iter().filter_map(|input| input.lack.as_ref());
+        let all_blind = lacks.clone().filter(|lack| lack.is_blind).count() == inputs.len();
+        let state = |is_blind: bool| {
+            if is_blind && all_blind { CoverageState::Blind } else { CoverageState::Degraded }
+        };
+        self.audit = Some(lacks.map(|lack| (state(lack.is_blind), lack.reason.clone())).collect());
+    }
+
     pub(crate) fn hooks(&self) -> Vec<Hook> {
         self.hooks.iter().map(Known::hook).collect()
     }
@@ -295,9 +307,10 @@ impl CoverageLedger {
         if self.entries.is_empty() {
             self.entries =
                 Capability::ALL.map(|capability| self.first_entry(now, capability, canaries)).into();
+            self.enter_audit(now, canaries);
             return Some(Vec::new());
         }
-        let mut changed = false;
+        let mut changed = self.enter_audit(now, canaries);
         let mut ended = Vec::new();
         for index in 0..self.entries.len() {
             let assessed = self.assess(self.entries[index].coverage.capability, canaries);
@@ -319,6 +332,17 @@ impl CoverageLedger {
             *best = entry.state.min(*best);
         }
         changed.then_some(ended)
+    }
+
+    /// Enters audit events among the capabilities once they are asked for; returns whether that is news.
+    fn enter_audit(&mut self, now: Timestamp, canaries: &Canaries) -> bool {
+        if self.audit.is_none() || self.state_of(Capability::Audit).is_some() {
+            return false;
+        }
+        let entry = self.first_entry(now, Capability::Audit, canaries);
+        // Who asks for them is owed all of them, from the start.
+        self.entries.push(Entry { best: CoverageState::Live, ..entry });
+        true
     }
 
     fn first_entry(&self, now: Timestamp, capability: Capability, canaries: &Canaries) -> Entry {
@@ -355,6 +379,12 @@ impl CoverageLedger {
         }
         for (_, gap) in self.gaps.iter().filter(|(_, gap)| gap.capability == capability) {
             findings.add(CoverageState::Degraded, gap.since, gap.reason);
+        }
+        if capability == Capability::Audit {
+            for (state, reason) in self.audit.iter().flatten() {
+                findings.add(*state, None, reason);
+            }
+            return findings.conclude();
         }
         // Nothing is expected of a hook that is not there, or rests.
         let is_seen = capability != Capability::ChainState;

@@ -60,7 +60,7 @@ pub use crate::exchange::{
 };
 use crate::exposure::{Inside, Ledger};
 use crate::fact::{End, Service};
-use crate::health::{Health, HealthState, Reload};
+use crate::health::{AuditInput, Health, HealthState, Reload};
 use crate::holds::Holds;
 use crate::ids::ProcessKey;
 use crate::inventory::{CGROUPS_MAX, Inventory};
@@ -142,6 +142,8 @@ pub struct Engine {
     packets: Packets,
     /// Judges requests of audit logs.
     auditor: Auditor,
+    /// Where they come from, as was told last.
+    audit_inputs: Vec<AuditInput>,
     replay: Replay,
     /// The run that this one goes on from.
     resumed: Option<Resumed>,
@@ -195,6 +197,7 @@ impl Engine {
             canaries: Canaries::new(canary_interval_ns),
             packets: Packets::default(),
             auditor: Auditor::new(AuditPolicy::default(), DiscoveryLimits::default()),
+            audit_inputs: Vec::new(),
             replay: Replay::new(node.clone()),
             resumed: None,
             outbox: Outbox::new(run, node),
@@ -317,7 +320,7 @@ impl Engine {
             nodes: cluster.nodes,
             pods: cluster.pods,
             networks: networks.clone(),
-            trusted_proxies: Vec::new(),
+            trusted_proxies: cluster.trusted_proxies,
         };
         self.auditor.set_policy(audit);
         self.inside.networks = networks;

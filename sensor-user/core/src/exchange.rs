@@ -60,6 +60,8 @@ pub struct Cluster {
     pub nodes: Vec<(Arc<str>, Vec<IpNetwork>)>,
     /// Ranges of its pods.
     pub pods: Vec<IpNetwork>,
+    /// Proxies in front of its API server that are believed when they say whom they speak for.
+    pub trusted_proxies: Vec<IpNetwork>,
 }
 
 /// A process that was there before the sensor.

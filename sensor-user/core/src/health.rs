@@ -35,6 +35,15 @@ pub enum CoverageState {
     Blind,
 }
 
+/// Names of what is lost of audit logs: lines that are no events, lines that are too long, and parts of unknown length.
+pub const AUDIT_LOSSES: [&str; 3] = ["audit-invalid", "audit-oversize", "audit-gaps"];
+
+/// Whether loss of this kind is of audit logs.
+#[must_use]
+pub fn is_audit_loss(kind: &str) -> bool {
+    AUDIT_LOSSES.contains(&kind)
+}
+
 /// What can be covered or blind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Capability {
@@ -62,10 +71,12 @@ pub enum Capability {
     SocketRequests,
     /// What is known of open chains outlives a restart.
     ChainState,
+    /// Requests to the Kubernetes API server, out of its audit log. Owed by whoever is told to read one.
+    Audit,
 }
 
 impl Capability {
-    /// Every capability.
+    /// Every capability that hooks serve, which an audit log is not.
     pub const ALL: [Self; 12] = [
         Self::Listeners,
         Self::Accepts,
@@ -92,7 +103,8 @@ impl Capability {
             | Self::AcceptTasks
             | Self::Requests
             | Self::SocketRequests
-            | Self::ChainState => false,
+            | Self::ChainState
+            | Self::Audit => false,
         }
     }
 
@@ -112,6 +124,7 @@ impl Capability {
             Self::Requests => "requests",
             Self::SocketRequests => "socket-requests",
             Self::ChainState => "chain-state",
+            Self::Audit => "audit",
         }
     }
 }
@@ -224,6 +237,46 @@ pub struct ShellLosses {
     pub state_writes: u64,
 }
 
+/// Where audit events come from, how well, and what became of them since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditInput {
+    /// Path of the file, or `<stdin>`.
+    pub name: Arc<str>,
+    /// What keeps its events from being seen, or some of them; `None`: nothing.
+    pub lack: Option<AuditLack>,
+    /// Lines that were events.
+    pub events: u64,
+    /// Bytes of lines that were handed on.
+    pub bytes: u64,
+    /// Lines that were no events.
+    pub invalid: u64,
+    /// Lines that were too long to be read.
+    pub oversize: u64,
+    /// Times that some of the input could not be read any more, nobody knows how much.
+    pub gaps: u64,
+    /// Bytes that are there and not handed on yet, where that is known.
+    pub behind_bytes: Option<u64>,
+    /// When the latest request was made that it told of, nanoseconds since 1970.
+    pub latest_unix_ns: Option<u64>,
+}
+
+impl AuditInput {
+    /// Lines, and times that nobody knows how many, of which nothing is known.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.invalid + self.oversize + self.gaps
+    }
+}
+
+/// What an input of audit events lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLack {
+    /// Nothing is read, else not everything or not in time.
+    pub is_blind: bool,
+    /// Why.
+    pub reason: Arc<str>,
+}
+
 /// Records of one ring and kind that did not reach the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -288,6 +341,8 @@ pub struct Health {
     pub reload: Option<Box<Reload>>,
     /// The node's own addresses, on `Ready` and whenever they changed; replay judges with them.
     pub addresses: Vec<IpAddr>,
+    /// All inputs of audit events, wherever coverage or loss is told, and on `Stopping`; empty where there are none.
+    pub audit: Vec<AuditInput>,
     /// On `Stopping`: the balance of the run, entries with something produced only.
     pub balance: Vec<Balance>,
     /// On `Stopping`: output records written, this one included.
@@ -309,6 +364,7 @@ impl Health {
             resumed: None,
             reload: None,
             addresses: Vec::new(),
+            audit: Vec::new(),
             balance: Vec::new(),
             emitted: None,
             undecodable: 0,
@@ -320,5 +376,11 @@ impl Health {
     pub fn lost_management(&self) -> u64 {
         let management = self.loss.iter().filter(|loss| loss.ring == Some(Ring::Management));
         management.map(|loss| loss.lost).sum()
+    }
+
+    /// Lines of audit logs that it says were lost.
+    #[must_use]
+    pub fn lost_audit(&self) -> u64 {
+        self.loss.iter().filter(|loss| is_audit_loss(loss.kind)).map(|loss| loss.lost).sum()
     }
 }

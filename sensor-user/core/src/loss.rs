@@ -7,7 +7,7 @@ use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{RecordKind, Ring};
 
 use crate::canary::Tallies;
-use crate::health::{Balance, KernelCounters, Loss, ShellLosses, record_kind_name};
+use crate::health::{AUDIT_LOSSES, AuditInput, Balance, KernelCounters, Loss, ShellLosses, record_kind_name};
 use crate::time::Timestamp;
 
 /// A fact within this distance of a management loss says so.
@@ -47,6 +47,9 @@ pub(crate) struct LossLedger {
     tables: Vec<Tally>,
     shell: ShellLosses,
     shell_reported: ShellLosses,
+    /// In the order of [`AUDIT_LOSSES`].
+    audit: [u64; AUDIT_LOSSES.len()],
+    audit_reported: [u64; AUDIT_LOSSES.len()],
     /// The last span of time in which management records were lost, and how many.
     management: Option<(u64, u64, u64)>,
     compared_ns: u64,
@@ -87,6 +90,13 @@ impl LossLedger {
         self.shell = shell;
     }
 
+    /// Takes what was lost of audit logs since the start.
+    pub(crate) fn set_audit(&mut self, inputs: &[AuditInput]) {
+        let counts = inputs.iter().map(|input| [input.invalid, input.oversize, input.gaps]);
+        self.audit =
+            counts.fold([0; _], |sums, counts| std::array::from_fn(|index| sums[index] + counts[index]));
+    }
+
     /// Compares with the counters and tallies of the last time; returns the loss since then and the number of
     /// undecodable records.
     pub(crate) fn compare(
@@ -112,6 +122,8 @@ impl LossLedger {
             let before = self.tables.iter().find(|(known, _)| known == kind).map_or(0, |(_, count)| *count);
             of_table(kind, evicted.saturating_sub(before))
         }));
+        loss.extend(audit_loss(&self.audit, &self.audit_reported));
+        self.audit_reported = self.audit;
         let undecodable = self.undecodable - self.undecodable_reported;
         self.undecodable_reported = self.undecodable;
         self.kernel = *kernel;
@@ -127,6 +139,7 @@ impl LossLedger {
         let tallies = kernel_tallies(kernel).chain(shell_tallies(self.shell));
         loss.extend(tallies.filter_map(|(kind, lost)| outside_rings(kind, lost, 0)));
         loss.extend(tables.iter().filter_map(|(kind, evicted)| of_table(kind, *evicted)));
+        loss.extend(audit_loss(&self.audit, &[0; AUDIT_LOSSES.len()]));
         (loss, self.undecodable)
     }
 
@@ -231,6 +244,16 @@ fn shell_tallies(shell: ShellLosses) -> [Tally; 5] {
         ("credential-opens", shell.file_opens),
         ("state-writes", shell.state_writes),
     ]
+}
+
+/// What was lost of audit logs since the last time.
+fn audit_loss(
+    now: &[u64; AUDIT_LOSSES.len()],
+    before: &[u64; AUDIT_LOSSES.len()],
+) -> impl Iterator<Item = Loss> {
+    let grown: [u64; AUDIT_LOSSES.len()] =
+        std::array::from_fn(|index| now[index].saturating_sub(before[index]));
+    AUDIT_LOSSES.into_iter().zip(grown).filter_map(|(kind, lost)| outside_rings(kind, lost, 0))
 }
 
 /// What was dropped from a table; files that were not read were never in one.

@@ -136,6 +136,7 @@ impl Outbox {
         } else {
             // What is lost in the balance of a run has been told before.
             self.chains.note_loss(&node, at.boot_ns, health.lost_management());
+            self.chains.note_audit_loss(health.lost_audit());
         }
         self.outputs.push_back(Output::Health { seq, id, at, node, health });
     }
@@ -147,8 +148,9 @@ impl Outbox {
     }
 
     /// Takes a health record of a recording: the time on its node, and management records that it says were lost.
-    pub(crate) fn pass_recorded(&mut self, node: &Node, boot_ns: u64, lost: u64) {
+    pub(crate) fn pass_recorded(&mut self, node: &Node, boot_ns: u64, lost: u64, lost_audit: u64) {
         self.chains.note_loss(node, boot_ns, lost);
+        self.chains.note_audit_loss(lost_audit);
         self.chains.pass(node, boot_ns);
         self.push_derived();
     }
@@ -196,6 +198,11 @@ impl Outbox {
     /// What the run before told of last may be unknown. `own`: what ids of this run begin with.
     pub(crate) fn doubt_numbers(&mut self, own: &str) {
         self.chains.doubt_numbers(own);
+    }
+
+    /// Takes note that lines of an audit log were lost.
+    pub(crate) fn note_audit_loss(&mut self, lost: u64) {
+        self.chains.note_audit_loss(lost);
     }
 
     /// Takes what tunes the analytics.

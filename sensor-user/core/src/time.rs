@@ -23,6 +23,13 @@ impl ClockMap {
         Self { offset_ns: now.unix_ns as i64 - now.boot_ns as i64 }
     }
 
+    /// Places a wall-clock time on both clocks; what was before the boot is at its beginning.
+    #[must_use]
+    pub fn at_unix(&self, unix_ns: u64) -> Timestamp {
+        let boot_ns = (unix_ns as i64).saturating_sub(self.offset_ns).max(0);
+        Timestamp { boot_ns: boot_ns as u64, unix_ns }
+    }
+
     /// Places a boot-clock time on both clocks.
     #[must_use]
     pub fn at(&self, boot_ns: u64) -> Timestamp {

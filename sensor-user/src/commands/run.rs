@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{error, info};
 
 use super::{environment, overrides};
 use crate::cli::{ConfigArgs, RunArgs};
-use crate::config::{self, ConfigFile, DEFAULT_PATH, Loaded, OutputPlace};
+use crate::config::{self, AuditSettings, ConfigFile, DEFAULT_PATH, Loaded, OutputPlace};
 use crate::lookups::cgroupfs::Hierarchies;
 use crate::lookups::runtime::Containers;
 use crate::lookups::{Roots, clock};
 use crate::output::OutputQueue;
 use crate::pipeline::{End, Pipeline};
 use crate::sinks::{LineFile, Overflow, Reopen};
+use crate::sources::audit_log::{AuditLogs, Positions, Store};
 use crate::sources::config_file::ConfigWatch;
 use crate::sources::container_state::ContainerState;
 use crate::sources::programs::Programs;
@@ -61,6 +62,8 @@ pub async fn run(args: RunArgs, loaded: Loaded) -> anyhow::Result<()> {
     let containers = Containers::new(roots.clone(), hierarchies.clone(), settings.sockets.clone());
     started.seed(&roots, &hierarchies, &containers, &settings.policy.tools);
     let Started { mut engine, probes, rings, files, canaries } = started;
+    let (mut audit, positions) = audit_logs(&settings.audit)?;
+    engine.handle_audit_inputs(clock::now(), audit.look(None));
     engine.handle_ready(clock::now());
     info!("ready");
 
@@ -75,6 +78,8 @@ pub async fn run(args: RunArgs, loaded: Loaded) -> anyhow::Result<()> {
         containers,
         programs,
         files,
+        audit,
+        positions,
         canaries,
         keeper,
         settings,
@@ -113,4 +118,20 @@ fn watch_configuration(args: ConfigArgs, in_effect: ConfigFile) -> io::Result<Co
         let config = was_there.load(Ordering::Relaxed).then(|| path.clone()).or_else(|| args.config.clone());
         config::load(config.as_deref(), environment(), &overrides(&args))
     })
+}
+
+/// Starts to read audit logs from where the last run ended.
+fn audit_logs(settings: &AuditSettings) -> anyhow::Result<(AuditLogs, Positions)> {
+    let path = settings.positions.clone();
+    let store = if settings.files.is_empty() {
+        Store::empty(path)
+    } else {
+        Store::open(path.clone()).unwrap_or_else(|error| {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            error!(error, "audit logs are read from their beginning, and what was told before is told again");
+            Store::empty(path)
+        })
+    };
+    let logs = AuditLogs::start(&settings.files, &store).context("starting to read audit logs")?;
+    Ok((logs, Positions::start(store)?))
 }

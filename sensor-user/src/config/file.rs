@@ -11,6 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
+use super::audit::AuditSection;
 use super::detect::DetectSection;
 use super::state::StateSection;
 use super::values::times::Date;
@@ -56,6 +57,9 @@ pub struct ConfigFile {
     /// What outlives a restart.
     #[garde(dive)]
     pub state: StateSection,
+    /// Where requests to the Kubernetes API server are told.
+    #[garde(dive)]
+    pub audit: AuditSection,
     /// Where records go.
     #[garde(length(min = 1, max = 8), dive)]
     pub output: Vec<OutputSection>,
@@ -75,6 +79,7 @@ impl Default for ConfigFile {
             coverage: CoverageSection::default(),
             detect: DetectSection::default(),
             state: StateSection::default(),
+            audit: AuditSection::default(),
             output: vec![OutputSection::default()],
         }
     }

@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+mod audit;
 mod detect;
 mod environment;
 mod file;
@@ -26,7 +27,7 @@ mod tests;
 pub use environment::{VARIABLES, Variable};
 pub use file::{ConfigFile, OutputType};
 pub use problem::{Invalid, Place, Problem, ProblemJson, Severity};
-pub use settings::{OutputPlace, OutputSettings, RingSettings, Settings, StateSettings};
+pub use settings::{AuditSettings, OutputPlace, OutputSettings, RingSettings, Settings, StateSettings};
 
 use crate::lookups::clock;
 

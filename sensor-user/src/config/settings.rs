@@ -40,6 +40,8 @@ pub struct Settings {
     pub canary_interval: Duration,
     /// Where open chains are kept; `None`: nowhere.
     pub state: Option<StateSettings>,
+    /// Where requests to the Kubernetes API server are told.
+    pub audit: AuditSettings,
     /// Where records go; never empty.
     pub outputs: Vec<OutputSettings>,
 }
@@ -64,6 +66,15 @@ pub struct StateSettings {
     pub path: PathBuf,
     /// Bytes that it may have.
     pub max: u64,
+}
+
+/// Where requests to the Kubernetes API server are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// Logs, and `-` for standard input.
+    pub files: Vec<PathBuf>,
+    /// Where it is kept how far they were read.
+    pub positions: PathBuf,
 }
 
 /// One place where records go.
@@ -123,6 +134,10 @@ impl Settings {
                 .path
                 .as_ref()
                 .map(|path| StateSettings { path: PathBuf::from(&path.value), max: file.state.max.value.0 }),
+            audit: AuditSettings {
+                files: file.audit.files.iter().map(|path| PathBuf::from(&path.value)).collect(),
+                positions: PathBuf::from(&file.audit.positions.value),
+            },
             outputs: file.output.iter().map(output).collect(),
         }
     }
@@ -149,6 +164,7 @@ fn cluster(file: &ConfigFile) -> Cluster {
     Cluster {
         nodes: members.iter().map(|(name, addresses)| (name.as_str().into(), networks(addresses))).collect(),
         pods: networks(pods.iter().flat_map(|pods| &pods.value)),
+        trusted_proxies: networks(&file.audit.trusted_proxies),
     }
 }
 

@@ -11,6 +11,7 @@ use super::nearest::did_you_mean;
 use super::problem::Severity;
 use super::values::{AnyOr, At, Network, Period, Size};
 use super::when::{self, WhenSection};
+use crate::sources::audit_log::STDIN;
 use crate::wire::Kind;
 
 /// Sizes a ring may have: one page to what the kernel can still map twice with ease.
@@ -40,6 +41,10 @@ pub struct Finding {
     pub message: String,
 }
 
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.len() < 4096 && !text.contains('\0')
+}
+
 struct Checker {
     findings: Vec<Finding>,
 }
@@ -52,6 +57,7 @@ pub fn validate(file: &ConfigFile) -> Vec<Finding> {
     checker.networks(file);
     checker.allow(file);
     checker.state(file);
+    checker.audit(file);
     checker.output(file);
     checker.findings.sort_by_key(|finding| finding.position);
     checker.findings
@@ -259,6 +265,29 @@ impl Checker {
             let (min, max) = (Size(*STATE_BYTES.start()), Size(*STATE_BYTES.end()));
             let message = format!("a state of {} is out of range; write {min} to {max}", size.value);
             self.error("state.max", size, message);
+        }
+    }
+
+    /// A log is a file with an absolute path, or standard input; two readers of one log would tell everything twice.
+    fn audit(&mut self, file: &ConfigFile) {
+        const FILES: &str = "audit.files";
+        let mut seen = BTreeSet::new();
+        for path in &file.audit.files {
+            let problem = match path.value.as_str() {
+                text if !is_path(text) && text != STDIN => {
+                    "an audit log is given by its path; begin it with a slash, or write \"-\" for standard input"
+                }
+                text if !seen.insert(text) => "this log is named twice; drop one",
+                _ => continue,
+            };
+            self.error(FILES, path, problem.to_owned());
+        }
+        if !is_path(&file.audit.positions.value) {
+            let message = "positions are kept in a file; begin its path with a slash";
+            self.error("audit.positions", &file.audit.positions, message.to_owned());
+        }
+        for proxy in &file.audit.trusted_proxies {
+            self.host_bits("audit.trusted_proxies", proxy);
         }
     }
 

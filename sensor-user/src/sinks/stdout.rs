@@ -130,6 +130,19 @@ impl Sink {
         self.shed + self.unwritten.load(Ordering::Relaxed)
     }
 
+    /// Lines that were queued since the start.
+    #[must_use]
+    pub const fn queued(&self) -> u64 {
+        self.given - self.shed
+    }
+
+    /// Of these, lines that left the queue: written, or known never to be. They do in the order in which they came.
+    #[must_use]
+    pub fn dealt_with(&self) -> u64 {
+        let written = self.outcome.lock().unwrap_or_else(PoisonError::into_inner).written;
+        written + self.unwritten.load(Ordering::Relaxed)
+    }
+
     /// Whether the stream can no longer be written: the other end was closed, or an error occurred.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -1,5 +1,6 @@
-//! Where bytes enter: the rings of the kernel, recordings, the state files of runtimes.
+//! Where bytes enter: the rings of the kernel, audit logs, recordings, the state files of runtimes.
 
+pub mod audit_log;
 pub mod config_file;
 pub mod container_state;
 pub mod fanotify;

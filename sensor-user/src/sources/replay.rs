@@ -141,13 +141,13 @@ impl<A: Audience> Replay<A> {
                 self.counts.facts += 1;
                 self.engine_of(&fact.node).handle_fact(*fact);
             }
-            Recorded::Health { node, addresses, boot_ns, lost, unwatched } => {
+            Recorded::Health { node, addresses, boot_ns, lost, lost_audit, unwatched } => {
                 self.counts.passed_over += 1;
                 let engine = self.engine_of(&node);
                 if let Some(Unwatched { from_ns, to_ns, in_doubt }) = unwatched {
                     engine.handle_replayed_resume(&node, from_ns, to_ns, in_doubt.as_deref());
                 }
-                engine.handle_replayed_health(&node, boot_ns, lost);
+                engine.handle_replayed_health(&node, boot_ns, lost, lost_audit);
                 if !addresses.is_empty() {
                     engine.handle_replayed_addresses(addresses.clone());
                     self.audience.addresses(&node, &addresses);

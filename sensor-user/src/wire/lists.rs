@@ -433,6 +433,8 @@ Capability from health::Capability {
     SocketRequests = "socket-requests",
     /// What is known of open chains outlives a restart.
     ChainState = "chain-state",
+    /// Requests to the Kubernetes API server, out of its audit log; there only where one is to be read.
+    Audit = "audit",
 }}
 
 closed_list! {

@@ -288,6 +288,7 @@ impl<'a> From<&'a health::Health> for Health<'a> {
             resumed: health.resumed.as_deref().map(Into::into),
             reload: health.reload.as_deref().map(Into::into),
             addresses: health.addresses.iter().map(std::net::IpAddr::to_canonical).collect(),
+            audit: health.audit.iter().map(audit::input).collect(),
             balance: health.balance.iter().map(balance).collect(),
             emitted: health.emitted,
             undecodable: health.undecodable,

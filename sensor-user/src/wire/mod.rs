@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use sensor_core::audit::EVENT_MAX;
 use sensor_core::engine::Output;
 use sensor_core::fact::{Fact, FactKind, Node};
 use serde::Deserialize;
@@ -30,9 +31,9 @@ pub use record::{LeadsTo, PeerSeen, Record, SchemaVersion};
 pub use schema::{config_schema, doctor_schema, exposure_schema, record_schema};
 pub use time::UtcTime;
 
-/// Longest line that is read, newline excluded. The longest that is written has some 30 KiB: 4 KiB of arguments, all
-/// of them control characters.
-pub const LINE_MAX: usize = 1 << 20;
+/// Longest line that is read, newline excluded: that of an audit event. The longest that is written has some 30 KiB: 4 KiB
+/// of arguments, all of them control characters.
+pub const LINE_MAX: usize = EVENT_MAX;
 
 /// Appends one output as one line.
 pub fn encode(output: &Output, line: &mut Vec<u8>) {
@@ -63,6 +64,8 @@ pub enum Recorded {
         lost: u64,
         /// The time in which nobody watched, when the run goes on from another one of the same boot.
         unwatched: Option<Unwatched>,
+        /// Lines of audit logs lost since then.
+        lost_audit: u64,
     },
     /// A record that replay derives again.
     Derived,
@@ -170,7 +173,7 @@ pub fn decode(line: &[u8]) -> Result<Recorded, DecodeError> {
     match record.health {
         Some(health) if record.kind == Kind::Health => {
             let addresses = health.addresses.iter().map(IpAddr::to_canonical).collect();
-            let lost = health.lost_management();
+            let (lost, lost_audit) = (health.lost_management(), health.lost_audit());
             let own = || {
                 let run = record.id.0.strip_prefix("health-").and_then(|id| id.rsplit_once('-'));
                 format!("{}-", run.map_or("", |(run, _)| run))
@@ -186,6 +189,7 @@ pub fn decode(line: &[u8]) -> Result<Recorded, DecodeError> {
                 boot_ns: record.boot_ns,
                 lost,
                 unwatched,
+                lost_audit,
             })
         }
         None if record.kind == Kind::Health => Err(DecodeError::Missing { kind: "health", key: "health" }),

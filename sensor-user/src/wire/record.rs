@@ -37,8 +37,8 @@ mod tls;
 pub use access::{Accept, AcceptingTask, Client, Conn, Connect, File, Socket};
 pub use api::{Api, Origin};
 pub use audit::{
-    Audit, AuditBody, AuditBound, AuditCredential, AuditDecision, AuditImpersonated, AuditObject, AuditQuery,
-    AuditTexts,
+    Audit, AuditBody, AuditBound, AuditCredential, AuditDecision, AuditImpersonated, AuditInput, AuditObject,
+    AuditQuery, AuditTexts,
 };
 pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
@@ -392,6 +392,9 @@ pub struct Health<'a> {
     /// The node's own addresses, on `ready` and whenever they changed; replay judges with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    /// Inputs of audit events, wherever loss or coverage is told and on `stopping`; counts are since the start.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub audit: Vec<AuditInput<'a>>,
     /// On `stopping`: produced = received + lost + suppressed, for each ring and kind with anything produced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub balance: Vec<Balance>,

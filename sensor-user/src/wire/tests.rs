@@ -20,7 +20,8 @@ use sensor_core::fact::{
     ScanShape, Scope, Service, Stack, Tls, TlsHello, Verdict,
 };
 use sensor_core::health::{
-    Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState, Loss, Reload,
+    AuditInput, Balance, Blind, Capability, Coverage, CoverageState, Health, HealthState, Hook, HookState,
+    Loss, Reload,
 };
 use sensor_core::http::route::ApiClass;
 use sensor_core::ids::{ConnId, FileKey, RecordId};
@@ -346,6 +347,16 @@ fn health() -> Output {
                 restart: vec!["output"],
             })),
             addresses: vec![ip("10.0.0.1"), ip("::ffff:10.0.0.2"), ip("fe80::1")],
+            audit: vec![AuditInput {
+                name: "/var/log/audit.log".into(),
+                events: 7,
+                bytes: 9_000,
+                invalid: 2,
+                oversize: 1,
+                behind_bytes: Some(0),
+                latest_unix_ns: Some(at.unix_ns),
+                ..AuditInput::default()
+            }],
             balance: vec![Balance {
                 ring: Ring::Management,
                 kind: RecordKind::CgroupMkdir,
@@ -370,14 +381,22 @@ fn health_says_what_is_missing() {
         r#""blind":{"capability":"listeners","from":"1970-01-01T00:00:00.000000000Z","to":"2026-11-22T10:39:00.123456789Z"},"#,
         r#""resumed":{"run":"ba9876543210","from":"2026-11-22T10:39:00.123456789Z","from_boot_ns":5000,"to":"2026-11-22T10:39:00.123456789Z","to_boot_ns":5000,"clean":false,"rebooted":true,"entries":3,"unreadable":2,"outdated":1},"#,
         r#""reload":{"applied":false,"problems":["q.yaml:1:2: error: x"],"restart":["output"]},"#,
-        r#""addresses":["10.0.0.1","10.0.0.2","fe80::1"],"balance":[{"ring":"management","kind":"cgroup-mkdir","produced":6,"received":3,"canaries":1,"lost":2,"suppressed":1}],"emitted":32,"undecodable":0}}"#,
+        r#""addresses":["10.0.0.1","10.0.0.2","fe80::1"],"audit":[{"input":"/var/log/audit.log","events":7,"bytes":9000,"invalid":2,"oversize":1,"gaps":0,"behind_bytes":0,"latest":"2026-11-22T10:39:00.123456789Z"}],"#,
+        r#""balance":[{"ring":"management","kind":"cgroup-mkdir","produced":6,"received":3,"canaries":1,"lost":2,"suppressed":1}],"emitted":32,"undecodable":0}}"#,
     );
     let line = line(&health());
     assert_eq!(own(&line, "health"), expected);
     let addresses = vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("fe80::1")];
     assert_eq!(
         decode(line.as_bytes()),
-        Ok(Recorded::Health { node: node(), addresses, boot_ns: 5_000, lost: 0, unwatched: None })
+        Ok(Recorded::Health {
+            node: node(),
+            addresses,
+            boot_ns: 5_000,
+            lost: 0,
+            lost_audit: 0,
+            unwatched: None
+        })
     );
     // Of the same boot, the time in between matters to a replay.
     let line =
@@ -395,6 +414,7 @@ fn quiet_health_still_says_that_nothing_was_lost() {
     health.coverage.clear();
     health.blind = None;
     health.resumed = None;
+    health.audit.clear();
     health.addresses.clear();
     health.balance.clear();
     health.emitted = None;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AN1352, AN1547, Completeness, Confidence, Entities, Evidence, Finding, FindingState, REORDER_NS, Sender,
-    Severity, Signal, SignalKey,
+    AN1352, AN1547, Completeness, Confidence, Entities, Evidence, Finding, FindingState, LossLog, REORDER_NS,
+    Sender, Severity, Signal, SignalKey,
 };
 use crate::audit;
 use crate::fact::{Fact, Node};
@@ -91,6 +91,9 @@ pub(super) struct AuditChains {
     evicted_before: u64,
     /// How long after its last event a chain of AN1547 may still grow.
     window_ns: u64,
+    /// The latest time that the API server wrote, nanoseconds since 1970; what is lost was about then.
+    latest_ns: u64,
+    losses: LossLog,
 }
 
 /// A request, as its signals refer to it.
@@ -127,6 +130,8 @@ impl Default for AuditChains {
             next_due_ns: u64::MAX,
             evicted_before: 0,
             window_ns: super::An1547Limits::default().window_ns,
+            latest_ns: 0,
+            losses: LossLog::default(),
         }
     }
 }
@@ -142,10 +147,16 @@ impl AuditChains {
     /// Takes the request whose signals come next, and tells the end of what it is too late for.
     pub(super) fn handle(&mut self, fact: &Fact, sender: &mut Sender) {
         let present = Present { id: fact.id.clone(), at: fact.at, node: fact.node.clone() };
+        self.latest_ns = self.latest_ns.max(present.at.unix_ns);
         if present.at.unix_ns > self.next_due_ns {
             self.close_past(&present, sender);
         }
         self.present = Some(present);
+    }
+
+    /// Takes note that lines were lost: they were read after the latest request, and are told of soon after.
+    pub(super) fn note_loss(&mut self, lost: u64) {
+        self.losses.note(self.latest_ns, lost);
     }
 
     /// Findings that may still grow.
@@ -198,7 +209,8 @@ impl AuditChains {
         let evicted = self.evicted_ever();
         let Some(chain) = self.chains.get_mut(&key) else { return };
         if let Some(state) = chain.news() {
-            chain.tell(state, &key, &fact, evicted, sender);
+            let completeness = chain.completeness(evicted, &self.losses, self.window_ns);
+            chain.tell(state, &key, &fact, completeness, sender);
             self.next_due_ns = self.next_due_ns.min(chain.due_ns(self.window_ns));
         }
     }
@@ -224,7 +236,8 @@ impl AuditChains {
         if let Some(mut ended) = self.chains.remove(key)
             && ended.told.is_some()
         {
-            ended.tell(FindingState::Closed, key, fact, evicted, sender);
+            let completeness = ended.completeness(evicted, &self.losses, self.window_ns);
+            ended.tell(FindingState::Closed, key, fact, completeness, sender);
         }
     }
 }
@@ -314,7 +327,22 @@ impl Chain {
         }
     }
 
-    fn tell(&mut self, state: FindingState, key: &Key, fact: &Present, evicted: u64, sender: &mut Sender) {
+    /// What is missing of what it may have been made of: lines that were lost from as long before its first event as it
+    /// may reach back.
+    fn completeness(&self, evicted: u64, losses: &LossLog, window_ns: u64) -> Completeness {
+        let from_ns = self.first.unix_ns.saturating_sub(self.which.window_ns(window_ns));
+        let lost = losses.between(from_ns, self.last.unix_ns.saturating_add(REORDER_NS));
+        Completeness { complete: evicted == 0 && lost == 0, lost, unwatched_ns: 0 }
+    }
+
+    fn tell(
+        &mut self,
+        state: FindingState,
+        key: &Key,
+        fact: &Present,
+        completeness: Completeness,
+        sender: &mut Sender,
+    ) {
         let Some(severity) = self.severity() else { return };
         let opened_by = match &self.told {
             Some((id, ..)) => id.clone(),
@@ -339,7 +367,7 @@ impl Chain {
                 credential: (!key.1.is_empty()).then(|| key.1.clone()),
                 ..Entities::default()
             },
-            completeness: Completeness { complete: evicted == 0, lost: 0, unwatched_ns: 0 },
+            completeness,
             explanation: self.explanation(key),
             first: self.first,
             last: self.last,

@@ -181,6 +181,11 @@ impl Chains {
         }
     }
 
+    /// Takes note that lines of an audit log were lost about the time of its latest request.
+    pub(crate) fn note_audit_loss(&mut self, lost: u64) {
+        self.audit.note_loss(lost);
+    }
+
     /// Takes the next result.
     pub(crate) fn next_derived(&mut self) -> Option<Derived> {
         self.sender.outputs.pop_front()

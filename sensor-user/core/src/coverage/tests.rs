@@ -249,3 +249,34 @@ fn every_sign_is_needed_for_something_and_made_by_a_hook_of_the_same_capability(
         }
     }
 }
+
+fn audit_input(lack: Option<(bool, &str)>) -> AuditInput {
+    let lack = lack.map(|(is_blind, reason)| crate::health::AuditLack { is_blind, reason: reason.into() });
+    AuditInput { lack, ..AuditInput::default() }
+}
+
+#[test]
+fn an_audit_log_that_nobody_asked_for_is_not_covered_and_one_that_is_not_there_is_missed() {
+    let mut ledger = ledger(&[]);
+    let _ = ledger.update(at(1), &Canaries::new(None));
+    assert_eq!(ledger.state_of(Capability::Audit), None);
+    ledger.set_audit(&[audit_input(Some((true, "not there")))]);
+    assert_eq!(found(&mut ledger, Capability::Audit), (IsBlind, Some("not there".to_owned())));
+    assert!(!ledger.is_as_promised(), "whoever asks for it is owed it");
+    ledger.set_audit(&[audit_input(None)]);
+    let ended = ledger.update(at(7), &Canaries::new(None)).expect("that is news");
+    assert_eq!(ended, [Blind { capability: Capability::Audit, from: at(1), to: at(7) }]);
+    assert_eq!(found(&mut ledger, Capability::Audit), (CoverageState::Live, None));
+    assert!(ledger.is_as_promised());
+}
+
+#[test]
+fn of_several_audit_logs_one_that_is_read_is_better_than_none() {
+    let mut ledger = ledger(&[]);
+    ledger.set_audit(&[audit_input(Some((true, "a"))), audit_input(None)]);
+    assert_eq!(found(&mut ledger, Capability::Audit), (Degraded, Some("a".to_owned())));
+    ledger.set_audit(&[audit_input(Some((true, "a"))), audit_input(Some((true, "b")))]);
+    assert_eq!(found(&mut ledger, Capability::Audit), (IsBlind, Some("a; b".to_owned())));
+    ledger.set_audit(&[audit_input(Some((false, "a"))), audit_input(Some((true, "b")))]);
+    assert_eq!(found(&mut ledger, Capability::Audit).0, Degraded);
+}

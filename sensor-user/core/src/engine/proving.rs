@@ -137,7 +137,7 @@ impl Engine {
     }
 
     /// Tells of coverage that has changed, and of the times of blindness that end with that.
-    fn report_coverage(&mut self, now: Timestamp, with_hooks: bool) {
+    pub(super) fn report_coverage(&mut self, now: Timestamp, with_hooks: bool) {
         self.report_coverage_and(now, with_hooks, None);
     }
 
@@ -154,7 +154,8 @@ impl Engine {
         let hooks = if with_hooks { self.coverage.hooks() } else { Vec::new() };
         let coverage = self.coverage.entries();
         let state = self.covered_state();
-        self.outbox.send_health(now, Health { hooks, coverage, blind: ended.next(), ..Health::new(state) });
+        let (blind, audit) = (ended.next(), self.audit_inputs.clone());
+        self.outbox.send_health(now, Health { hooks, coverage, blind, audit, ..Health::new(state) });
         for blind in ended {
             self.outbox.send_health(now, Health { blind: Some(blind), ..Health::new(state) });
         }

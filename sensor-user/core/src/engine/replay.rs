@@ -65,9 +65,9 @@ impl Engine {
     }
 
     /// Takes the rest of a recorded health record that correlation knew at that time: how late it was, and how many
-    /// management records had been lost since the one before.
-    pub fn handle_replayed_health(&mut self, node: &Node, boot_ns: u64, lost: u64) {
-        self.outbox.pass_recorded(node, boot_ns, lost);
+    /// management records and lines of audit logs had been lost since the one before.
+    pub fn handle_replayed_health(&mut self, node: &Node, boot_ns: u64, lost: u64, lost_audit: u64) {
+        self.outbox.pass_recorded(node, boot_ns, lost, lost_audit);
     }
 
     /// Sends the last record of a replay, at the time of the latest fact.

@@ -94,7 +94,8 @@ impl Engine {
         }
         // Flood control at work, of which a summary tells, or records out of order: nothing is missing by that.
         let state = if lost_lately { HealthState::Degraded } else { self.covered_state() };
-        self.outbox.send_health(now, Health { loss, undecodable, ..Health::new(state) });
+        let audit = self.audit_inputs.clone();
+        self.outbox.send_health(now, Health { loss, undecodable, audit, ..Health::new(state) });
     }
 
     /// Takes what the shell could not do since the start; reported with the next comparison of the counters.
@@ -115,7 +116,9 @@ impl Engine {
         let (loss, undecodable) = self.loss.totals(counters, &self.tallies(self.programs.unread()));
         let balance = self.loss.balance(counters);
         let emitted = Some(0);
-        let health = Health { loss, balance, emitted, undecodable, ..Health::new(HealthState::Stopping) };
+        let audit = std::mem::take(&mut self.audit_inputs);
+        let health =
+            Health { loss, balance, audit, emitted, undecodable, ..Health::new(HealthState::Stopping) };
         self.outbox.open_silently();
         self.outbox.send_health(now, health);
     }
@@ -164,6 +167,7 @@ impl Engine {
             ("before-ready", self.outbox.evicted()),
             (FLOOD_PEERS, self.scans.evicted()),
             (FLOOD_PORTS, self.scans.shared()),
+            ("audit-tables", self.auditor.counts().evicted),
         ]
         .into_iter()
         .chain(self.outbox.chains().evicted())

@@ -1,6 +1,7 @@
 //! The engine from record bytes to output.
 
 mod accepts;
+mod audit;
 mod bursts;
 mod connects;
 mod containers;

@@ -108,3 +108,26 @@ fn entries_expire_at_the_end_of_their_day_where_their_hours_are() {
         assert_eq!(message(rest, now), expected, "{rest} at {now}");
     }
 }
+
+#[test]
+fn audit_logs_are_named_by_their_paths_once() {
+    let cases = [
+        (
+            "audit: {files: [audit.log]}",
+            "1:17: error: an audit log is given by its path; begin it with a slash, or write \"-\" for standard input",
+        ),
+        ("audit: {files: [/a, \"-\", /a]}", "1:26: error: this log is named twice; drop one"),
+        ("audit: {positions: p}", "1:20: error: positions are kept in a file; begin its path with a slash"),
+        (
+            "audit: {trusted_proxies: [10.0.0.5/24]}",
+            "1:27: warning: 10.0.0.5/24 has bits set beyond its prefix and is read as 10.0.0.0/24; write that, or the bare address for one host",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(problems(text), format!("q.yaml:{expected}"));
+    }
+    let settings =
+        load_text("audit: {files: [/a, \"-\"], trusted_proxies: [10.0.0.5]}").expect("valid").settings;
+    assert_eq!(settings.audit.files, ["/a", "-"].map(std::path::PathBuf::from));
+    assert_eq!(settings.policy.cluster.trusted_proxies, ["10.0.0.5/32".parse().expect("a network")]);
+}

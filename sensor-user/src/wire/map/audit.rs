@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use sensor_core::audit;
+use sensor_core::health;
 use sensor_core::risks::Risk;
 
 use super::super::record::{
-    Audit, AuditBody, AuditBound, AuditCredential, AuditDecision, AuditImpersonated, AuditObject, AuditQuery,
-    AuditTexts, Text,
+    Audit, AuditBody, AuditBound, AuditCredential, AuditDecision, AuditImpersonated, AuditInput, AuditObject,
+    AuditQuery, AuditTexts, Text,
 };
 use super::super::seq::List;
+use super::super::time::UtcTime;
 use super::{shared, text};
 
 /// A text that the core keeps empty where there is none.
@@ -166,5 +168,18 @@ pub(super) fn request(audit: Audit<'_>, at_ns: u64, truncated: bool) -> audit::A
         violations: shared(audit.violations),
         body: audit.body.map(audit::Body::from),
         truncated,
+    }
+}
+
+pub(super) fn input(input: &health::AuditInput) -> AuditInput<'_> {
+    AuditInput {
+        input: (&input.name).into(),
+        events: input.events,
+        bytes: input.bytes,
+        invalid: input.invalid,
+        oversize: input.oversize,
+        gaps: input.gaps,
+        behind_bytes: input.behind_bytes,
+        latest: input.latest_unix_ns.map(UtcTime),
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use schemars::JsonSchema;
 use sensor_core::audit;
+use sensor_core::health::is_audit_loss;
 use sensor_core::risks::Risk;
 use serde::{Deserialize, Serialize};
 
 use super::super::risk::RiskName;
 use super::super::seq::List;
-use super::Text;
+use super::{Health, HealthState, Text, UtcTime};
 
 /// Texts of the core.
 pub type AuditTexts<'a> = List<'a, Arc<str>, Text<'a>>;
@@ -253,4 +254,37 @@ pub enum AuditBody<'a> {
         #[schemars(with = "Vec<String>")]
         pods: Vec<IpNetwork>,
     },
+}
+
+/// An input of audit events and what became of it since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditInput<'a> {
+    /// Path of the file, or `<stdin>`.
+    #[serde(borrow)]
+    pub input: Text<'a>,
+    /// Lines that were events.
+    pub events: u64,
+    /// Bytes of lines that were read.
+    pub bytes: u64,
+    /// Lines that were no events.
+    pub invalid: u64,
+    /// Lines longer than 8 MiB.
+    pub oversize: u64,
+    /// Times that some of the input could not be read any more, nobody knows how much.
+    pub gaps: u64,
+    /// Bytes that are there and not read yet, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_bytes: Option<u64>,
+    /// When the latest request was made that it told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<UtcTime>,
+}
+
+impl Health<'_> {
+    /// Lines of audit logs that it says were lost since the record before. The totals of a run are none.
+    pub(in crate::wire) fn lost_audit(&self) -> u64 {
+        let is_total = self.state == HealthState::Stopping;
+        let loss = self.loss.iter().filter(|loss| !is_total && is_audit_loss(&loss.kind.0));
+        loss.map(|loss| loss.lost).sum()
+    }
 }
