@@ -4,6 +4,7 @@
 //! it, by one that has only been told, and by one that has only watched. `cargo xtask bless` rewrites the table.
 
 mod cluster;
+mod policy;
 mod replayed;
 mod table;
 
@@ -80,6 +81,14 @@ fn feed(auditor: &mut Auditor, name: &str) -> Vec<Signal> {
     lines.finish(&mut take);
     assert_eq!(lines.skipped(), 0);
     signals
+}
+
+/// The signals that have come since the last time.
+fn signals(auditor: &mut Auditor) -> impl Iterator<Item = Signal> {
+    std::iter::from_fn(|| auditor.next_output()).filter_map(|output| match output {
+        AuditOutput::Signal(signal) => Some(signal),
+        AuditOutput::Request(..) => None,
+    })
 }
 
 fn judge(knowledge: Knowledge, name: &str) -> Vec<Signal> {
