@@ -7,6 +7,9 @@ use std::process::{Command, Output, Stdio};
 use sensor_tests::sensor;
 use serde_json::{Value, json};
 
+#[path = "cli/policy.rs"]
+mod policy;
+
 fn quaywatch(arguments: &[&str]) -> Command {
     let mut command = sensor::command().expect("the binary is built");
     command.args(arguments).env_remove("NO_COLOR").stdin(Stdio::null());

@@ -44,6 +44,8 @@ pub enum Command {
     ShowConfig(ShowConfigArgs),
     /// Judge recorded output again, with the configuration of today.
     Replay(ReplayArgs),
+    /// Try a changed policy before it is in effect.
+    Policy(PolicyArgs),
     /// Print the analytics that make findings of facts.
     Rules(RulesArgs),
     /// Print a JSON Schema.
@@ -136,6 +138,45 @@ pub struct ReplayArgs {
     /// The output is JSON in any case; accepted for scripts.
     #[arg(long, hide = true, action = ArgAction::SetTrue)]
     pub json: bool,
+}
+
+/// Arguments of `policy`.
+#[derive(Clone, Debug, Args)]
+pub struct PolicyArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// What to do with a policy.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say which verdicts, signals and findings of a recording would be others.
+    Test(PolicyTestArgs),
+}
+
+/// Arguments of `policy test`.
+#[derive(Clone, Debug, Args)]
+pub struct PolicyTestArgs {
+    /// Configuration file with the changed policy.
+    pub file: PathBuf,
+    /// Recorded output, read in this order.
+    #[arg(long, required = true, num_args = 1.., value_name = "RECORDING", value_parser = recording)]
+    pub against: Vec<PathBuf>,
+    /// Where the configuration to compare with comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A recording that can be read twice.
+fn recording(path: &str) -> Result<PathBuf, String> {
+    match path {
+        "-" => Err("standard input can be read only once; name a file".to_owned()),
+        path => Ok(path.into()),
+    }
 }
 
 /// Arguments of `rules`.

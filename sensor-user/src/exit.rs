@@ -13,7 +13,7 @@ Exit codes:
   2  wrong usage or invalid configuration
   3  this system cannot run it; the message says what is missing
   4  `check` found something: the configuration can be used, but has warnings; or `doctor` did: the sensor runs here,
-     but something would not be seen";
+     but something would not be seen; or `policy test` did: something changes";
 
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 pub mod canary;
 pub mod cli;
 pub mod commands;
+pub mod comparison;
 pub mod config;
 pub mod doctor;
 pub mod exit;

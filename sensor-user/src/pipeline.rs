@@ -3,7 +3,6 @@
 //! Invariant: it never waits for a disk, a sink or a runtime. The rings are drained by a thread of their own, state
 //! files are read by another, lines are written by a third.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,22 +13,24 @@ use sensor_core::health::{Capability, Hook, ShellLosses};
 use sensor_core::scans::FloodReading;
 use sensor_core::time::{ClockMap, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use crate::canary::Canaries;
-use crate::config::{Problem, Settings};
+use crate::config::Settings;
 use crate::kernel::hooks::WALK_LISTENERS;
 use crate::kernel::{KernelError, Probes};
 use crate::lookups::{Roots, addresses, clock};
 use crate::output::OutputQueue;
 use crate::sources::audit_log::{AuditLogs, Piece, Positions};
-use crate::sources::config_file::{ConfigWatch, Outcome};
+use crate::sources::config_file::ConfigWatch;
 use crate::sources::container_state::{Answer, ContainerState};
 use crate::sources::fanotify::FileOpen;
 use crate::sources::files::{FileNews, FileWatch, Files};
 use crate::sources::programs::Programs;
 use crate::sources::ring_buffer::{Batch, RingSource};
 use crate::state::{Keeper, Wish};
+
+mod reload;
 
 /// Distance between two looks at the kernel's counters: loss shows within a second.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(500);
@@ -42,10 +43,6 @@ const LISTENER_PAUSE: u32 = 20;
 /// How long the end of the run waits for the state file.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
-/// Problems of a configuration that one record tells.
-const PROBLEMS_TOLD: usize = 15;
-/// Characters of each.
-const PROBLEM_CHARS: usize = 500;
 /// Room in the output for what follows from one piece of an audit log: many times the piece.
 const AUDIT_ROOM: usize = 1 << 20;
 /// Pause before the output is asked again whether it has that room.
@@ -186,33 +183,6 @@ impl Pipeline {
         match news {
             FileNews::Files(files) => hand_over_files(&mut self.engine, &mut self.probes, files),
             FileNews::Open(open) => self.take_opens(Some(open)),
-        }
-    }
-
-    /// Judges by another configuration from now on, or says why not. What has been read from the rings so far is judged by the
-    /// one before as far as it can be: what waits for records that may be older is not.
-    fn reload(&mut self, outcome: Outcome) {
-        let now = clock::now();
-        match outcome {
-            Ok(loaded) => {
-                let (policy, restart) = self.settings.reloaded(&loaded.settings);
-                for warning in &loaded.warnings {
-                    warn!(place = %warning.place, "{}", warning.message);
-                }
-                if !restart.is_empty() {
-                    warn!(
-                        keys = restart.join(", "),
-                        "these have changed and are taken at the next start only"
-                    );
-                }
-                info!(entries = policy.allow.entries.len(), "the configuration was reloaded");
-                self.settings.policy.clone_from(&policy);
-                self.engine.handle_policy(now, policy, restart);
-            }
-            Err(invalid) => {
-                error!("the configuration was refused, and the one before stays in effect:\n{invalid}");
-                self.engine.handle_refused_policy(now, told(&invalid.problems));
-            }
         }
     }
 
@@ -472,23 +442,6 @@ impl Pipeline {
         self.output.finish()?;
         self.positions.finish();
         Ok(())
-    }
-}
-
-/// As many problems of a configuration as belong into a record; standard error has them all.
-fn told(problems: &[Problem]) -> Vec<Arc<str>> {
-    let mut told: Vec<Arc<str>> =
-        problems.iter().take(PROBLEMS_TOLD).map(|problem| shortened(&problem.to_string())).collect();
-    if problems.len() > PROBLEMS_TOLD {
-        told.push(format!("and {} more", problems.len() - PROBLEMS_TOLD).into());
-    }
-    told
-}
-
-fn shortened(text: &str) -> Arc<str> {
-    match text.char_indices().nth(PROBLEM_CHARS) {
-        None => text.into(),
-        Some((end, _)) => format!("{}…", &text[..end]).into(),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod completions;
 pub mod doctor;
 pub mod exposure;
 pub mod man;
+pub mod policy;
 mod recordings;
 pub mod replay;
 pub mod rules;
@@ -43,6 +44,7 @@ pub fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Check(args) => check::check(&args),
         Command::ShowConfig(args) => show_config::show_config(&args),
         Command::Replay(args) => replay::replay(&args),
+        Command::Policy(args) => policy::policy(&args),
         Command::Rules(args) => rules::rules(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completions(args) => completions::completions(&args),

@@ -26,7 +26,9 @@ mod time;
 mod tests;
 
 pub use kind::{Kind, KindFilter};
-pub use lists::{Capability, CoverageState, Exposure, HookState, ListenerTls, Runtime, Scope, Service};
+pub use lists::{
+    Capability, CoverageState, Exposure, HookState, ListenerTls, Runtime, Scope, Service, Severity,
+};
 pub use record::{LeadsTo, PeerSeen, Record, SchemaVersion};
 pub use schema::{config_schema, doctor_schema, exposure_schema, record_schema};
 pub use time::UtcTime;
