@@ -199,11 +199,14 @@ pub(super) const DUTIES: &[Duty] = &[
         by: "all",
         duty: "correlate, rather than alert on one signal",
         extent: Live,
-        code: &[("sensor-user/core/src/chains/mod.rs", "struct Chains")],
-        tests: &[(
-            "tests/e2e/chains.rs",
-            "administrators_local_containers_and_bare_connections_are_no_findings",
-        )],
+        code: &[
+            ("sensor-user/core/src/chains/mod.rs", "struct Chains"),
+            ("sensor-user/core/src/state/kept.rs", "struct Kept"),
+        ],
+        tests: &[
+            ("tests/e2e/chains.rs", "administrators_local_containers_and_bare_connections_are_no_findings"),
+            ("tests/e2e/state.rs", "a_chain_goes_on_under_its_id_after_the_sensor_was_killed"),
+        ],
         blind: AN1007_MISSES,
     },
     Duty {
@@ -236,6 +239,10 @@ pub(super) const DUTIES: &[Duty] = &[
         tests: &[
             ("tests/e2e/coverage.rs", "a_hook_that_another_program_silences_is_blind_until_it_reports_again"),
             ("tests/e2e/loss.rs", "loss_in_tiny_rings_is_reported_within_a_second_and_balances"),
+            (
+                "sensor-user/core/tests/properties/state.rs",
+                "a_time_without_sensor_is_said_of_the_chain_that_goes_on",
+            ),
         ],
         blind: "[coverage](../operations.md#coverage)",
     },
