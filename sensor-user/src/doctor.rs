@@ -130,7 +130,7 @@ pub struct Coverage {
 #[derive(Debug)]
 pub enum Trial {
     /// They ran; this is how hooks and coverage stood at the end.
-    Ran(Health),
+    Ran(Box<Health>),
     /// They could not, and why, with the remedy.
     Refused(String),
 }
@@ -219,7 +219,7 @@ mod tests {
             reason: (state != health::CoverageState::Live).then(|| "no exec is seen".into()),
             since: Timestamp::default(),
         }];
-        Trial::Ran(ready)
+        Trial::Ran(Box::new(ready))
     }
 
     fn report(trial: &Trial) -> Report {

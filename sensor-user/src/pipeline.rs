@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sensor_core::canary::{Act, CanaryNotice};
 use sensor_core::coverage::{FANOTIFY, Gap, Look, TableState};
-use sensor_core::engine::{Engine, Occasion, Request};
+use sensor_core::engine::{Engine, Request};
 use sensor_core::health::{Capability, Hook, ShellLosses};
 use sensor_core::scans::FloodReading;
 use sensor_core::time::{ClockMap, Timestamp};
@@ -28,9 +28,10 @@ use crate::sources::fanotify::FileOpen;
 use crate::sources::files::{FileNews, FileWatch, Files};
 use crate::sources::programs::Programs;
 use crate::sources::ring_buffer::{Batch, RingSource};
-use crate::state::{Keeper, Wish};
+use crate::state::Keeper;
 
 mod reload;
+mod state;
 
 /// Distance between two looks at the kernel's counters: loss shows within a second.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(500);
@@ -40,9 +41,6 @@ const FLOOD_EVERY: u32 = 2;
 const ADDRESSES_EVERY: u32 = 10;
 /// A listener walk of this length is followed by a pause of `LISTENER_PAUSE` times as long: 5 % of one CPU at most.
 const LISTENER_PAUSE: u32 = 20;
-/// How long the end of the run waits for the state file.
-const LAST_WRITE: Duration = Duration::from_secs(2);
-
 /// Room in the output for what follows from one piece of an audit log: many times the piece.
 const AUDIT_ROOM: usize = 1 << 20;
 /// Pause before the output is asked again whether it has that room.
@@ -368,35 +366,6 @@ impl Pipeline {
         }
         walk.wanted = false;
         walk.not_before = Some(Instant::now() + started.elapsed() * LISTENER_PAUSE);
-    }
-
-    /// Has what has changed in open chains written, unless the write before is still under way.
-    fn keep_state(&mut self, now: Timestamp) {
-        let Some(keeper) = &mut self.keeper else { return };
-        if let Some(Wish { anew, sign_of_life }) = keeper.wish() {
-            if anew {
-                self.engine.keep_state();
-            }
-            let occasion = if sign_of_life { Occasion::SignOfLife } else { Occasion::Change };
-            keeper.write(self.engine.take_changes(now, occasion));
-        }
-        let gap = keeper.problem().map(|reason| Gap::new(Capability::ChainState, reason));
-        self.engine.handle_gaps(now, Look::StateKept, gap.as_slice());
-    }
-
-    /// The last word of this run, after everything else.
-    fn end_state(&mut self) {
-        let Some(keeper) = &mut self.keeper else { return };
-        let deadline = Instant::now() + LAST_WRITE;
-        if keeper.settle(LAST_WRITE)
-            && let Some(Wish { anew, .. }) = keeper.wish()
-        {
-            if anew {
-                self.engine.keep_state();
-            }
-            keeper.write(self.engine.take_changes(clock::now(), Occasion::End));
-            keeper.settle(deadline.saturating_duration_since(Instant::now()));
-        }
     }
 
     fn shell_losses(&self) -> ShellLosses {

@@ -22,7 +22,7 @@ pub async fn doctor(args: &DoctorArgs, settings: &Settings) -> anyhow::Result<Ex
     let roots = Roots::default();
     let ports = &settings.policy.ports;
     let (trial, found) = match attempt(&roots, settings).await {
-        Ok((ready, found)) => (Trial::Ran(ready), found),
+        Ok((ready, found)) => (Trial::Ran(Box::new(ready)), found),
         Err(error) => (Trial::Refused(format!("{error:#}")), None),
     };
     let listeners = found.unwrap_or_else(|| listeners::of_procfs(&roots, ports));
