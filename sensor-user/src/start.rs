@@ -249,6 +249,7 @@ fn load(settings: &Settings, hierarchies: &Hierarchies, debug: bool) -> anyhow::
         flood: settings.flood,
         debug,
         cgroups: hierarchies.unified.as_ref().map(|unified| unified.mount_point.clone()),
+        private_cgroups: true,
         ..kernel::Options::default()
     };
     let mut probes = Probes::load(&options).map_err(kernel_error)?;

@@ -259,7 +259,9 @@ fn cgroups(hierarchies: &Hierarchies, mounts: &str) -> Check {
         None => Check::note(
             name,
             format!("{found}; the cgroup of a socket is not known, only that of its holder"),
-            Some("mount version 2 as well: mount -t cgroup2 none /sys/fs/cgroup/unified"),
+            Some(
+                "nothing with CAP_SYS_ADMIN, by which the sensor mounts version 2 for itself; else mount -t cgroup2 none /sys/fs/cgroup/unified",
+            ),
         ),
     }
 }

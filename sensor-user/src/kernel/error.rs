@@ -87,10 +87,12 @@ pub enum KernelError {
         source: ProgramError,
     },
     /// There is nothing to attach a packet program to.
-    #[error("no cgroup hierarchy of version 2 is mounted, the program on {hook} needs its root")]
+    #[error("no cgroup hierarchy of version 2 is mounted, the program on {hook} needs its root; {reason}")]
     NoCgroups {
         /// On which hook.
         hook: &'static str,
+        /// Why it is not mounted for the sensor only.
+        reason: String,
     },
     /// The embedded object cannot be loaded.
     #[error("cannot load the probes")]

@@ -10,6 +10,7 @@ use sensor_common::settings::Settings;
 use zerocopy::IntoBytes as _;
 
 use super::btf::{self, Btf};
+use super::cgroup_root::CgroupRoot;
 use super::constants::complete;
 use super::flood::{FloodLimits, draw_salt};
 use super::hooks::TABLE;
@@ -81,6 +82,8 @@ pub struct Options {
     pub lockdown: PathBuf,
     /// Where the root of the version 2 cgroups is mounted, if it is.
     pub cgroups: Option<PathBuf>,
+    /// Where it is not, it is mounted for the sensor only.
+    pub private_cgroups: bool,
 }
 
 impl Default for Options {
@@ -96,6 +99,7 @@ impl Default for Options {
             security_modules: PathBuf::from(security_modules::PATH),
             lockdown: PathBuf::from(lockdown::PATH),
             cgroups: None,
+            private_cgroups: false,
         }
     }
 }
@@ -132,7 +136,11 @@ impl KernelTypes {
             parameters: &|function| types.resolve(&format!("args:{function}")),
             security_modules: &options.security_modules,
             lockdown: Lockdown::read(&options.lockdown),
-            cgroups: options.cgroups.clone(),
+            cgroups: match &options.cgroups {
+                Some(path) => CgroupRoot::Mounted(path.clone()),
+                None if options.private_cgroups => CgroupRoot::private(),
+                None => CgroupRoot::Nowhere("nobody asked to mount it".to_owned()),
+            },
         };
         Programs::load(ebpf, around)
     }

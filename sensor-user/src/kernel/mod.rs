@@ -6,6 +6,7 @@
 //! Invariant: nothing is attached before [`Probes::attach`], so that ports, tools and cgroups can be handed over first.
 
 pub mod btf;
+mod cgroup_root;
 mod constants;
 pub mod error;
 mod flood;

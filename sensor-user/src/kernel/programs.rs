@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use aya::programs::{BtfTracePoint, CgroupSkb, FEntry, FExit, Iter, Lsm, Program, ProgramError};
@@ -12,6 +12,7 @@ use aya::sys::SyscallError;
 use aya::{Btf as AyaBtf, Ebpf};
 use sensor_core::health::{Hook, HookState};
 
+use super::cgroup_root::{Absence, CgroupRoot};
 use super::hooks::{Attach, Feature, HookSpec, Need, SOCKETS, TABLE};
 use super::link::Link;
 use super::lockdown::Lockdown;
@@ -27,8 +28,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) security_modules: &'a Path,
     /// What the kernel's lockdown allows.
     pub(super) lockdown: Lockdown,
-    /// Where the root of the version 2 cgroups is mounted.
-    pub(super) cgroups: Option<PathBuf>,
+    /// Where the root of the version 2 cgroups is.
+    pub(super) cgroups: CgroupRoot,
 }
 
 /// Why a program rests.
@@ -38,7 +39,7 @@ const NOTHING_TO_SEE: &str = "no management listener is open";
 pub(super) struct Programs {
     ebpf: Ebpf,
     entries: Vec<Entry>,
-    cgroups: Option<PathBuf>,
+    cgroups: CgroupRoot,
 }
 
 /// A row of the hook table in this kernel.
@@ -222,9 +223,12 @@ impl Programs {
         let program = program.fd().map_err(|error| KernelError::from_program(spec.name, error))?.as_fd();
         match spec.attach {
             Attach::CgroupSkb(direction) => {
-                let root = self.cgroups.as_deref().ok_or(KernelError::NoCgroups { hook: spec.name })?;
-                let root = File::open(root)
-                    .map_err(|source| KernelError::Read { what: root.display().to_string(), source })?;
+                let root = self.cgroups.open().map_err(|absence| match absence {
+                    Absence::Unreadable(path, source) => {
+                        KernelError::Read { what: path.display().to_string(), source }
+                    }
+                    Absence::Nowhere(reason) => KernelError::NoCgroups { hook: spec.name, reason },
+                })?;
                 Link::attach_to_cgroup(program, root.as_fd(), direction).map_err(refused("bpf_link_create"))
             }
             _ => Link::attach(program).map_err(refused("bpf_raw_tracepoint_open")),

@@ -85,8 +85,8 @@ const ALL: &[&str] = &[
     "no-btf",
     "lockdown",
 ];
-/// What a kernel allows has changed between the oldest of these and the newest, and is tried at both ends and once between.
-const RECORDS_AND_TIME: &[&str] = &[
+/// Whether hooks rest depends on no kernel, and to see that takes half a minute: it is tried at both ends and once between.
+const WITHOUT_IDLE: &[&str] = &[
     "sensor",
     "kinds",
     "runc",
@@ -98,11 +98,12 @@ const RECORDS_AND_TIME: &[&str] = &[
     "time",
     "loss",
     "doctor",
+    "rights",
+    "no-btf",
+    "lockdown",
 ];
-const HYBRID: &[&str] =
+const RECORDS: &[&str] =
     &["sensor", "kinds", "runc", "crun", "requests", "flood", "half-open", "coverage", "loss", "doctor"];
-/// Packets are looked at where version 2 cgroups are mounted.
-const RECORDS: &[&str] = &["sensor", "kinds", "runc", "crun", "flood", "coverage", "loss", "doctor"];
 /// crun refuses a host whose version 2 hierarchy has controllers beside version 1 ones, as it must have where the kernel
 /// does not offer all of them as version 1 any more.
 const WITHOUT_CRUN: &[&str] =
@@ -128,10 +129,10 @@ const fn installed(kernel: &'static str, cgroups: Cgroups, stages: &'static [&'s
 pub static MACHINES: &[Machine] = &[
     machine("5.10", Cgroups::V2, ALL),
     machine("6.1", Cgroups::V2, ALL),
-    machine("6.12", Cgroups::V2, RECORDS_AND_TIME),
-    machine("6.18", Cgroups::V2, RECORDS_AND_TIME),
+    machine("6.12", Cgroups::V2, WITHOUT_IDLE),
+    machine("6.18", Cgroups::V2, WITHOUT_IDLE),
     machine("7.x", Cgroups::V2, ALL),
-    machine("5.10", Cgroups::Hybrid, HYBRID),
+    machine("5.10", Cgroups::Hybrid, RECORDS),
     machine("7.x", Cgroups::Hybrid, WITHOUT_CRUN),
     machine("5.10", Cgroups::V1, RECORDS),
     machine("7.x", Cgroups::V1, RECORDS),
@@ -295,10 +296,10 @@ pub const ROWS: &[Row] = &[
         "coverage",
         "every canary comes back; a hook that is silenced is found out; what is `live`",
     )
-    .but(WITHOUT_SCANS)
+    .but(WITHOUT_SOCKET_REQUESTS)
     .by("all"),
     row("doctor", "doctor", "the same verdict before anything is installed; exit code 3 as another user")
-        .but(WITHOUT_SCANS)
+        .but(WITHOUT_SOCKET_REQUESTS)
         .by("all"),
     row("time", "clock-step", "the wall clock set ahead and back: order and durations stay"),
     row("time", "pid-reuse", "a process id that comes again inherits nothing"),
@@ -321,12 +322,8 @@ pub const ROWS: &[Row] = &[
         .but(&[("5.10", Owed::SeenBy("refusal"))]),
 ];
 
-/// Packets are seen at the root of the version 2 cgroups only; what is said on sockets from 5.16 on.
-const WITHOUT_SCANS: &[(&str, Owed)] = &[
-    ("5.10-v1", Owed::SeenBy("all but scans, requests, socket-requests")),
-    ("7.x-v1", Owed::SeenBy("all but scans, requests")),
-    ("5.10", Owed::SeenBy("all but socket-requests")),
-];
+/// What is said on the sockets of runtimes is seen from 5.16 on.
+const WITHOUT_SOCKET_REQUESTS: &[(&str, Owed)] = &[("5.10", Owed::SeenBy("all but socket-requests"))];
 
 /// What a machine owes for a row; `None` when it does not try it.
 pub fn owed(machine: &Machine, row: &Row) -> Option<Owed> {
