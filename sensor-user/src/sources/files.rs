@@ -16,6 +16,7 @@ use sensor_core::fact::Runtime;
 use sensor_core::health::{Capability, Hook, HookState};
 use sensor_core::time::Timestamp;
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::fanotify::{FileOpen, FileOpens, Groups};
 use crate::canary::Keys;
@@ -213,8 +214,9 @@ pub enum FileNews {
 
 fn make_groups(own: Option<&Keys>) -> io::Result<Arc<Groups>> {
     let groups = Groups::new()?;
-    if let Some(own) = own {
-        groups.mark_everywhere(&own.path)?;
+    // Without that mark the canary does not come back, which coverage says; real opens are told all the same.
+    if let Some(error) = own.and_then(|own| groups.mark_everywhere(&own.path).err()) {
+        warn!(%error, "the sensor's own file is not marked: opens of credential files cannot be proved");
     }
     Ok(Arc::new(groups))
 }
