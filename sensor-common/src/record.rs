@@ -13,8 +13,6 @@ pub const ARGS_MAX: usize = 4096;
 pub const CGROUP_PATH_MAX: usize = 1024;
 /// Most bytes of a cgroup's own name that a record carries, NUL excluded.
 pub const CGROUP_NAME_MAX: usize = 128;
-/// Descriptors of a process that are looked at for a [`HopRecord`].
-pub const HOP_FILES_MAX: u64 = 32;
 /// Ancestors of a process that an [`ExecRecord`] carries, nearest first.
 pub const ANCESTORS_MAX: usize = 6;
 
@@ -122,9 +120,11 @@ macro_rules! abi {
 
 pub(crate) use abi;
 mod files;
+mod hop;
 mod payload;
 
 pub use files::{FILE_PATH_MAX, FileId, FileOpenRecord, SocketConnectRecord};
+pub use hop::{HOP_FILES_MAX, HopRecord};
 pub use payload::{PAYLOAD_MAX, PayloadRecord, SocketPayloadRecord, UNKNOWN_BYTES, payload_flags};
 
 abi! {
@@ -304,32 +304,6 @@ pub struct ConnectRecord {
     pub stage: u32,
     /// `sock.sk_err` (an errno, positive) when `stage` is [`ConnectStage::Failed`]; 0 = the program gave up itself.
     pub error: u32,
-}
-}
-
-abi! {
-/// A process of the host, no runtime's, begins to connect to a watched port or to the socket of a runtime, as a forwarder does
-/// that passes on what it has accepted. If it has one connection of which that may be so, a [`ConnectRecord`] with the same id tells the ends of the
-/// connect when it has succeeded.
-///
-/// Source: `inet_sock_set_state` CLOSE -> SYN_SENT, or those of [`SocketConnectRecord`], process context; `task_struct.files`, of which the first
-/// [`HOP_FILES_MAX`] descriptors are looked at.
-pub struct HopRecord {
-    /// Kind [`RecordKind::Hop`].
-    pub header: RecordHeader,
-    /// Connection id of the connect; 0 for one to a socket.
-    pub conn: u64,
-    /// The connecting task.
-    pub task: TaskId,
-    /// Cgroup of that task, see [`crate::settings::Settings::task_hierarchy`].
-    pub cgroup: CgroupId,
-    /// Both ends of the connection that it may pass on; they mean nothing unless there is one.
-    pub behind: Endpoints,
-    /// Number of connections that it may pass on: TCP, established, neither to a watched port nor, by their port numbers,
-    /// opened by the process itself.
-    pub count: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 }
 

@@ -463,39 +463,3 @@ pub struct Fact {
     /// What.
     pub kind: FactKind,
 }
-
-impl Fact {
-    /// Who is behind the connection, when a program of the node passes on what that one says.
-    #[must_use]
-    pub fn client(&self) -> Option<&Client> {
-        match &self.kind {
-            FactKind::Accept { client, .. } => client.as_deref(),
-            FactKind::ApiRequest(api) => api.client.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// Who has come to a management service by this fact, to which, and on which connection: its far end, over whatever hops.
-    #[must_use]
-    pub fn access(&self) -> Option<(IpAddr, Service, &ConnId)> {
-        let net = self.net.as_ref();
-        match &self.kind {
-            FactKind::ApiRequest(api) if let Some(used) = &api.socket => {
-                Some((self.far_peer()?, api.service(net), &used.conn))
-            }
-            FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_) => {
-                let net = net.filter(|net| net.direction == Some(Direction::Inbound))?;
-                Some((self.far_peer()?, net.service, net.conn.as_ref()?))
-            }
-            _ => None,
-        }
-    }
-
-    /// The address of whoever is at the far end of the connection, over any number of hops, as far as they are known.
-    #[must_use]
-    pub fn far_peer(&self) -> Option<IpAddr> {
-        let last_hop = || self.net.as_ref()?.peer;
-        let end = self.client().map(|client| client.end).or_else(last_hop)?;
-        Some(end.ip.to_canonical())
-    }
-}

@@ -83,7 +83,7 @@ mod tests {
         };
         assert_eq!(reason, "no right");
         let missing = CgroupRoot::Mounted("/nonexistent".into());
-        assert!(matches!(missing.open(), Err(Absence::Unreadable(path, _)) if path == "/nonexistent"));
+        assert!(matches!(missing.open(), Err(Absence::Unreadable(path, _)) if path.as_os_str() == "/nonexistent"));
     }
 
     #[test]

@@ -1,0 +1,32 @@
+//! The record of a connection that may be made for somebody else.
+
+use super::{CgroupId, Endpoints, RecordHeader, TaskId};
+
+/// Descriptors of a process that are looked at for a [`HopRecord`].
+pub const HOP_FILES_MAX: u64 = 32;
+
+abi! {
+/// A process of the host, no runtime's, begins to connect to a watched port or to the socket of a runtime, as a forwarder does
+/// that passes on what it has accepted. If it has one connection of which that may be so, a [`super::ConnectRecord`] with the same id tells the ends of the
+/// connect when it has succeeded.
+///
+/// Source: `inet_sock_set_state` CLOSE -> SYN_SENT, or those of [`super::SocketConnectRecord`], process context; `task_struct.files`, of which the first
+/// [`HOP_FILES_MAX`] descriptors are looked at.
+pub struct HopRecord {
+    /// Kind [`super::RecordKind::Hop`].
+    pub header: RecordHeader,
+    /// Connection id of the connect; 0 for one to a socket.
+    pub conn: u64,
+    /// The connecting task.
+    pub task: TaskId,
+    /// Cgroup of that task, see [`crate::settings::Settings::task_hierarchy`].
+    pub cgroup: CgroupId,
+    /// Both ends of the connection that it may pass on; they mean nothing unless there is one.
+    pub behind: Endpoints,
+    /// Number of connections that it may pass on: TCP, established, neither to a watched port nor, by their port numbers,
+    /// opened by the process itself.
+    pub count: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+}
