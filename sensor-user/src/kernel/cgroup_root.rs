@@ -83,7 +83,9 @@ mod tests {
         };
         assert_eq!(reason, "no right");
         let missing = CgroupRoot::Mounted("/nonexistent".into());
-        assert!(matches!(missing.open(), Err(Absence::Unreadable(path, _)) if path.as_os_str() == "/nonexistent"));
+        assert!(
+            matches!(missing.open(), Err(Absence::Unreadable(path, _)) if path.as_os_str() == "/nonexistent")
+        );
     }
 
     #[test]

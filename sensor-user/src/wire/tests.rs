@@ -414,6 +414,7 @@ fn quiet_health_still_says_that_nothing_was_lost() {
     health.coverage.clear();
     health.blind = None;
     health.resumed = None;
+    health.reload = None;
     health.audit.clear();
     health.addresses.clear();
     health.balance.clear();
