@@ -37,6 +37,8 @@ impl Settings {
             ("enrich.hold", self.hold != other.hold),
             ("coverage.interval", self.canary_interval != other.canary_interval),
             ("detect.an1007.lateral_ports", self.lateral_ports != other.lateral_ports),
+            ("audit.files", self.audit.files != other.audit.files),
+            ("audit.positions", self.audit.positions != other.audit.positions),
             ("state", self.state != other.state),
             ("output", self.outputs != other.outputs),
         ];
@@ -87,6 +89,8 @@ mod tests {
             ("enrich: {hold: 7ms}", "enrich.hold"),
             ("coverage: {interval: 7s}", "coverage.interval"),
             ("detect: {an1007: {lateral_ports: [22]}}", "detect.an1007.lateral_ports"),
+            ("audit: {files: [/var/log/audit.log]}", "audit.files"),
+            ("audit: {positions: /tmp/positions}", "audit.positions"),
             ("state: {max: 2MiB}", "state"),
             ("output: [{type: stdout, kinds: [finding]}]", "output"),
         ];

@@ -89,7 +89,7 @@ pub(super) const DUTIES: &[Duty] = &[
     Duty {
         by: "AN1547",
         duty: "service accounts and kubeconfigs used where they do not belong: bound claims, issued credentials, habits",
-        extent: Partly,
+        extent: Live,
         code: &[
             ("sensor-user/core/src/audit/places.rs", "pub struct Places"),
             ("sensor-user/core/src/audit/habits.rs", "pub struct Habits"),
@@ -102,11 +102,17 @@ pub(super) const DUTIES: &[Duty] = &[
     },
     Duty {
         by: "AN1547",
-        duty: "audit logs of the API server as input",
+        duty: "audit of the API server as input: log files; not yet the webhook",
         extent: Partly,
-        code: &[("sensor-user/core/src/audit/parse.rs", "fn parse")],
-        tests: &[("tests/audit/main.rs", "every_scenario_is_found_and_nothing_else_is_a_finding")],
-        blind: "`replay` only so far",
+        code: &[
+            ("sensor-user/core/src/audit/parse.rs", "fn parse"),
+            ("deploy/kubernetes/audit-policy.yaml", "kind: Policy"),
+        ],
+        tests: &[(
+            "tests/e2e/audit.rs",
+            "audit_every_event_is_told_once_through_rotation_truncation_and_restart",
+        )],
+        blind: "what the API server's policy leaves out: [audit policy](kubernetes-audit.md)",
     },
     Duty {
         by: "AN1547",
@@ -179,7 +185,7 @@ pub(super) const DUTIES: &[Duty] = &[
     Duty {
         by: "AN1352",
         duty: "enumeration of pods, secrets and rights, and dashboards, in audit logs",
-        extent: Partly,
+        extent: Live,
         code: &[("sensor-user/core/src/audit/discovery.rs", "struct Discovery")],
         tests: &[("tests/audit/main.rs", "every_scenario_is_found_and_nothing_else_is_a_finding")],
         blind: AUDIT_LIMITS,
@@ -219,6 +225,31 @@ pub(super) const DUTIES: &[Duty] = &[
             ("tests/e2e/docker.rs", "docker_run_from_a_listed_peer_names_the_entry"),
         ],
         blind: "an administrator's machine in somebody else's hands",
+    },
+    Duty {
+        by: "all",
+        duty: "allow for replaced nodes and autoscaling, and try a change of policy before it is in effect",
+        extent: Live,
+        code: &[
+            ("sensor-user/src/config/reload.rs", "pub fn reloaded"),
+            ("sensor-user/src/comparison.rs", "struct"),
+        ],
+        tests: &[
+            (
+                "tests/e2e/reload.rs",
+                "another_configuration_judges_the_next_accept_and_an_invalid_one_does_not",
+            ),
+            ("tests/e2e/reload.rs", "a_chain_that_was_begun_before_a_reload_is_completed_after_it"),
+        ],
+        blind: "a recording across a reload is replayed under one policy",
+    },
+    Duty {
+        by: "all",
+        duty: "expect by image, namespace or tool what monitoring and network containers do",
+        extent: NotYet,
+        code: &[],
+        tests: &[],
+        blind: "a monitoring container that goes through eight kubelets is a finding",
     },
     Duty {
         by: "all",

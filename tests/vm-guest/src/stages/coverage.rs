@@ -101,8 +101,10 @@ fn silence_trampolines(sensor: &Sensor, proved: &Record) -> Result<()> {
     }
     let before = sensor.mark();
     match fs::write(TRAMPOLINES, "0") {
-        // Up to some kernel between 5.10 and 6.1 nobody can, while such programs are in place.
-        Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(()),
+        // Up to some kernel between 5.10 and 6.1 nobody can, while such programs are in place, and from 7.x on nobody can at all.
+        Err(error) if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::Unsupported) => {
+            return Ok(());
+        }
         result => result.context("telling the kernel to call no function before its own")?,
     }
     let blind = silenced
