@@ -180,7 +180,7 @@ fn unmarked(_: &Lab) -> Result<()> {
     let blind =
         sensor.wait_after(before, "blind credential files", |record| of(record, "state") == "blind")?;
     ensure!(of(&blind, "reason").contains("does not report the sensor's own canary"), "{blind}");
-    ensure!(of(&blind, "since") < blind.text("ts").to_owned(), "{blind}");
+    ensure!(of(&blind, "since").as_str() < blind.text("ts"), "{blind}");
     ensure!(blind.text("health.state") == "degraded", "{blind}");
     let over = sensor.wait_after(before, "the end of the blindness", |record| {
         record.is("health", &[("health.blind.capability", NAME)])

@@ -99,9 +99,9 @@ fn behind_loader(lab: &Lab) -> Result<()> {
         let mut command = Command::new(through);
         command.arg(&hidden).args(["--host", &socket, "events"]).stdout(std::process::Stdio::null());
         let client = Process::start(&mut command)?;
-        let pid = client.id().to_string();
+        let pid = u64::from(client.id());
         let found = sensor.wait("the client on the host", |record| {
-            is_found(record) && record.at("process.pid").to_string() == pid
+            is_found(record) && record.number("process.pid") == Some(pid)
         })?;
         ensure!(found.at("container").is_null(), "{found}");
         ensure!(found.text("process.exe") == through.to_string_lossy(), "{found}");
