@@ -12,6 +12,7 @@ pub mod exit;
 pub mod exposure;
 pub mod kernel;
 pub mod lookups;
+pub mod memory;
 pub mod output;
 pub mod pipeline;
 pub mod sinks;

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use quaywatch::{canary, cli::Cli, commands, config::Invalid, exit, telemetry};
+use quaywatch::{canary, cli::Cli, commands, config::Invalid, exit, memory, telemetry};
 
 fn main() -> ExitCode {
     if canary::is_this_process() {
         return ExitCode::SUCCESS;
     }
+    memory::share_heap();
     let cli = Cli::parse();
     telemetry::start(cli.log_level, cli.log_format);
     let exit = commands::dispatch(cli.command).unwrap_or_else(|error| {
