@@ -54,6 +54,9 @@ fn target_names() -> PossibleValuesParser {
 /// Time per target in `cargo xtask test`: long enough to see that it works and to try some ten thousand inputs.
 const TEST_SECONDS: u32 = 10;
 
+/// libFuzzer is C++.
+pub const PACKAGES: &[&str] = &["g++"];
+
 /// Coverage counters and traced comparisons for libFuzzer; `fuzzing` is what crates that know fuzzers look for.
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
@@ -97,16 +100,15 @@ pub fn test() -> Result<Tally> {
 
 /// Builds all targets and returns the directory of their binaries.
 fn build() -> Result<PathBuf> {
-    packages::ensure(&["g++"])?;
-    let directory = directory();
+    packages::ensure(PACKAGES)?;
     let host = command::output(command::program("rustc").args(["--print", "host-tuple"]))
         .context("rustc does not say what it compiles for")?;
     let target = host.trim();
     // Named, so that the flags do not reach build scripts and macros.
-    let target_directory = directory.join("target");
+    let target_directory = directory().join("target");
     let mut cargo = command::cargo();
     cargo.args(["build", "--locked", "--release", "--bins", "--target", target]);
-    cargo.arg("--manifest-path").arg(directory.join("Cargo.toml"));
+    cargo.arg("--manifest-path").arg(manifest());
     cargo.arg("--target-dir").arg(&target_directory).env("RUSTFLAGS", FLAGS.join(" "));
     command::check(&mut cargo).context("building the fuzz targets")?;
     Ok(target_directory.join(target).join("release"))
@@ -136,6 +138,11 @@ fn attack(built: &Path, target: &Target, seconds: u32) -> Result<()> {
         bail!("{name} did not survive an input, see {}: {error:#}", artifacts.display());
     }
     Ok(())
+}
+
+/// Manifest of the fuzz targets.
+pub fn manifest() -> PathBuf {
+    directory().join("Cargo.toml")
 }
 
 fn directory() -> PathBuf {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::detection::Compiler;
-use crate::{command, packages, run, toolchain};
+use crate::{command, fuzz, packages, run, toolchain};
 
 /// Checks formatting and runs clippy; every warning is an error.
 #[derive(Args)]
@@ -25,6 +25,7 @@ pub fn run(_: &Options) -> Result<()> {
         ("host crates", cargo(&["clippy", "--locked", "--all-targets", "--", deny])),
         // Not among all targets, because a plain `cargo test` leaves them out.
         ("e2e tests", cargo(&["clippy", "--locked", "--package=sensor-tests", "--test=e2e", "--", deny])),
+        ("fuzz targets", lint_fuzz_targets()),
         ("probes", lint_probes()),
     ];
     let failed: Vec<String> = passes
@@ -35,6 +36,15 @@ pub fn run(_: &Options) -> Result<()> {
         bail!("{}", failed.join("; "));
     }
     Ok(())
+}
+
+/// The fuzz targets are a workspace of their own, which no pass over this one sees.
+fn lint_fuzz_targets() -> Result<()> {
+    packages::ensure(fuzz::PACKAGES)?;
+    let mut clippy = command::cargo();
+    clippy.args(["clippy", "--locked", "--all-targets", "--manifest-path"]).arg(fuzz::manifest());
+    clippy.arg("--target-dir").arg(run::target_directory()).args(["--", "--deny=warnings"]);
+    command::check(&mut clippy)
 }
 
 /// The probes are linted by the compiler that builds them, for their own target.

@@ -53,6 +53,7 @@ fn check(risks: Option<&Risks>) {
 fuzz_target!(|bytes: &[u8]| {
     let Host { root, containers } = host();
     let query = ContainerQuery {
+        key: ID.into(),
         id: ID.into(),
         runtime: Runtime::Unknown,
         namespace: None,
