@@ -15,7 +15,7 @@ use crate::inventory::Naming;
 use crate::namespaces::Namespaces;
 
 /// Most containers in the table; the one used longest ago goes first.
-pub(crate) const CONTAINERS_MAX: usize = 10_240;
+pub(crate) const CONTAINERS_MAX: usize = 16_384;
 /// Most containers of one id that are told apart, beside the first.
 const NAMESAKES_MAX: usize = 15;
 /// Stands between the id and the number in the key of a namesake; neither arguments nor names of files have it.

@@ -208,7 +208,8 @@ struct Attempt {
     due: Instant,
     number: usize,
     query: ContainerQuery,
-    last: Option<ContainerMetadata>,
+    /// The latest answer with anything in it; most questions wait with none, and it is large.
+    last: Option<Box<ContainerMetadata>>,
     /// An answer said what tells of it.
     judged: bool,
 }
@@ -220,8 +221,9 @@ struct Gone;
 struct Worker<F> {
     files: F,
     answers: mpsc::Sender<Answer>,
-    /// By key of the container: however often it is asked for, the answers are the same.
-    attempts: HashMap<Arc<str>, Attempt>,
+    /// By key of the container: however often it is asked for, the answers are the same. Boxed, because half of a hash
+    /// table's places are empty.
+    attempts: HashMap<Arc<str>, Box<Attempt>>,
     /// The keys of `attempts` by when they are due.
     schedule: BTreeSet<(Instant, Arc<str>)>,
     watched: LinkedHashMap<Arc<str>, ContainerQuery>,
@@ -322,13 +324,13 @@ impl<F: StateFiles> Worker<F> {
         let Some(mut attempt) = self.attempts.remove(&query.key) else { return };
         self.schedule.remove(&(attempt.due, query.key.clone()));
         attempt.query = merge(attempt.query, query);
-        self.schedule(Attempt { due: Instant::now(), number: 0, ..attempt });
+        self.schedule(Attempt { due: Instant::now(), number: 0, ..*attempt });
     }
 
     fn schedule(&mut self, attempt: Attempt) {
         let key = attempt.query.key.clone();
         self.schedule.insert((attempt.due, key.clone()));
-        self.attempts.insert(key, attempt);
+        self.attempts.insert(key, Box::new(attempt));
     }
 
     /// Does what is due.
@@ -337,7 +339,7 @@ impl<F: StateFiles> Worker<F> {
         while self.schedule.first().is_some_and(|(due, _)| *due <= now) {
             let next = self.schedule.pop_first().and_then(|(_, key)| self.attempts.remove(&key));
             if let Some(attempt) = next {
-                self.attempt(now, attempt)?;
+                self.attempt(now, *attempt)?;
             }
         }
         if now >= self.next_watch {
@@ -360,7 +362,7 @@ impl<F: StateFiles> Worker<F> {
         let mut metadata = self.read(&query);
         let judged = judged || metadata.risks.is_some();
         let pause = if is_complete(&metadata) { None } else { PAUSES.get(number) };
-        let news = last.as_ref() != Some(&metadata) && !is_empty(&metadata);
+        let news = last.as_deref() != Some(&metadata) && !is_empty(&metadata);
         metadata.is_last = pause.is_none();
         if metadata.is_last {
             self.finish(&metadata, judged);
@@ -370,7 +372,7 @@ impl<F: StateFiles> Worker<F> {
             self.send(Answer::Metadata(metadata.clone()))?;
         }
         if let Some(&pause) = pause {
-            let last = news.then_some(metadata).or(last);
+            let last = if news { Some(Box::new(metadata)) } else { last };
             self.schedule(Attempt { due: now + pause, number: number + 1, query, last, judged });
         }
         Ok(())
