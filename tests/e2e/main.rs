@@ -11,6 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use sensor_tests::lab::Lab;
 
 mod abuse;
+mod attack;
 mod audit;
 mod chains;
 mod container;

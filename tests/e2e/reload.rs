@@ -1,17 +1,17 @@
 //! Another configuration while the sensor runs: taken as a whole or not at all, and open chains go on.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
-use sensor_tests::dockerd::{IMAGE, PORT, TOLERANT, remote};
+use sensor_tests::dockerd::PORT;
 use sensor_tests::lab::{CONFIGURATION, Lab};
 use sensor_tests::netns::{CLIENT_OUTSIDE, NODE_OUTSIDE};
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
 
 use crate::Test;
+use crate::attack::Attack;
 
 pub const TESTS: &[Test] = &[
     ("another_configuration_judges_the_next_accept_and_an_invalid_one_does_not", verdicts),
@@ -77,28 +77,12 @@ fn verdicts(lab: &Lab) -> Result<()> {
 
 fn chain(lab: &Lab) -> Result<()> {
     let sensor = Sensor::start(CONFIGURATION)?;
-    let told = lab.directory().join("reloaded");
-    fs::create_dir_all(&told)?;
-    let volume = format!("{}:/told", told.display());
-    let reach = format!("until [ -e /told/go ]; do sleep 1; done; nc -w 1 {CLIENT_OUTSIDE} 22; sleep 600");
-    let make =
-        ["run", "--detach", "--privileged", "--runtime", TOLERANT, "--network", "host", "--volume", &volume];
-    let make: Vec<&str> = make.into_iter().chain([IMAGE, "/bin/sh", "-c", &reach]).collect();
-    let container = remote(&lab.network, NODE_OUTSIDE, &make)?;
-    let opened = sensor.wait_is("finding", &[("finding.analytic", "AN1007"), ("finding.state", "open")])?;
+    let attack = Attack::begin(lab, &sensor, "reloaded")?;
 
     let mark = sensor.mark();
     sensor.reconfigure(&wider())?;
     let reloaded = reload_after(&sensor, mark)?;
     ensure!(reloaded.at("health.reload.applied") == true, "{reloaded}");
-    fs::write(told.join("go"), "")?;
-    let whole = sensor.wait_is("finding", &[("finding.severity", "critical")])?;
-    let expected = [
-        ("finding.id", opened.text("finding.id")),
-        ("finding.state", "update"),
-        ("finding.confidence", "proved"),
-    ];
-    ensure!(whole.is("finding", &expected), "{whole}\nafter {opened}");
-    ensure!(whole.list("finding.entities.containers") == [container.as_str()], "{whole}");
+    attack.finish(&sensor)?;
     sensor.stop().map(drop)
 }

@@ -6,14 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use sensor_tests::dockerd::{IMAGE, TOLERANT, remote};
 use sensor_tests::lab::{CONFIGURATION, Lab};
-use sensor_tests::netns::{CLIENT_OUTSIDE, NODE_OUTSIDE};
 use sensor_tests::process::run;
 use sensor_tests::record::Record;
 use sensor_tests::sensor::{self, Sensor};
 
 use crate::Test;
+use crate::attack::Attack;
 
 pub const TESTS: &[Test] = &[
     ("a_chain_goes_on_under_its_id_after_the_sensor_was_killed", killed),
@@ -32,15 +31,7 @@ fn killed(lab: &Lab) -> Result<()> {
     let configuration = with_state(&path);
     let first = Sensor::start(&configuration)?;
     ensure!(first.records()[0].at("health.resumed").is_null(), "there was nothing before");
-    let told = lab.directory().join("told");
-    fs::create_dir_all(&told)?;
-    let volume = format!("{}:/told", told.display());
-    let reach = format!("until [ -e /told/go ]; do sleep 1; done; nc -w 1 {CLIENT_OUTSIDE} 22; sleep 600");
-    let make =
-        ["run", "--detach", "--privileged", "--runtime", TOLERANT, "--network", "host", "--volume", &volume];
-    let make: Vec<&str> = make.into_iter().chain([IMAGE, "/bin/sh", "-c", &reach]).collect();
-    let container = remote(&lab.network, NODE_OUTSIDE, &make)?;
-    let opened = first.wait_is("finding", &[("finding.analytic", "AN1007"), ("finding.state", "open")])?;
+    let attack = Attack::begin(lab, &first, "killed")?;
     thread::sleep(WRITTEN);
     let before = first.kill()?;
 
@@ -49,21 +40,13 @@ fn killed(lab: &Lab) -> Result<()> {
     ensure!(ready.at("health.resumed.clean") == false, "it was killed: {ready}");
     let run_of = |record: &Record| record.text("id").split('-').nth(1).unwrap_or_default().to_owned();
     ensure!(ready.text("health.resumed.run") == run_of(&before[0]), "another run: {ready}");
-    fs::write(told.join("go"), "")?;
-    let whole = second.wait_is("finding", &[("finding.severity", "critical")])?;
-    let expected = [
-        ("finding.id", opened.text("finding.id")),
-        ("finding.state", "update"),
-        ("finding.confidence", "proved"),
-    ];
-    ensure!(whole.is("finding", &expected), "{whole}\nafter {opened}");
-    ensure!(whole.list("finding.entities.containers") == [container.as_str()], "{whole}");
+    let whole = attack.finish(&second)?;
     let stages = whole.list("finding.stages");
     ensure!(stages.iter().all(|stage| stage["seen"] == true), "{whole}");
-    for (then, now) in opened.list("finding.stages").iter().zip(stages).take(2) {
+    for (then, now) in attack.opened.list("finding.stages").iter().zip(stages).take(2) {
         let (then, now) = (then["events"].as_array(), now["events"].as_array());
         let (then, now) = (then.context("no evidence")?, now.context("no evidence")?);
-        ensure!(now.starts_with(then), "the evidence of the earlier run: {whole}\nafter {opened}");
+        ensure!(now.starts_with(then), "the evidence of the earlier run: {whole}\nafter {}", attack.opened);
     }
     ensure!(whole.at("finding.completeness.complete") == false, "nobody watched in between: {whole}");
     let unwatched = whole.at("finding.completeness.unwatched_ns").as_u64().context("not said")?;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::finding::Completeness;
 use crate::state::kept::COUNT_MAX;
 use crate::time::Timestamp;
 
@@ -107,6 +108,12 @@ impl Missed {
     /// Whether nothing was.
     pub(super) const fn is_nothing(&self) -> bool {
         self.lost == 0 && self.unwatched_ns == 0 && !self.has_ended
+    }
+
+    /// How complete a finding's evidence is, of which `cut` says that there was no room for all.
+    pub(super) const fn completeness(&self, cut: bool) -> Completeness {
+        let Self { lost, unwatched_ns, .. } = *self;
+        Completeness { complete: self.is_nothing() && !cut, lost, unwatched_ns }
     }
 }
 

@@ -10,7 +10,7 @@ use super::lateral::Lateral;
 use super::step::{Cause, Step};
 use crate::chains::analytic::AN1007;
 use crate::chains::loss_log::{Missed, tell_unwatched};
-use crate::chains::{Completeness, Confidence, Entities, Evidence, Finding, FindingState, Link, Severity};
+use crate::chains::{Confidence, Entities, Evidence, Finding, FindingState, Link, Severity};
 use crate::fact::{Node, Service};
 use crate::ids::RecordId;
 use crate::time::Timestamp;
@@ -317,11 +317,7 @@ impl Case {
                 targets: self.targets.clone(),
                 ..Entities::default()
             },
-            completeness: Completeness {
-                complete: missed.is_nothing() && !self.cut,
-                lost: missed.lost,
-                unwatched_ns: missed.unwatched_ns,
-            },
+            completeness: missed.completeness(self.cut),
             explanation: self.explanation(missed),
             first,
             last,

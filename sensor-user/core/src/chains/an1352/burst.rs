@@ -10,7 +10,7 @@ use super::Made;
 use super::call::Principal;
 use crate::chains::analytic::{AN1352, SignalName};
 use crate::chains::loss_log::{Missed, tell_unwatched};
-use crate::chains::{Completeness, Confidence, Entities, Evidence, Finding, FindingState, Severity};
+use crate::chains::{Confidence, Entities, Evidence, Finding, FindingState, Severity};
 use crate::exposure::Inside;
 use crate::fact::{Fact, Node};
 use crate::state::kept::COUNT_MAX;
@@ -136,11 +136,7 @@ impl Burst {
             stages: vec![self.evidence.of_stage(AN1352.stages[0].name)],
             links: Vec::new(),
             entities,
-            completeness: Completeness {
-                complete: missed.is_nothing() && !self.cut,
-                lost: missed.lost,
-                unwatched_ns: missed.unwatched_ns,
-            },
+            completeness: missed.completeness(self.cut),
             explanation: self.explanation(principal, missed),
             first,
             last,

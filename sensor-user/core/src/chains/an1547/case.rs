@@ -9,7 +9,7 @@ use super::act::{Act, Kind};
 use super::{ACTS_MAX, Context};
 use crate::chains::analytic::AN1547;
 use crate::chains::loss_log::{Missed, tell_unwatched};
-use crate::chains::{Completeness, Confidence, Entities, Evidence, Finding, FindingState, Link, Severity};
+use crate::chains::{Confidence, Entities, Evidence, Finding, FindingState, Link, Severity};
 use crate::fact::{Fact, Node};
 use crate::state::kept::is_plausible_time;
 use crate::time::Timestamp;
@@ -149,11 +149,7 @@ impl Case {
                 targets: self.targets.clone(),
                 ..Entities::default()
             },
-            completeness: Completeness {
-                complete: missed.is_nothing() && !self.cut,
-                lost: missed.lost,
-                unwatched_ns: missed.unwatched_ns,
-            },
+            completeness: missed.completeness(self.cut),
             explanation: self.explanation(container, missed),
             first,
             last,
