@@ -1,20 +1,24 @@
 //! What containers reach of their host through files: the sockets of runtimes, and credentials.
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use sensor_tests::dockerd::IMAGE;
 use sensor_tests::lab::{CONFIGURATION, Lab};
+use sensor_tests::netns::CLIENT_OUTSIDE;
 use sensor_tests::process::{run, run_unchecked};
 use sensor_tests::sensor::Sensor;
+use serde_json::Value;
 
 use crate::Test;
 
 pub const TESTS: &[Test] = &[
     ("container_that_uses_the_sockets_of_a_runtime_is_seen", socket_in_container),
     ("container_that_reads_its_token_is_seen", token_in_container),
+    ("token_that_is_taken_from_a_workload_and_used_is_a_finding", token_taken),
     ("hooks_that_the_kernel_lacks_are_said", absent_hooks),
 ];
 
@@ -108,6 +112,53 @@ fn token_in_container(lab: &Lab) -> Result<()> {
     let recording = sensor.stop()?;
     let beside = recording.of_kind("file_read").find(|record| record.text("file.path").ends_with("ca.crt"));
     ensure!(beside.is_none(), "a certificate of an authority is no credential: {beside:?}");
+    Ok(())
+}
+
+/// The workload does the very same as the intruder, and is nothing.
+fn token_taken(lab: &Lab) -> Result<()> {
+    const API: u16 = 6443;
+    let volume = Volume::create()?;
+    let server: SocketAddr = format!("{CLIENT_OUTSIDE}:{API}").parse()?;
+    let listener = lab.network.client.within(|| TcpListener::bind(server))?;
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let mount = format!("{}:{IN_POD}:ro", volume.path.display());
+    // The shell itself reads: fanotify names who opened a file only while he lives.
+    let use_token = format!("read -r token < {IN_POD}/token; nc -w 1 {CLIENT_OUTSIDE} {API} < /dev/null");
+    let workload = format!("{use_token}; sleep 600");
+    let run = ["run", "--detach", "--network", "host", "--volume", &mount, IMAGE, "/bin/sh", "-c", &workload];
+    let id = lab.dockerd.docker(&run)?;
+    listener.accept().context("the workload")?;
+    let intruder = sensor.mark();
+    lab.dockerd.docker(&["exec", "--detach", &id, "/bin/sh", "-c", &use_token])?;
+    listener.accept().context("the intruder")?;
+    let finding = sensor.wait_is("finding", &[("finding.analytic", "AN1547"), ("finding.state", "open")])?;
+    let recording = sensor.stop()?;
+
+    let expected = [("finding.severity", "medium"), ("finding.confidence", "inferred")];
+    ensure!(finding.is("finding", &expected), "{finding}");
+    ensure!(finding.list("finding.entities.containers") == [id.as_str()], "{finding}");
+    ensure!(finding.list("finding.entities.targets") == [server.to_string().as_str()], "{finding}");
+    let seen: Vec<bool> = finding.list("finding.stages").iter().map(|stage| stage["seen"] == true).collect();
+    ensure!(seen == [true, true, false], "{finding}");
+    let told_later = &recording.records[intruder..];
+    for (stage, kind) in finding.list("finding.stages").iter().zip(["file_read", "connect"]) {
+        let events = stage["events"].as_array().context("no events")?;
+        let is_the_intruders = |event: &Value| {
+            told_later.iter().any(|record| record.kind() == kind && *event == record.text("id"))
+        };
+        ensure!(!events.is_empty() && events.iter().all(is_the_intruders), "{finding}");
+    }
+    let mut signals: Vec<&str> = recording
+        .of_kind("signal")
+        .filter(|signal| signal.text("signal.analytic") == "AN1547")
+        .map(|signal| signal.text("signal.name"))
+        .collect();
+    // Of the other end, which is on the same machine, and which nobody expects there.
+    let server_side = "unlisted-cluster-peer";
+    let expected = ["cluster-connect", "credential-read", server_side, server_side];
+    signals.sort_unstable();
+    ensure!(signals == expected, "{signals:?}");
     Ok(())
 }
 

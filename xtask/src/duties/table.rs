@@ -128,6 +128,7 @@ pub(super) const DUTIES: &[Duty] = &[
         extent: Live,
         code: &[("sensor-user/core/src/chains/an1547/mod.rs", "struct An1547")],
         tests: &[
+            ("tests/e2e/credentials.rs", "token_that_is_taken_from_a_workload_and_used_is_a_finding"),
             ("tests/replay.rs", "an1547-token-taken"),
             ("tests/replay.rs", "an1547-silence"),
             (

@@ -28,6 +28,10 @@ const CONTAINERS_MAX: usize = 4096;
 /// Most acts of one kind in one container, the latest ones.
 const ACTS_MAX: usize = 16;
 
+/// A read may be told of with a time so much later than its own: where fanotify stands in for a hook, the time is that of
+/// hearing of it, and who reads and connects in one go would have connected first.
+const HEARD_LATE_NS: u64 = 500_000_000;
+
 /// What tunes the analytic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct An1547Limits {
@@ -121,7 +125,9 @@ impl An1547 {
         }
         let Watch { reads, uses, case, .. } = watch;
         // Whatever was used was read before: the order is that of event time, whichever is heard of first.
-        let Some(first_read) = reads.first().map(|read| read.at.boot_ns) else { return };
+        let Some(first_read) = reads.first().map(|read| read.at.boot_ns.saturating_sub(HEARD_LATE_NS)) else {
+            return;
+        };
         let is_after = |used: &&Act| used.at.boot_ns >= first_read;
         if !uses.iter().any(|used| is_after(&used)) {
             return;

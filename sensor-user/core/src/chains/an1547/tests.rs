@@ -219,6 +219,15 @@ fn what_is_heard_of_late_is_put_where_it_belongs() {
 }
 
 #[test]
+fn a_read_may_bear_the_time_of_hearing_of_it() {
+    let mut bench = Bench::new();
+    bench.connects(11 * SECOND, STRANGER, NODE_B);
+    bench.reads(11 * SECOND + 300_000_000, STRANGER);
+    assert_eq!(bench.states(), [(Open, 11)]);
+    assert_eq!(bench.signals, ["cluster-connect", "credential-read"]);
+}
+
+#[test]
 fn nobody_is_accused_whose_descent_is_not_known() {
     let mut bench = Bench::new();
     bench.reads(10 * SECOND, CUT);
