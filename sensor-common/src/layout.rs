@@ -29,7 +29,7 @@ assert_size! {
     SocketConnectRecord = 16 + 32 + 16 + 16,
     FileOpenRecord = 16 + 32 + 16 + 16 + 8 + FILE_PATH_MAX,
     AcceptTaskRecord = 16 + 8 + 32 + 16,
-    HopRecord = 16 + 8 + 32 + 16 + 40 + 8,
+    HopRecord = 16 + 8 + 32 + 16 + 40,
     PayloadRecord = 16 + 3 * 8 + 16 + 40 + 16,
     ListenerItem = 8 + 16 + 32 + 16 + 40,
     TaskItem = 32 + 16 + 16,

@@ -16,4 +16,4 @@ pub mod record;
 pub mod settings;
 
 /// Version of every layout in this crate, carried by each [`record::RecordHeader`].
-pub const ABI_VERSION: u16 = 7;
+pub const ABI_VERSION: u16 = 8;

@@ -4,14 +4,12 @@
 //! has open, and only when it connects to a watched port or to
 //! the socket of a runtime: neither its listener nor how it took the connection need be known.
 
-use core::ptr;
-
-use sensor_common::record::{CgroupId, Endpoints, HOP_FILES_MAX, HopRecord, RecordKind, Ring};
+use sensor_common::record::{CgroupId, HOP_FILES_MAX, HopRecord, RecordKind, Ring};
 use sensor_common::settings::port_flags;
 
 use crate::constants::setting;
-use crate::emit::emit;
-use crate::kernel::{Access, Descriptors, Probed, Sock, Task, opaque, untyped_current};
+use crate::emit::{emit, now};
+use crate::kernel::{Access, Probed, Sock, Task, opaque, untyped_current};
 use crate::maps::flags_of;
 
 /// Stands for the id of a connect to the socket of a runtime, which has none.
@@ -20,64 +18,58 @@ pub const TO_SOCKET: u64 = 0;
 /// Where the kernel begins, unless it is told otherwise, to give out ports to those who connect.
 const EPHEMERAL: u16 = 32_768;
 
-/// Whether this kernel lets a program read what a process has open.
+/// A connection that the current task may pass on.
+#[derive(Clone, Copy)]
+pub struct Behind(Sock<Probed>);
+
+/// The one connection that the current task may pass on; of several nobody knows which. Nothing where this kernel lets no
+/// program read what a process has open.
 #[inline(always)]
-pub fn are_known() -> bool {
-    setting!(reads_kernel) != 0
+pub fn behind() -> Option<Behind> {
+    if setting!(reads_kernel) == 0 {
+        return None;
+    }
+    match passed_on() {
+        0 => None,
+        address => Some(Behind(Sock::new(address as *const u8))),
+    }
 }
 
-/// Reports what the current task may pass on by the connection with this id. Says whether it is one connection: only then it
-/// can be told whose.
+/// Reports what the current task may pass on by the connection with this id.
 #[inline(always)]
-pub fn report<A: Access>(task: Task<A>, cgroup: CgroupId, conn: u64, at: u64) -> bool {
-    let mut count = 0;
+pub fn report<A: Access>(behind: Behind, task: Task<A>, cgroup: CgroupId, conn: u64, at: u64) {
     emit::<HopRecord>(Ring::Bulk, RecordKind::Hop, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             (*record).conn = conn;
             task.identify(&raw mut (*record).task);
             (*record).cgroup = cgroup;
-            ptr::write((&raw mut (*record).behind).cast(), [0_u64; size_of::<Endpoints>() / 8]);
-            (*record).count = 0;
-            (*record).reserved = 0;
-            find(untyped_current().descriptors(), record);
-            // From memory, of which the verifier knows nothing: otherwise it would follow every number by itself.
-            count = ptr::read_volatile(&raw const (*record).count);
-            let behind = &raw mut (*record).behind;
-            if count == 1 {
-                let sock = Sock::<Probed>::new(ptr::read_volatile(behind.cast::<u64>()) as *const u8);
-                sock.ends(sock.local_port(), behind);
-            }
+            behind.0.ends(behind.0.local_port(), &raw mut (*record).behind);
         }
     });
-    count == 1
 }
 
-/// Writes the connections that may be passed on.
-///
-/// # Safety
-/// `record` must point to a record.
-#[inline(always)]
-unsafe fn find(descriptors: Descriptors, record: *mut HopRecord) {
+/// Looks through what the current task has open. Returns the address of the socket of its one connection that may be passed
+/// on, or 0. Apart from its callers, of which the verifier then follows the rest but twice: with 0 and with any address.
+#[inline(never)]
+fn passed_on() -> u64 {
+    let descriptors = untyped_current().descriptors();
+    // Zero, of which the verifier does not know that: it follows every value that it knows by itself, from each of the
+    // descriptors on.
+    let zero = now() >> 63;
+    let (mut found, mut count) = (zero, zero);
     let mut number = 0;
-    while number < HOP_FILES_MAX {
-        if number >= descriptors.len() {
-            return;
-        }
+    while number < HOP_FILES_MAX && number < descriptors.len() {
         if let Some(sock) = descriptors.get(number).and_then(|file| file.socket())
             && may_be_passed_on(sock)
         {
-            // SAFETY: see above. Volatile: see `report`.
-            unsafe {
-                let count = &raw mut (*record).count;
-                ptr::write_volatile(count, ptr::read_volatile(count).wrapping_add(1));
-                // Its place, which becomes its ends when it is the only one.
-                ptr::write_volatile((&raw mut (*record).behind).cast::<u64>(), sock.key());
-            }
+            found = sock.key();
+            count += 1;
         }
         // Hidden from the compiler, which would write the loop out.
         number = opaque(number + 1);
     }
+    if count == 1 { found } else { 0 }
 }
 
 /// Whether a socket is a connection that somebody else may have opened. Only the numbers of its ports say so.

@@ -67,8 +67,11 @@ fn connected(listener: Sock<Direct>) {
     });
     with_current!(|task| {
         let is_runtime = RUNTIME_PROCESSES.get_ptr(task.tgid()).is_some();
-        if class_of(&cgroup) != cgroup_class::CONTAINER && !is_runtime && hops::are_known() {
-            hops::report(task, cgroup, hops::TO_SOCKET, at);
+        if class_of(&cgroup) != cgroup_class::CONTAINER
+            && !is_runtime
+            && let Some(behind) = hops::behind()
+        {
+            hops::report(behind, task, cgroup, hops::TO_SOCKET, at);
         }
     });
 }

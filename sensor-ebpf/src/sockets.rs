@@ -183,25 +183,24 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
     let flags = flags_of(sock.peer_port());
     let is_canary = is_ordinary && flags & port_flags::CANARY != 0;
     // Whoever is nothing to us may connect to a watched port for somebody else.
-    let may_pass_on = flags & port_flags::WATCHED != 0
-        && !is_canary
-        && !is_runtime
-        && class != cgroup_class::CONTAINER
-        && hops::are_known();
-    if is_ordinary && !is_canary && !may_pass_on {
+    let may_pass_on =
+        flags & port_flags::WATCHED != 0 && !is_canary && !is_runtime && class != cgroup_class::CONTAINER;
+    let behind = if may_pass_on { hops::behind() } else { None };
+    if is_ordinary && !is_canary && behind.is_none() {
         return Ok(());
     }
     let at = now();
     let conn = new_id(Direction::Outbound);
     let port = lateral_port(sock);
     let is_borne = is_canary || bears_connect(&cgroup, sock.peer_addr(), port, ConnectStage::Attempted, at);
-    if may_pass_on {
-        if !is_borne {
+    if let Some(behind) = behind {
+        if is_borne {
+            hops::report(behind, task, cgroup, conn, at);
+        } else {
             count_suppressed(Ring::Bulk, RecordKind::Hop);
-        }
-        let is_followed = is_borne && hops::report(task, cgroup, conn, at);
-        if is_ordinary && !is_followed {
-            return Ok(());
+            if is_ordinary {
+                return Ok(());
+            }
         }
     }
     let mut id = MaybeUninit::<TaskId>::uninit();

@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("who_is_behind_socat_in_front_of_a_socket_is_told_and_held_responsible", socket),
     ("who_is_behind_a_tunnel_of_ssh_is_told_and_held_responsible", ssh),
     ("a_program_with_connections_of_its_own_passes_nothing_on", own_connections),
+    ("a_program_with_connections_of_several_names_none_of_them", several_connections),
 ];
 
 /// A port of the node that nobody watches.
@@ -132,6 +133,29 @@ fn own_connections(lab: &Lab) -> Result<()> {
          held.close()\n"
     );
     run(lab.network.node.command("python3").args(["-c", &script]))?;
+    names_nobody(sensor)
+}
+
+/// As a proxy that keeps connections: which of them its own one is for only it knows.
+fn several_connections(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let script = format!(
+        "import socket\n\
+         server = socket.create_server(('{NODE_OUTSIDE}', {ELSEWHERE}))\n\
+         held = [server.accept(), server.accept()]\n\
+         docker = socket.create_connection(('{NODE_INSIDE}', {PORT}))\n\
+         docker.sendall(b'GET /_ping HTTP/1.0\\r\\n\\r\\n')\n\
+         print(docker.recv(100))\n"
+    );
+    let _server = Process::start(lab.network.node.command("python3").args(["-c", &script]))?;
+    let server = SocketAddr::new(NODE_OUTSIDE.parse::<IpAddr>()?, ELSEWHERE);
+    let connect = || lab.network.client.within(|| TcpStream::connect(server)).ok();
+    let _held = [wait_until("the proxy", PATIENCE, connect)?, wait_until("the proxy", PATIENCE, connect)?];
+    names_nobody(sensor)
+}
+
+/// Waits for the request from the node itself, and demands that it is nobody else's.
+fn names_nobody(sensor: Sensor) -> Result<()> {
     let request = sensor.wait_is("api_request", &[("api.path", "/_ping"), ("net.peer.ip", NODE_INSIDE)])?;
     ensure!(request.at("api.client").is_null(), "nobody is behind it: {request}");
     ensure!(request.at("verdict.listed") == true, "{request}");

@@ -7,8 +7,8 @@ pub const HOP_FILES_MAX: u64 = 32;
 
 abi! {
 /// A process of the host, no runtime's, begins to connect to a watched port or to the socket of a runtime, as a forwarder does
-/// that passes on what it has accepted. If it has one connection of which that may be so, a [`super::ConnectRecord`] with the same id tells the ends of the
-/// connect when it has succeeded.
+/// that passes on what it has accepted. A [`super::ConnectRecord`] with the same id tells the ends of the connect when it has
+/// succeeded. A process that has no such connection, or several, has no record.
 ///
 /// Source: `inet_sock_set_state` CLOSE -> SYN_SENT, or those of [`super::SocketConnectRecord`], process context; `task_struct.files`, of which the first
 /// [`HOP_FILES_MAX`] descriptors are looked at.
@@ -21,12 +21,8 @@ pub struct HopRecord {
     pub task: TaskId,
     /// Cgroup of that task, see [`crate::settings::Settings::task_hierarchy`].
     pub cgroup: CgroupId,
-    /// Both ends of the connection that it may pass on; they mean nothing unless there is one.
+    /// Both ends of the connection that it may pass on, the only one it has that may be: TCP, established, neither to a watched
+    /// port nor, by its port numbers, opened by the process itself.
     pub behind: Endpoints,
-    /// Number of connections that it may pass on: TCP, established, neither to a watched port nor, by their port numbers,
-    /// opened by the process itself.
-    pub count: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 }

@@ -191,11 +191,10 @@ fn connect(raw: ConnectRecord) -> Result<Event, DecodeError> {
 }
 
 fn hop(raw: HopRecord) -> Event {
-    let behind = (raw.count == 1).then(|| raw.behind.into());
     Event::Hop(Box::new(HopEvent {
         conn: (raw.conn != 0).then_some(raw.conn),
         task: raw.task.into(),
-        behind,
+        behind: raw.behind.into(),
     }))
 }
 

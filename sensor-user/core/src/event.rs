@@ -135,8 +135,8 @@ pub struct HopEvent {
     pub conn: Option<u64>,
     /// Who connects.
     pub task: Task,
-    /// The one connection that it may pass on; `None` when there is none, or nobody can tell which.
-    pub behind: Option<Ends>,
+    /// The one connection that it may pass on.
+    pub behind: Ends,
 }
 
 /// One ancestor from an exec record.

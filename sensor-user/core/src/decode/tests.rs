@@ -142,7 +142,7 @@ fn every_kind_has_a_decoder() {
         records::payload(1, 1, v2(10), ends, true, 0, b"x"),
         records::late_accept(1, 1, v2(1), ends),
         records::socket_payload(1, 1, (RUNC, v2(1)), 2, true, 0, b"x"),
-        records::hop(1, 1, RUNC, v2(1), &[ends]),
+        records::hop(1, 1, RUNC, v2(1), ends),
     ];
     for (kind, bytes) in RecordKind::ALL.into_iter().zip(&every) {
         assert_eq!(kind_of(bytes), Some(kind));

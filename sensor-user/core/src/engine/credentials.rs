@@ -58,6 +58,7 @@ impl Engine {
     }
 
     pub(super) fn on_socket_connect(&mut self, at: Timestamp, event: &SocketConnectEvent) {
+        self.forget_client(event.task.key);
         let Some(subject) = self.acting_subject(&event.task, event.cgroup) else { return };
         let socket = self.files.socket(event.socket);
         if let Some(socket) = socket {

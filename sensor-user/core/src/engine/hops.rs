@@ -113,19 +113,24 @@ impl Engine {
         client.map(Box::new)
     }
 
-    /// A program of the host that is nothing else to the sensor begins to connect to a watched port, or has connected to the
-    /// socket of a runtime.
+    /// A program of the host that has a connection of somebody else begins to connect to a watched port, or has connected to
+    /// the socket of a runtime.
     pub(super) fn on_hop(&mut self, event: &HopEvent) {
         let HopEvent { conn, task, behind } = event;
         self.processes.ensure(task);
-        let behind = behind.filter(|_| self.may_pass_on(task.key));
-        let client = behind.map(|behind| Client { end: canonical(behind.peer), conn: None });
-        match (conn, client) {
-            (Some(conn), Some(client)) => _ = self.hops.begun.insert(*conn, client),
-            (None, Some(client)) => _ = self.hops.callers.insert(task.key, client),
-            (Some(_), None) => {}
-            (None, None) => _ = self.hops.callers.remove(&task.key),
+        if !self.may_pass_on(task.key) {
+            return;
         }
+        let client = Client { end: canonical(behind.peer), conn: None };
+        match conn {
+            Some(conn) => _ = self.hops.begun.insert(*conn, client),
+            None => _ = self.hops.callers.insert(task.key, client),
+        }
+    }
+
+    /// A process has connected to the socket of a runtime: for whom, if for anybody, a record behind this one says.
+    pub(super) fn forget_client(&mut self, process: ProcessKey) {
+        self.hops.callers.remove(&process);
     }
 
     /// Who is behind what a process asks on the socket of a runtime.

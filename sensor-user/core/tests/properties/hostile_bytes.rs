@@ -60,10 +60,7 @@ fn sound(kind: RecordKind, boot_ns: u64, small: u8) -> Vec<u8> {
         RecordKind::SocketConnect => records::socket_connect(boot_ns, task, cgroup, u64::from(small % 3)),
         RecordKind::FileOpen => records::file_open(boot_ns, task, cgroup, u64::from(small % 3), path),
         RecordKind::AcceptTask => records::accept_task(boot_ns, u64::from(small % 4), task, cgroup),
-        RecordKind::Hop => {
-            let behind = vec![ends_of; usize::from(small % 3)];
-            records::hop(boot_ns, u64::from(small % 4), task, cgroup, &behind)
-        }
+        RecordKind::Hop => records::hop(boot_ns, u64::from(small % 4), task, cgroup, ends_of),
         RecordKind::Payload | RecordKind::SocketPayload => {
             let text = [
                 "POST /containers/create HTTP/1.1\r\n\r\n",

@@ -312,18 +312,10 @@ pub fn accept_task(boot_ns: u64, conn: u64, task: P, cgroup: CgroupId) -> Vec<u8
     bytes(&AcceptTaskRecord { header, conn, task: task.task(), cgroup }, &[])
 }
 
-/// A program of the host connects to a watched port, and has these connections of others.
-pub fn hop(boot_ns: u64, conn: u64, task: P, cgroup: CgroupId, behind: &[Endpoints]) -> Vec<u8> {
-    let record = HopRecord {
-        header: header(RecordKind::Hop, boot_ns, 0),
-        conn,
-        task: task.task(),
-        cgroup,
-        behind: behind.last().copied().unwrap_or(bound("::", 0)),
-        count: behind.len() as u32,
-        reserved: 0,
-    };
-    bytes(&record, &[])
+/// A program of the host connects to a watched port, and has this connection of somebody else.
+pub fn hop(boot_ns: u64, conn: u64, task: P, cgroup: CgroupId, behind: Endpoints) -> Vec<u8> {
+    let header = header(RecordKind::Hop, boot_ns, 0);
+    bytes(&HopRecord { header, conn, task: task.task(), cgroup, behind }, &[])
 }
 
 /// A segment of a connection that was captured whole, the first one of its message.

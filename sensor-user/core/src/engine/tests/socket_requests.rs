@@ -159,21 +159,24 @@ fn what_is_not_answered_is_told_when_whoever_asked_exits_or_after_a_minute() {
 fn who_is_behind_a_forwarder_to_the_socket_is_kept_and_judged() {
     let mut sensor = with_socket(true);
     let behind = |port| records::ends(("10.0.0.1", 9999), ("198.18.0.9", port));
-    let connected = |sensor: &mut Sensor, behind: &[Endpoints]| {
-        let hop = records::hop(sensor.tick(), 0, DOCKER, v2(HOST), behind);
-        sensor.record(Ring::Bulk, &hop);
+    let connected = |sensor: &mut Sensor, behind: Option<Endpoints>| {
+        let now = sensor.tick();
+        sensor.record(Ring::Bulk, &records::socket_connect(now, DOCKER, v2(HOST), SOCKET));
+        if let Some(behind) = behind {
+            sensor.record(Ring::Bulk, &records::hop(now, 0, DOCKER, v2(HOST), behind));
+        }
     };
     let ask = |sensor: &mut Sensor, talk: &mut Talk| {
         talk.ask(sensor, "GET", "/containers/json", "");
         talk.answer(sensor, "200 OK", "[]");
     };
     let (mut first, mut second, mut third) = (Talk::new(7), Talk::new(8), Talk::new(9));
-    connected(&mut sensor, &[behind(1)]);
+    connected(&mut sensor, Some(behind(1)));
     ask(&mut sensor, &mut first);
-    connected(&mut sensor, &[behind(2)]);
+    connected(&mut sensor, Some(behind(2)));
     ask(&mut sensor, &mut second);
     ask(&mut sensor, &mut first);
-    connected(&mut sensor, &[]);
+    connected(&mut sensor, None);
     ask(&mut sensor, &mut third);
     sensor.pass(WINDOW_NS + 1000);
     let told = sensor.outputs().into_iter().filter_map(|output| match output {
