@@ -291,8 +291,8 @@ impl Pipeline {
             Request::ForgetCgroup(cgroup) => self.probes.forget_cgroup(cgroup),
             Request::ForgetFloodPort(port) => self.probes.forget_flood_port(port),
             Request::RefreshListeners => walk.wanted = true,
-            Request::ReadProgram { process, contents, urgency } => {
-                if let Some(refusal) = self.programs.ask(process, contents, urgency) {
+            Request::ReadProgram { process, contents, path, urgency } => {
+                if let Some(refusal) = self.programs.ask(process, contents, path, urgency) {
                     self.engine.handle_program(clock::now(), refusal);
                 }
             }

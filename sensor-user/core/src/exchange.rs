@@ -263,6 +263,9 @@ pub enum Request {
         process: ProcessKey,
         /// Which contents.
         contents: Contents,
+        /// The absolute path that it was executed by, in the mount namespace of the process: programs outlive processes that
+        /// are gone at once.
+        path: Option<Arc<str>>,
         /// How soon.
         urgency: Urgency,
     },

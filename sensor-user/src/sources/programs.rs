@@ -1,7 +1,8 @@
 //! Answers about programs, read from their files by a thread of its own.
 //!
 //! A file is reached through the process that executes it, so that those of containers are found; a process that is gone,
-//! or runs something else by now, has no answer. Invariant: questions and answers are bounded, and what finds no room
+//! or runs something else by now, is looked for at the path that it was executed by, which the host may have in common with
+//! it, and has no answer unless the same file is there. Invariant: questions and answers are bounded, and what finds no room
 //! counts as gone.
 
 use std::collections::VecDeque;
@@ -54,6 +55,7 @@ struct Question {
     urgency: Urgency,
     process: ProcessKey,
     contents: Contents,
+    path: Option<Arc<str>>,
 }
 
 /// The handle of the thread, which ends with it.
@@ -79,8 +81,14 @@ impl Programs {
     }
 
     /// Asks what a process executes; returns the answer if there is no room for the question.
-    pub fn ask(&self, process: ProcessKey, contents: Contents, urgency: Urgency) -> Option<ProgramAnswer> {
-        let refused = self.questions.try_send(Question { urgency, process, contents }).is_err();
+    pub fn ask(
+        &self,
+        process: ProcessKey,
+        contents: Contents,
+        path: Option<Arc<str>>,
+        urgency: Urgency,
+    ) -> Option<ProgramAnswer> {
+        let refused = self.questions.try_send(Question { urgency, process, contents, path }).is_err();
         refused.then_some(ProgramAnswer::Gone { contents })
     }
 
@@ -142,8 +150,10 @@ fn clients(roots: &Roots, tools: &[Arc<str>]) -> Clients {
 
 fn answer(roots: &Roots, question: &Question, known: &Clients) -> ProgramAnswer {
     let contents = question.contents;
-    let file = open(roots.proc.join(format!("{}/exe", question.process.pid)));
-    match file.filter(|file| is_unchanged(file, &contents)) {
+    let running = open(roots.proc.join(format!("{}/exe", question.process.pid)));
+    let is_it = |file: &File| is_unchanged(file, &contents) && has_inode(file, contents.file.inode);
+    let at_path = || open(roots.host_path(question.path.as_deref()?)).filter(is_it);
+    match running.filter(|file| is_unchanged(file, &contents)).or_else(at_path) {
         Some(file) if program_file::is_loader(&file) => {
             let process = question.process;
             ProgramAnswer::Loader { contents, process, client: loaded(roots, process, known) }
@@ -172,7 +182,7 @@ fn loaded(roots: &Roots, process: ProcessKey, known: &Clients) -> Option<Arc<str
             directory.join("map_files").join(mapping.range),
             directory.join("root").join(mapping.path.trim_start_matches('/')),
         ];
-        let is_it = |file: &File| file.metadata().is_ok_and(|status| status.ino() == mapping.inode);
+        let is_it = |file: &File| has_inode(file, mapping.inode);
         let file = places.into_iter().find_map(|place| open(place).filter(is_it));
         if let Some(client) = file.and_then(|file| known.client(&file)) {
             return Some(client);
@@ -213,6 +223,10 @@ fn is_unchanged(file: &File, contents: &Contents) -> bool {
     })
 }
 
+fn has_inode(file: &File, inode: u64) -> bool {
+    file.metadata().is_ok_and(|status| status.ino() == inode)
+}
+
 /// Opens a regular file of a local file system, without waiting for whoever is at the other end of anything else: a user may
 /// mount a file system that never answers, and execute what lies there.
 fn open(path: PathBuf) -> Option<File> {
@@ -233,7 +247,7 @@ mod tests {
     fn question(changed_ns: u64) -> Question {
         let contents = Contents { file: sensor_core::ids::FileKey { device: 1, inode: 1 }, changed_ns };
         let process = ProcessKey { pid: std::process::id(), start_ns: 1 };
-        Question { urgency: Urgency::Now, process, contents }
+        Question { urgency: Urgency::Now, process, contents, path: None }
     }
 
     #[test]
@@ -248,6 +262,27 @@ mod tests {
         assert_eq!(answer(&roots, &other, &known), ProgramAnswer::Gone { contents: other.contents });
         let gone = Question { process: ProcessKey { pid: u32::MAX, start_ns: 1 }, ..own };
         assert_eq!(answer(&roots, &gone, &known), ProgramAnswer::Gone { contents: gone.contents });
+    }
+
+    #[test]
+    fn of_a_process_that_is_gone_the_file_is_looked_for_where_it_was() {
+        let (roots, known) = (Roots::default(), Clients::default());
+        let path = std::env::current_exe().unwrap();
+        let status = std::fs::metadata(&path).unwrap();
+        let changed_ns = (status.ctime() * 1_000_000_000 + status.ctime_nsec()) as u64;
+        let process = ProcessKey { pid: u32::MAX, start_ns: 1 };
+        let ask = |path: &std::path::Path, inode: u64| {
+            let file = sensor_core::ids::FileKey { device: 1, inode };
+            let contents = Contents { file, changed_ns };
+            let path = path.to_str().map(Arc::from);
+            matches!(
+                answer(&roots, &Question { urgency: Urgency::Now, process, contents, path }, &known),
+                ProgramAnswer::Read { .. }
+            )
+        };
+        assert!(ask(&path, status.ino()));
+        assert!(!ask(&path, status.ino() + 1), "another file of the same time");
+        assert!(!ask("/nonexistent".as_ref(), status.ino()));
     }
 
     #[test]
@@ -299,7 +334,7 @@ mod tests {
     async fn questions_are_answered_by_the_thread() {
         let mut programs = Programs::start(&Roots::default(), &[]).unwrap();
         let asked = question(0);
-        assert_eq!(programs.ask(asked.process, asked.contents, Urgency::Now), None);
+        assert_eq!(programs.ask(asked.process, asked.contents, None, Urgency::Now), None);
         assert_eq!(programs.answer().await, Some(ProgramAnswer::Gone { contents: asked.contents }));
     }
 }

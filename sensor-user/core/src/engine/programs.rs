@@ -40,7 +40,7 @@ impl Engine {
             // Nobody was asked what these have loaded, while it was not known that they are loaders.
             for other in self.processes.running(contents) {
                 if other != process {
-                    self.ask_for_program(other, contents, Urgency::Later);
+                    self.ask_for_program(other, contents, &[], Urgency::Later);
                 }
             }
         }
@@ -64,14 +64,22 @@ impl Engine {
     /// The client that an exec's file is known to be; asks for what is not known.
     pub(super) fn client_of(&mut self, event: &ExecEvent) -> Option<Arc<str>> {
         let contents: Contents = event.contents()?;
-        self.ask_for_program(event.task.key, contents, Urgency::Now);
+        self.ask_for_program(event.task.key, contents, event.filename(), Urgency::Now);
         self.programs.client(&contents)
     }
 
-    /// Asks what a process executes, unless that is known or asked for.
-    pub(super) fn ask_for_program(&mut self, process: ProcessKey, contents: Contents, urgency: Urgency) {
+    /// Asks what a process executes, unless that is known or asked for. `path`: where from, if known.
+    pub(super) fn ask_for_program(
+        &mut self,
+        process: ProcessKey,
+        contents: Contents,
+        path: &[u8],
+        urgency: Urgency,
+    ) {
         if self.programs.wants(contents) {
-            self.outbox.request(Request::ReadProgram { process, contents, urgency });
+            // What was cut off or cannot be printed is no path any more.
+            let path = std::str::from_utf8(path).ok().filter(|path| path.starts_with('/')).map(Arc::from);
+            self.outbox.request(Request::ReadProgram { process, contents, path, urgency });
         }
     }
 }

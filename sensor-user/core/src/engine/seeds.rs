@@ -19,7 +19,7 @@ impl Engine {
         self.processes.seed(seed);
         self.expect_ports(key);
         if let Some(contents) = contents {
-            self.ask_for_program(key, contents, Urgency::Later);
+            self.ask_for_program(key, contents, &[], Urgency::Later);
         }
     }
 
