@@ -212,6 +212,11 @@ fn namesakes(lab: &Lab) -> Result<()> {
             .iter()
             .filter(|record| record.text("container.id") == ID && record.text("container.cgroup") == cgroup)
             .collect();
+        let number = of_one[0].at("container.namesake");
+        ensure!(number.is_null() == (word == "first"), "{}", of_one[0]);
+        for record in &of_one {
+            ensure!(record.at("container.namesake") == number, "another one: {record}");
+        }
         for action in ["created", "started", "exec", "stopped", "removed"] {
             let steps = of_one.iter().filter(|record| record.is_container(action, ID)).count();
             ensure!(steps == 1, "{cgroup} was {action} {steps} times");

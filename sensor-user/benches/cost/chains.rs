@@ -188,6 +188,7 @@ fn inbound(peer: u64) -> Net {
 fn container_of(number: u64, risks: Option<Arc<[Risk]>>) -> Arc<Container> {
     Arc::new(Container {
         id: format!("{number:016x}").repeat(4).into(),
+        namesake: 0,
         runtime: Runtime::Docker,
         name: None,
         image: None,

@@ -80,6 +80,7 @@ impl Entry {
         Self {
             shared: Arc::new(Container {
                 id: id.clone(),
+                namesake: number_in_key(&key),
                 runtime,
                 name: None,
                 image: None,
@@ -228,6 +229,22 @@ pub(crate) fn id_of_key(key: &str) -> &str {
     key.split_once(KEY_MARK).map_or(key, |(id, _)| id)
 }
 
+/// What people call the container with this key if it has no name.
+pub(crate) fn short_id_of_key(key: &str) -> &str {
+    let id = id_of_key(key);
+    id.get(..12).unwrap_or(id)
+}
+
+/// The key of another container of this id.
+pub(crate) fn key_of_namesake(id: &str, number: u64) -> Arc<str> {
+    format!("{id}{KEY_MARK}{number}").into()
+}
+
+/// Which of the containers of its id it is.
+fn number_in_key(key: &str) -> u64 {
+    key.split_once(KEY_MARK).and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+}
+
 /// The table.
 ///
 /// The key of a container is its id. Ids of 64 digits are anybody's only once; a free-text id may be given by several
@@ -271,7 +288,7 @@ impl Containers {
             return None;
         }
         self.number += 1;
-        Some(format!("{id}{KEY_MARK}{}", self.number).into())
+        Some(key_of_namesake(id, self.number))
     }
 
     /// The keys of all containers of an id, in the order in which they came.

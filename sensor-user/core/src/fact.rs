@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::audit::AuditRequest;
+use crate::containers::key_of_namesake;
 use crate::ids::{ConnId, RecordId};
 use crate::namespaces::HostSide;
 use crate::risks::Risk;
@@ -136,6 +137,9 @@ impl Runtime {
 pub struct Container {
     /// The runtime's full id: 64 hex digits for most, free text for ctr and runc.
     pub id: Arc<str>,
+    /// Tells it from others that live under the same free-text id, which several namespaces or root directories of a runtime
+    /// may give; 0 = the first of them. Counted anew by each run.
+    pub namesake: u64,
     /// The runtime.
     pub runtime: Runtime,
     /// Its name, from the runtime's state on disk.
@@ -148,6 +152,13 @@ pub struct Container {
     pub risks: Option<Arc<[Risk]>>,
     /// Path of its cgroup from the root of the hierarchy.
     pub cgroup: Option<Arc<str>>,
+}
+
+impl Container {
+    /// What it is known by in tables: its id, and which of those it is that bear it.
+    pub(crate) fn key(&self) -> Arc<str> {
+        if self.namesake == 0 { self.id.clone() } else { key_of_namesake(&self.id, self.namesake) }
+    }
 }
 
 /// Kubernetes identity of a container.

@@ -98,6 +98,7 @@ mod tests {
         let id: Arc<str> = id.into();
         let container = Container {
             id: id.clone(),
+            namesake: 0,
             runtime: Runtime::Runc,
             name: None,
             image: None,

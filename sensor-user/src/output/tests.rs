@@ -99,6 +99,7 @@ fn fact(kind: FactKind) -> Fact {
 fn in_container(kind: FactKind) -> Fact {
     let container = Container {
         id: "c".into(),
+        namesake: 0,
         runtime: Runtime::Runc,
         name: None,
         image: None,

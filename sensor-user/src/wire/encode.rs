@@ -164,6 +164,9 @@ fn push_container(out: &mut Vec<u8>, container: &fact::Container, action: Option
     }
     push(out, br#""id":"#);
     push_text(out, &container.id);
+    if container.namesake != 0 {
+        push_count(out, br#","namesake":"#, container.namesake);
+    }
     push_name(out, br#","runtime":""#, Runtime::from(container.runtime).name());
     push_known(out, br#","name":"#, &container.name);
     push_known(out, br#","image":"#, &container.image);

@@ -202,6 +202,7 @@ impl<'a> From<&'a fact::Container> for Container<'a> {
         Self {
             action: None,
             id: (&container.id).into(),
+            namesake: (container.namesake != 0).then_some(container.namesake),
             runtime: container.runtime.into(),
             name: text(&container.name),
             image: text(&container.image),
@@ -436,6 +437,7 @@ impl From<Container<'_>> for fact::Container {
     fn from(container: Container<'_>) -> Self {
         Self {
             id: container.id.into(),
+            namesake: container.namesake.unwrap_or(0),
             runtime: container.runtime.into(),
             name: shared(container.name),
             image: shared(container.image),

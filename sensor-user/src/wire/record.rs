@@ -11,21 +11,19 @@ use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use sensor_core::ids::ConnId;
-use sensor_core::risks::Risk;
 use serde::{Deserialize, Serialize};
 
 use super::kind::Kind;
 use super::lists::{
-    Capability, ContainerAction, CoverageState, Direction, Enrichment, ExecRole, HealthState, HookState,
-    KernelRecord, Ring, Runtime, ScanShape, Service,
+    Capability, CoverageState, Direction, Enrichment, ExecRole, HealthState, HookState, KernelRecord, Ring,
+    ScanShape, Service,
 };
-use super::risk::RiskName;
-use super::seq::List;
 use super::time::UtcTime;
 
 mod access;
 mod api;
 mod audit;
+mod container;
 mod escape;
 mod exposure;
 mod finding;
@@ -40,6 +38,7 @@ pub use audit::{
     Audit, AuditBody, AuditBound, AuditCredential, AuditDecision, AuditImpersonated, AuditInput, AuditObject,
     AuditQuery, AuditTexts,
 };
+pub use container::{Container, K8s};
 pub use escape::Host;
 pub use exposure::{LeadsTo, Listener, PeerSeen};
 pub use finding::{Completeness, Entities, Finding, Link, Signal, Stage};
@@ -214,54 +213,6 @@ pub struct Node<'a> {
     /// Configured cluster.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Text<'a>>,
-}
-
-/// A container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Container<'a> {
-    /// Of kind `container`: what happened to it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub action: Option<ContainerAction>,
-    /// The runtime's full id: 64 hex digits for most, free text for ctr and runc.
-    #[serde(borrow)]
-    pub id: Text<'a>,
-    /// Its runtime.
-    pub runtime: Runtime,
-    /// Its name, from the runtime's state on disk.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<Text<'a>>,
-    /// Its image reference, from the runtime's state on disk.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Text<'a>>,
-    /// Its creation time (RFC 3339), from the runtime's state on disk.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<Text<'a>>,
-    /// What tells of it, the heaviest first; empty: it was looked at and nothing does. Absent: not known (yet).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub risks: Option<List<'a, Risk, RiskName>>,
-    /// Path of its cgroup from the root of the hierarchy.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<Text<'a>>,
-}
-
-/// Kubernetes identity of a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct K8s<'a> {
-    /// Namespace.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<Text<'a>>,
-    /// Name of the pod.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<Text<'a>>,
-    /// Uid of the pod.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub pod_uid: Option<Text<'a>>,
-    /// Name of the container within the pod.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<Text<'a>>,
-    /// Service account.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub service_account: Option<Text<'a>>,
 }
 
 /// The one transport there is so far.

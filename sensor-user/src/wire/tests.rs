@@ -66,6 +66,7 @@ fn process() -> Arc<Process> {
 fn container() -> Arc<Container> {
     Arc::new(Container {
         id: "cafe".repeat(16).into(),
+        namesake: 0,
         runtime: Runtime::Docker,
         name: Some("web".into()),
         image: Some("nginx:1".into()),
@@ -164,6 +165,7 @@ fn what_is_not_known_is_not_there() {
     };
     let bare_container = Container {
         id: "free text".into(),
+        namesake: 0,
         runtime: Runtime::Unknown,
         name: None,
         image: None,

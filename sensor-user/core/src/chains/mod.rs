@@ -37,6 +37,7 @@ use loss_log::LossLog;
 
 use crate::audit as audit_log;
 use crate::bounded::Bounded;
+use crate::containers::id_of_key;
 use crate::exposure::Inside;
 use crate::fact::{Fact, FactKind, Node, Verdict};
 use crate::ids::RecordId;
@@ -278,6 +279,14 @@ impl Default for Sender {
     }
 }
 
+/// Containers are told apart by their keys; told are their ids.
+fn show_id(key: &mut Arc<str>) {
+    let id = id_of_key(key);
+    if id.len() < key.len() {
+        *key = id.into();
+    }
+}
+
 impl Sender {
     /// Tells what a fact is to an analytic.
     fn signal(&mut self, fact: &Fact, signal: Signal) {
@@ -285,9 +294,11 @@ impl Sender {
     }
 
     /// The same of a fact that has gone on.
-    fn signal_of(&mut self, fact: &RecordId, at: Timestamp, node: &Arc<Node>, signal: Signal) {
+    fn signal_of(&mut self, fact: &RecordId, at: Timestamp, node: &Arc<Node>, mut signal: Signal) {
         self.signals += 1;
         let id = RecordId(format!("signal-{}-{}", fact.0, self.signals).into());
+        let keys = signal.keys.iter_mut().filter(|(name, _)| *name == SignalKey::Container);
+        keys.for_each(|(_, key)| show_id(key));
         let what = What::Signal(Box::new(signal));
         self.outputs.push_back(Derived { id, at, node: node.clone(), what });
     }
@@ -323,7 +334,8 @@ impl Sender {
     }
 
     /// Tells of a chain.
-    fn finding(&mut self, id: RecordId, at: Timestamp, node: Arc<Node>, finding: Finding) {
+    fn finding(&mut self, id: RecordId, at: Timestamp, node: Arc<Node>, mut finding: Finding) {
+        finding.entities.containers.iter_mut().for_each(show_id);
         self.outputs.push_back(Derived { id, at, node, what: What::Finding(Box::new(finding)) });
     }
 }

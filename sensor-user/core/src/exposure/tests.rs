@@ -21,6 +21,7 @@ fn key(netns: u32, address: &str) -> EndpointKey {
 fn container(id: &str) -> Arc<Container> {
     Arc::new(Container {
         id: id.into(),
+        namesake: 0,
         runtime: Runtime::Docker,
         name: None,
         image: None,

@@ -263,6 +263,23 @@ fn user_names_his_own_containers_only() {
 }
 
 #[test]
+fn user_shares_a_name_in_use_among_his_own_containers_only() {
+    let called = call(OciCommand::Create, "web");
+    let runtime = Maker { call: Some(&called), comm: "crun", ..user(1000) };
+    let his = "/user.slice/user-1000.slice/other/web";
+    for (home, may) in [("/system.slice/web", false), (his, true)] {
+        let mut inventory = Inventory::new(8);
+        inventory.insert(key(5), Some(home.into()), Place::Container("web".into()));
+        let lives = known("web", Some(home), Some(key(5)), Life::Running);
+        let path = "/user.slice/user-1000.slice/web";
+        let claimed = inventory.attribute(NEW, path, runtime, &calls(&[]), &lives);
+        assert_eq!(own_id(claimed).as_deref(), may.then_some("web"), "beside {home}");
+        let uncalled = inventory.attribute(NEW, path, user(1000), &calls(&[]), &lives);
+        assert_eq!(uncalled, Attribution::Host, "beside {home}, by a name alone");
+    }
+}
+
+#[test]
 fn maker_in_a_container_speaks_of_no_container_outside() {
     let mut inventory = Inventory::new(8);
     let maker = Maker { contained: true, ..user(0) };

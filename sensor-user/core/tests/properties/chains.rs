@@ -63,6 +63,7 @@ fn fact(number: usize, boot_ns: u64, act: &Act, containers: usize) -> Fact {
     let container = |number: usize, risks: Option<Arc<[Risk]>>| {
         Arc::new(Container {
             id: format!("x{number}").into(),
+            namesake: 0,
             runtime: Runtime::Docker,
             name: None,
             image: None,

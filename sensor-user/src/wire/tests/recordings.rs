@@ -50,10 +50,10 @@ fn any_process() -> impl Strategy<Value = Process> {
 fn any_container() -> impl Strategy<Value = Container> {
     let runtime = prop::sample::select(&Runtime::ALL[..]);
     let risks = prop::option::of(prop::collection::vec(any_risk(), 0..4));
-    (text(), runtime, maybe_text(), maybe_text(), maybe_text(), risks, maybe_text()).prop_map(
-        |(id, runtime, name, image, created, risks, cgroup)| {
+    (text(), 0..3_u64, runtime, maybe_text(), maybe_text(), maybe_text(), risks, maybe_text()).prop_map(
+        |(id, namesake, runtime, name, image, created, risks, cgroup)| {
             let risks = risks.map(Arc::from);
-            Container { id, runtime, name, image, created, risks, cgroup }
+            Container { id, namesake, runtime, name, image, created, risks, cgroup }
         },
     )
 }

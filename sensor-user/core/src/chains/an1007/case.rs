@@ -11,6 +11,7 @@ use super::step::{Cause, Step};
 use crate::chains::analytic::AN1007;
 use crate::chains::loss_log::{Missed, tell_unwatched};
 use crate::chains::{Confidence, Entities, Evidence, Finding, FindingState, Link, Severity};
+use crate::containers::short_id_of_key;
 use crate::fact::{Node, Service};
 use crate::ids::RecordId;
 use crate::time::Timestamp;
@@ -368,7 +369,7 @@ impl Case {
 
 impl Suspect {
     fn describe(&self) -> String {
-        let short = self.id.get(..12).unwrap_or(&self.id);
+        let short = short_id_of_key(&self.id);
         let mut text = match &self.name {
             Some(name) => format!("container {name} ({short})"),
             None => format!("container {short}"),

@@ -130,14 +130,14 @@ impl An1007 {
                 Some(container),
             ) => {
                 if let Some(lateral) = Lateral::of(fact, context.limits) {
-                    self.on_lateral(fact, &container.id, lateral, context);
+                    self.on_lateral(fact, &container.key(), lateral, context);
                 }
             }
             (FactKind::Escape(_), Some(container)) => {
-                if let Some(case) =
-                    self.by_container.get(&container.id).and_then(|number| self.cases.get_mut(number))
-                {
-                    case.add_escape(&container.id, &fact.id, fact.at);
+                let key = container.key();
+                let case = self.by_container.get(&key).and_then(|number| self.cases.get_mut(number));
+                if let Some(case) = case {
+                    case.add_escape(&key, &fact.id, fact.at);
                 }
             }
             _ => {}
@@ -232,13 +232,14 @@ impl An1007 {
         origin: &Origin,
         context: &mut Context<'_>,
     ) {
+        let key = container.key();
         if action == ContainerAction::Enriched {
             let risks = risk_names(container);
-            let Some(steps) = self.steps.get_mut(&container.id) else { return };
+            let Some(steps) = self.steps.get_mut(&key) else { return };
             let is_news = steps.iter_mut().filter(|step| step.risks != risks).count() > 0;
             if is_news {
                 steps.iter_mut().for_each(|step| step.risks.clone_from(&risks));
-                self.judge_again(&container.id, fact, context);
+                self.judge_again(&key, fact, context);
             }
             return;
         }
@@ -246,8 +247,8 @@ impl An1007 {
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }
-        self.recent.push_back((fact.at.boot_ns, container.id.clone()));
-        match self.steps.get_mut(&container.id) {
+        self.recent.push_back((fact.at.boot_ns, key.clone()));
+        match self.steps.get_mut(&key) {
             Some(steps) => {
                 if steps.len() == STEPS_OF_ONE {
                     steps.remove(0);
@@ -255,7 +256,7 @@ impl An1007 {
                 steps.push(step.clone());
             }
             None => {
-                self.steps.insert(container.id.clone(), vec![step.clone()]);
+                self.steps.insert(key.clone(), vec![step.clone()]);
             }
         }
         let judgement = step.judge(&self.accesses, context.limits.access_window_ns);
@@ -268,8 +269,7 @@ impl An1007 {
             Judgement::Unexplained => None,
         };
         if let Some((name, peers)) = signal {
-            let mut keys =
-                vec![(SignalKey::Container, container.id.clone()), (SignalKey::Event, fact.id.0.clone())];
+            let mut keys = vec![(SignalKey::Container, key), (SignalKey::Event, fact.id.0.clone())];
             if let [only] = peers {
                 keys.push((SignalKey::Peer, Arc::from(only.to_string())));
             }

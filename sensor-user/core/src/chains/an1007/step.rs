@@ -66,7 +66,7 @@ impl Step {
             return None;
         }
         Some(Self {
-            container: container.id.clone(),
+            container: container.key(),
             name: container.name.clone(),
             event: fact.id.clone(),
             at: fact.at,

@@ -181,9 +181,12 @@ fn end(ip: &str, port: u16) -> End {
     End { ip: ip.parse().expect("an address"), port }
 }
 
+/// `id#number` is another one of that id.
 fn container(id: &str, risks: &[Risk]) -> Arc<Container> {
+    let (id, number) = id.split_once('#').unwrap_or((id, "0"));
     Arc::new(Container {
         id: id.into(),
+        namesake: number.parse().expect("a number"),
         runtime: Runtime::Docker,
         name: Some("web".into()),
         image: None,
@@ -248,6 +251,21 @@ fn the_whole_chain_is_told_stage_by_stage_under_one_id() {
     assert_eq!((finding.first, finding.last), (accept.at, connect.at));
     assert!(finding.completeness.complete && finding.explanation.contains(ATTACKER), "{finding:?}");
     assert!(finding.explanation.contains("privileged") && finding.explanation.contains("10.0.0.12:22"));
+}
+
+#[test]
+fn of_two_containers_of_one_id_each_answers_for_itself() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+    bench.created(11 * SECOND, "web", &[], Origin::none());
+    bench.created(12 * SECOND, "web#1", RISKY, proved_by("c1", None));
+    bench.connect(13 * SECOND, "web", LATERAL);
+    assert_eq!(bench.states(), [(Open, High, Proved)], "the innocent one is no lateral activity");
+    bench.connect(14 * SECOND, "web#1", LATERAL);
+    assert_eq!(bench.states()[1..], [(Update, Critical, Proved)]);
+    let (.., finding) = bench.findings.last().expect("it was told");
+    assert_eq!(finding.entities.containers, ["web".into()], "by its id");
+    assert!(!finding.explanation.contains('\0'), "{}", finding.explanation);
 }
 
 /// Peers with what they use, the container's risks and its origin, and what the table in docs/detections/an1007.md says.

@@ -11,6 +11,7 @@ use super::call::Principal;
 use crate::chains::analytic::{AN1352, SignalName};
 use crate::chains::loss_log::{Missed, tell_unwatched};
 use crate::chains::{Confidence, Entities, Evidence, Finding, FindingState, Severity};
+use crate::containers::short_id_of_key;
 use crate::exposure::Inside;
 use crate::fact::{Fact, Node};
 use crate::state::kept::COUNT_MAX;
@@ -148,7 +149,7 @@ impl Burst {
         let mut text = match principal {
             Principal::Peer(ip) => format!("{ip}, which no entry of the allow-list expects,"),
             Principal::Container(id) => {
-                let short = id.get(..12).unwrap_or(id);
+                let short = short_id_of_key(id);
                 match &self.container {
                     Some(name) => format!("Container {name} ({short})"),
                     None => format!("Container {short}"),

@@ -43,7 +43,7 @@ pub(super) struct Call {
 impl Call {
     /// The call that a fact tells of, if it is one of somebody who is not expected to make it.
     pub(super) fn of(fact: &Fact, verdict: Option<&Verdict>, limits: &An1352Limits) -> Option<Self> {
-        let container = fact.container.as_ref().map(|container| Principal::Container(container.id.clone()));
+        let container = fact.container.as_ref().map(|container| Principal::Container(container.key()));
         match &fact.kind {
             FactKind::ApiRequest(api) if verdict == Some(&Verdict::Unlisted) => Self::of_request(fact, api),
             FactKind::Exec { .. } => Self::of_exec(fact.process.as_deref()?, container),

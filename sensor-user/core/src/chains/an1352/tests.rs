@@ -167,6 +167,7 @@ impl Bench {
 fn of_id(id: &str) -> Arc<Container> {
     Arc::new(Container {
         id: id.into(),
+        namesake: 0,
         runtime: Runtime::Docker,
         name: Some("web".into()),
         image: None,

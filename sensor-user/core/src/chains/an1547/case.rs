@@ -10,6 +10,7 @@ use super::{ACTS_MAX, Context};
 use crate::chains::analytic::AN1547;
 use crate::chains::loss_log::{Missed, tell_unwatched};
 use crate::chains::{Confidence, Entities, Evidence, Finding, FindingState, Link, Severity};
+use crate::containers::short_id_of_key;
 use crate::fact::{Fact, Node};
 use crate::state::kept::is_plausible_time;
 use crate::time::Timestamp;
@@ -158,7 +159,7 @@ impl Case {
     }
 
     fn explanation(&self, container: &str, missed: Missed) -> String {
-        let short = container.get(..12).unwrap_or(container);
+        let short = short_id_of_key(container);
         let mut text = match &self.name {
             Some(name) => format!("In container {name} ({short})"),
             None => format!("In container {short}"),

@@ -91,19 +91,19 @@ impl An1547 {
         if let Some(signal) = unlisted_peer(fact, verdict) {
             return context.sender.signal(fact, signal);
         }
-        let Some(container) = &fact.container else { return };
+        let Some(container) = fact.container.as_ref().map(|container| container.key()) else { return };
         match &fact.kind {
             FactKind::Container { action: ContainerAction::Started, .. } => {
                 let first = fact.process.as_ref().map(|process| process.pid);
-                self.enter(&container.id, context);
-                if let Some(watch) = self.containers.get_mut(&container.id) {
+                self.enter(&container, context);
+                if let Some(watch) = self.containers.get_mut(&container) {
                     watch.first = first;
                 }
             }
             FactKind::Container { action: ContainerAction::Stopped | ContainerAction::Removed, .. } => {
-                self.note_end(&container.id);
+                self.note_end(&container);
             }
-            FactKind::FileRead { .. } | FactKind::Connect { .. } => self.on_act(&container.id, fact, context),
+            FactKind::FileRead { .. } | FactKind::Connect { .. } => self.on_act(&container, fact, context),
             _ => return,
         }
         self.shrink(context);

@@ -84,6 +84,7 @@ impl Bench {
         self.facts += 1;
         let container = Container {
             id: "c0ffee".into(),
+            namesake: 0,
             runtime: Runtime::Docker,
             name: Some("web".into()),
             image: None,

@@ -68,6 +68,13 @@ fn two_living_containers_of_one_name_are_told_apart() {
         assert!(steps.contains(&expected), "{expected:?} in {steps:?}");
     }
     assert!(facts.iter().all(|fact| container_id(fact) == Some("web")), "{facts:?}");
+    for container in facts.iter().filter_map(|fact| fact.container.as_ref()) {
+        assert_eq!(
+            container.namesake,
+            u64::from(container.cgroup.as_deref() == Some("/two/web")),
+            "{facts:?}"
+        );
+    }
 
     // Calls are about the one whose directory they name.
     sensor.see(|now| plain_runc(now, P(210, "runc"), &["--root", "/two", "exec", "web", "id"]));
