@@ -70,6 +70,10 @@ offsets! {
     sk_cgroup = "sock.sk_cgrp_data.cgroup";
     /// Before 5.15: the cgroup pointer with flags in its low bits.
     sk_cgroup_tagged = "sock.sk_cgrp_data.val";
+    /// What all sockets of one local port have in common.
+    icsk_bucket = "inet_connection_sock.icsk_bind_hash";
+    /// Whether they may share it; -1 of a port that the kernel chose for one that connects.
+    bucket_reuse = "inet_bind_bucket.fastreuse";
     /// Payload bytes received.
     tcp_bytes_received = "tcp_sock.bytes_received";
     /// Number of the next byte that is expected in order.

@@ -5,18 +5,13 @@
 //! the socket of a runtime: neither its listener nor how it took the connection need be known.
 
 use sensor_common::record::{CgroupId, HOP_FILES_MAX, HopRecord, RecordKind, Ring};
-use sensor_common::settings::port_flags;
 
 use crate::constants::setting;
 use crate::emit::{emit, now};
 use crate::kernel::{Access, Probed, Sock, Task, opaque, untyped_current};
-use crate::maps::flags_of;
 
 /// Stands for the id of a connect to the socket of a runtime, which has none.
 pub const TO_SOCKET: u64 = 0;
-
-/// Where the kernel begins, unless it is told otherwise, to give out ports to those who connect.
-const EPHEMERAL: u16 = 32_768;
 
 /// A connection that the current task may pass on.
 #[derive(Clone, Copy)]
@@ -72,12 +67,9 @@ fn passed_on() -> u64 {
     if count == 1 { found } else { 0 }
 }
 
-/// Whether a socket is a connection that somebody else may have opened. Only the numbers of its ports say so.
+/// Whether a socket is a connection that somebody else may have opened: its port is not one that the kernel chose when it
+/// connected. The peer has no say in that, as it has in its own port.
 #[inline(always)]
 fn may_be_passed_on(sock: Sock<Probed>) -> bool {
-    if !sock.is_internet() || !sock.is_tcp() || !sock.is_established() {
-        return false;
-    }
-    let is_own = sock.local_port() >= EPHEMERAL && sock.peer_port() < EPHEMERAL;
-    !is_own && flags_of(sock.peer_port()) & port_flags::WATCHED == 0
+    sock.is_internet() && sock.is_tcp() && sock.is_established() && !sock.has_chosen_port()
 }

@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("who_is_behind_socat_is_told_and_held_responsible", socat),
     ("who_is_behind_socat_in_front_of_a_socket_is_told_and_held_responsible", socket),
     ("who_is_behind_a_tunnel_of_ssh_is_told_and_held_responsible", ssh),
+    ("who_is_behind_socat_cannot_hide_by_his_port", watched_port),
     ("a_program_with_connections_of_its_own_passes_nothing_on", own_connections),
     ("a_program_with_connections_of_several_names_none_of_them", several_connections),
 ];
@@ -45,6 +46,24 @@ fn socket(lab: &Lab) -> Result<()> {
         Sensor::start(&format!("{CONFIGURATION}watch: {{sockets: {{{}: docker}}}}\n", socket.display()))?;
     let _socat = forward(lab, &format!("UNIX-CONNECT:{}", socket.display()))?;
     attack(lab, &sensor, &format!("tcp://{NODE_OUTSIDE}:{ELSEWHERE}"))?;
+    sensor.stop().map(drop)
+}
+
+/// The port of the far end is its own choice, and may be a watched one.
+fn watched_port(lab: &Lab) -> Result<()> {
+    let sensor = Sensor::start(CONFIGURATION)?;
+    let _socat = forward(lab, &format!("TCP:{}", docker()))?;
+    let script = format!(
+        "import socket\n\
+         far = socket.create_connection(('{NODE_OUTSIDE}', {ELSEWHERE}), source_address=('{CLIENT_OUTSIDE}', {PORT}))\n\
+         far.sendall(b'GET /_ping HTTP/1.0\\r\\n\\r\\n')\n\
+         print(far.recv(100))\n"
+    );
+    run(lab.network.client.command("python3").args(["-c", &script]))?;
+    let port = PORT.to_string();
+    let from = [("api.client.peer.ip", CLIENT_OUTSIDE), ("api.client.peer.port", &*port)];
+    let request = sensor.wait_is("api_request", &from)?;
+    ensure!(request.at("verdict.listed") == false, "judged by its last hop: {request}");
     sensor.stop().map(drop)
 }
 
@@ -118,14 +137,16 @@ fn check_accept(sensor: &Sensor) -> Result<()> {
 
 /// As an agent of a CI system that holds a connection to its server, and uses Docker for itself.
 fn own_connections(lab: &Lab) -> Result<()> {
+    /// As high as the ports that the kernel chooses.
+    const SERVER: u16 = 50_051;
     let sensor = Sensor::start(CONFIGURATION)?;
     let mut server = lab.network.client.command("socat");
     let _server =
-        Process::start(server.arg(format!("TCP-LISTEN:{ELSEWHERE},reuseaddr,fork")).arg("SYSTEM:sleep 30"))?;
+        Process::start(server.arg(format!("TCP-LISTEN:{SERVER},reuseaddr,fork")).arg("SYSTEM:sleep 30"))?;
     let script = format!(
         "import socket,time\n\
          for _ in range(100):\n\
-         \x20   try: held = socket.create_connection(('{CLIENT_OUTSIDE}', {ELSEWHERE})); break\n\
+         \x20   try: held = socket.create_connection(('{CLIENT_OUTSIDE}', {SERVER})); break\n\
          \x20   except OSError: time.sleep(0.1)\n\
          docker = socket.create_connection(('{NODE_INSIDE}', {PORT}))\n\
          docker.sendall(b'GET /_ping HTTP/1.0\\r\\n\\r\\n')\n\

@@ -21,8 +21,8 @@ pub struct HopRecord {
     pub task: TaskId,
     /// Cgroup of that task, see [`crate::settings::Settings::task_hierarchy`].
     pub cgroup: CgroupId,
-    /// Both ends of the connection that it may pass on, the only one it has that may be: TCP, established, neither to a watched
-    /// port nor, by its port numbers, opened by the process itself.
+    /// Both ends of the connection that it may pass on, the only one it has that may be: TCP, established, of a local port that
+    /// was not chosen by the kernel for a connect (`inet_bind_bucket.fastreuse`).
     pub behind: Endpoints,
 }
 }

@@ -53,6 +53,14 @@ impl<A: Access> Sock<A> {
         family == AF_INET || family == AF_INET6
     }
 
+    /// Whether the kernel chose its local port when it connected. Otherwise a program has bound it, as every listener does of
+    /// which a connection has it.
+    #[inline(always)]
+    pub fn has_chosen_port(self) -> bool {
+        let bucket = self.0.probed().follow(offset!(icsk_bucket));
+        bucket.load::<u8>(offset!(bucket_reuse)) == u8::MAX
+    }
+
     /// Whether both sides may send. The kernel stores this state after it has told of it.
     #[inline(always)]
     pub fn is_established(self) -> bool {

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use sensor_core::engine::{ProgramAnswer, Urgency};
-use sensor_core::ids::ProcessKey;
+use sensor_core::ids::{FileKey, ProcessKey};
 use sensor_core::programs::Contents;
 use tokio::sync::mpsc;
 
 use crate::lookups::Roots;
 use crate::lookups::file::{self, is_component};
+use crate::lookups::mounts::device_number;
 use crate::lookups::program_file::{self, Clients};
 
 /// Questions that may wait for the thread.
@@ -151,7 +152,8 @@ fn clients(roots: &Roots, tools: &[Arc<str>]) -> Clients {
 fn answer(roots: &Roots, question: &Question, known: &Clients) -> ProgramAnswer {
     let contents = question.contents;
     let running = open(roots.proc.join(format!("{}/exe", question.process.pid)));
-    let is_it = |file: &File| is_unchanged(file, &contents) && has_inode(file, contents.file.inode);
+    // All three: what somebody has executed from a file system of his own says of itself what he likes.
+    let is_it = |file: &File| is_unchanged(file, &contents) && is_file(file, contents.file);
     let at_path = || open(roots.host_path(question.path.as_deref()?)).filter(is_it);
     match running.filter(|file| is_unchanged(file, &contents)).or_else(at_path) {
         Some(file) if program_file::is_loader(&file) => {
@@ -182,7 +184,7 @@ fn loaded(roots: &Roots, process: ProcessKey, known: &Clients) -> Option<Arc<str
             directory.join("map_files").join(mapping.range),
             directory.join("root").join(mapping.path.trim_start_matches('/')),
         ];
-        let is_it = |file: &File| has_inode(file, mapping.inode);
+        let is_it = |file: &File| file.metadata().is_ok_and(|status| status.ino() == mapping.inode);
         let file = places.into_iter().find_map(|place| open(place).filter(is_it));
         if let Some(client) = file.and_then(|file| known.client(&file)) {
             return Some(client);
@@ -223,8 +225,12 @@ fn is_unchanged(file: &File, contents: &Contents) -> bool {
     })
 }
 
-fn has_inode(file: &File, inode: u64) -> bool {
-    file.metadata().is_ok_and(|status| status.ino() == inode)
+/// Whether a file is the one that the kernel told of. Of some file systems no file is, see [`is_unchanged`].
+fn is_file(file: &File, key: FileKey) -> bool {
+    file.metadata().is_ok_and(|status| {
+        let device = device_number(libc::major(status.dev()), libc::minor(status.dev()));
+        (device, status.ino()) == (key.device, key.inode)
+    })
 }
 
 /// Opens a regular file of a local file system, without waiting for whoever is at the other end of anything else: a user may
@@ -271,8 +277,9 @@ mod tests {
         let status = std::fs::metadata(&path).unwrap();
         let changed_ns = (status.ctime() * 1_000_000_000 + status.ctime_nsec()) as u64;
         let process = ProcessKey { pid: u32::MAX, start_ns: 1 };
-        let ask = |path: &std::path::Path, inode: u64| {
-            let file = sensor_core::ids::FileKey { device: 1, inode };
+        let device = device_number(libc::major(status.dev()), libc::minor(status.dev()));
+        let ask = |path: &std::path::Path, device: u32, inode: u64| {
+            let file = FileKey { device, inode };
             let contents = Contents { file, changed_ns };
             let path = path.to_str().map(Arc::from);
             matches!(
@@ -280,9 +287,10 @@ mod tests {
                 ProgramAnswer::Read { .. }
             )
         };
-        assert!(ask(&path, status.ino()));
-        assert!(!ask(&path, status.ino() + 1), "another file of the same time");
-        assert!(!ask("/nonexistent".as_ref(), status.ino()));
+        assert!(ask(&path, device, status.ino()));
+        assert!(!ask(&path, device, status.ino() + 1), "another file of the same time");
+        assert!(!ask(&path, device + 1, status.ino()), "another file system");
+        assert!(!ask("/nonexistent".as_ref(), device, status.ino()));
     }
 
     #[test]

@@ -298,6 +298,13 @@ pub const ROWS: &[Row] = &[
     )
     .but(WITHOUT_SOCKET_REQUESTS)
     .by("all"),
+    row(
+        "coverage",
+        "silenced-functions",
+        "hooks of functions that the kernel is told not to call are found out, and their return; else the kernel does not take that",
+    )
+    .but(&[("5.10", Owed::SeenBy("refused: busy")), ("7.x", Owed::SeenBy("refused: unsupported"))])
+    .by("silenced"),
     row("doctor", "doctor", "the same verdict before anything is installed; exit code 3 as another user")
         .but(WITHOUT_SOCKET_REQUESTS)
         .by("all"),
