@@ -251,6 +251,10 @@ impl Engine {
         self.set_policy(policy);
         let reload = Some(Box::new(Reload { applied: true, problems: Vec::new(), restart }));
         self.outbox.send_health(now, Health { reload, ..Health::new(HealthState::Reloaded) });
+        // The last word is how it is: a sensor that sees less than it should does not look well for having been reloaded.
+        if self.covered_state() != HealthState::Running {
+            self.outbox.send_health(now, Health::new(self.covered_state()));
+        }
     }
 
     /// Takes note that another policy was refused, and why; the present one stays.
@@ -265,7 +269,7 @@ impl Engine {
             return;
         }
         let addresses = self.allow.local.clone();
-        self.outbox.send_health(now, Health { addresses, ..Health::new(HealthState::Running) });
+        self.outbox.send_health(now, Health { addresses, ..Health::new(self.covered_state()) });
     }
 
     /// Releases the records that no earlier one can overtake any more and does whatever else is due.

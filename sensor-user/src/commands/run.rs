@@ -1,6 +1,7 @@
 //! `quaywatch run`.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
@@ -113,7 +114,16 @@ fn watch_configuration(args: ConfigArgs, in_effect: ConfigFile) -> io::Result<Co
     let path = args.config.clone().unwrap_or_else(|| DEFAULT_PATH.into());
     // A default file that was there once may be written anew at this moment: that it is gone is no wish for the defaults.
     let was_there = AtomicBool::new(args.config.is_none() && path.exists());
-    ConfigWatch::start(path.clone(), in_effect, move || {
+    let is_pipe = |path: &Path| path.exists() && !path.is_file();
+    let watched = (!is_pipe(&path)).then(|| path.clone());
+    if watched.is_none() {
+        info!(path = %path.display(), "the configuration is no regular file: it is read once, and not again on SIGHUP");
+    }
+    ConfigWatch::start(watched, in_effect, move || {
+        // Nothing is left in it, which would be taken for a wish for the defaults, or it never answers.
+        if is_pipe(&path) {
+            return Err(config::read_once(&path));
+        }
         was_there.fetch_or(path.exists(), Ordering::Relaxed);
         let config = was_there.load(Ordering::Relaxed).then(|| path.clone()).or_else(|| args.config.clone());
         config::load(config.as_deref(), environment(), &overrides(&args))

@@ -127,6 +127,15 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What is wrong with loading a configuration again that came through a pipe or the like.
+#[must_use]
+pub fn read_once(path: &Path) -> Invalid {
+    let message =
+        "is no regular file and was read at the start; restart the sensor to change the configuration";
+    let place = Place::file(path, None);
+    Invalid { problems: vec![Problem { severity: Severity::Error, place, message: message.to_owned() }] }
+}
+
 fn unreadable(path: &Path, error: &io::Error) -> Invalid {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => "create it, or leave --config out to use the defaults",

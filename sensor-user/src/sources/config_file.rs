@@ -46,12 +46,13 @@ pub struct ConfigWatch {
 }
 
 impl ConfigWatch {
-    /// Starts the thread. `path` is where the configuration is, `in_effect` what it was, and `load` loads it.
+    /// Starts the thread. `path` is where the configuration is, if that can change, `in_effect` what it was, and `load` loads
+    /// it.
     ///
     /// # Errors
     /// When the system has no thread or event counter for us.
     pub fn start(
-        path: PathBuf,
+        path: Option<PathBuf>,
         in_effect: ConfigFile,
         load: impl Fn() -> Result<Loaded, Invalid> + Send + 'static,
     ) -> io::Result<Self> {
@@ -107,7 +108,11 @@ impl<L: Fn() -> Result<Loaded, Invalid>> Looker<L> {
     }
 }
 
-fn run(mut looker: Looker<impl Fn() -> Result<Loaded, Invalid>>, path: PathBuf, asked: &OwnedFd) {
+fn run(mut looker: Looker<impl Fn() -> Result<Loaded, Invalid>>, path: Option<PathBuf>, asked: &OwnedFd) {
+    let Some(path) = path else {
+        while wait(None, false, asked) && looker.look(true) {}
+        return;
+    };
     let mut watch = PathWatch::new(&path);
     let mut told = None;
     let mut is_asked = false;
@@ -159,6 +164,7 @@ fn wait(watch: Option<&PathWatch>, is_blind: bool, asked: &OwnedFd) -> bool {
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
     use super::*;
@@ -177,7 +183,7 @@ mod tests {
             let load = move |path: &Path| config::load(Some(path), std::iter::empty(), &Overrides::default());
             let before = load(&path).expect("valid");
             let again = path.clone();
-            let watch = ConfigWatch::start(path, before.file, move || load(&again)).expect("a thread");
+            let watch = ConfigWatch::start(Some(path), before.file, move || load(&again)).expect("a thread");
             Self { directory, watch }
         }
 
@@ -226,6 +232,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_piped_in_is_read_once_and_whoever_asks_is_told() {
+        let loads = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&loads);
+        let load = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Err(config::read_once(Path::new("/dev/fd/63")))
+        };
+        let directory = tempfile::tempdir().expect("a directory");
+        let watch = ConfigWatch::start(None, ConfigFile::default(), load).expect("a thread");
+        let mut watched = Watched { directory, watch };
+        watched.watch.asker().ask();
+        let refused = watched.next().expect_err("it is not read again").to_string();
+        assert!(refused.contains("/dev/fd/63") && refused.contains("restart the sensor"), "{refused}");
+        assert_eq!(loads.load(Ordering::SeqCst), 1, "nobody looked before");
+    }
+
+    #[test]
     fn a_directory_that_is_made_later_is_found() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("etc/q.yaml");
@@ -237,7 +260,7 @@ mod tests {
             }
         };
         let before = load().expect("valid").file;
-        let watch = ConfigWatch::start(path.clone(), before, load).expect("a thread");
+        let watch = ConfigWatch::start(Some(path.clone()), before, load).expect("a thread");
         let mut watched = Watched { directory, watch };
         fs::create_dir(path.parent().expect("a directory")).expect("made");
         fs::write(&path, "node: {name: late}\n").expect("written");

@@ -9,7 +9,9 @@ use super::*;
 use crate::canary::{Act, Canary, CanaryNotice, Connection, Sign};
 use crate::coverage::Gap;
 use crate::fact::End;
-use crate::health::{Blind, Capability, Coverage, CoverageState, Hook, HookState, KernelCounters};
+use crate::health::{
+    Blind, Capability, Coverage, CoverageState, HealthState, Hook, HookState, KernelCounters,
+};
 use crate::ids::FileKey;
 use crate::records::{
     Exec, accept, accept_task, bound, cgroup, close, connect, ends, exit, file_open, fork, listener, payload,
@@ -415,6 +417,16 @@ fn the_end_of_the_run_ends_a_time_of_blindness() {
     let last = proving.healths();
     assert_eq!(last[0].blind.map(|blind| blind.capability), Some(Capability::Execs));
     assert_eq!(last.last().map(|health| health.state), Some(HealthState::Stopping));
+}
+
+#[test]
+fn a_reload_does_not_hide_that_less_is_seen() {
+    let mut proving = Proving::ready();
+    proving.sensor.engine.handle_hooks(at(proving.sensor.now), hooks(&["sched_process_exec"]));
+    proving.healths();
+    proving.sensor.engine.handle_policy(at(proving.sensor.now), settings().policy, Vec::new());
+    let states: Vec<HealthState> = proving.healths().iter().map(|health| health.state).collect();
+    assert_eq!(states, [HealthState::Reloaded, HealthState::Degraded]);
 }
 
 #[test]
