@@ -76,47 +76,40 @@ impl Sign {
     /// The act it is a sign of.
     #[must_use]
     pub const fn act(self) -> Act {
-        match self {
-            Self::ListenerOpened
-            | Self::ListenerClosed
-            | Self::Accept
-            | Self::InboundClose
-            | Self::Connect
-            | Self::OutboundClose
-            | Self::Request
-            | Self::Answer
-            | Self::AcceptTask => Act::Connection,
-            Self::Fork | Self::Exec | Self::Exit => Act::Process,
-            Self::CgroupMade | Self::CgroupRemoved => Act::Cgroup,
-            Self::SocketConnect | Self::SocketRequest | Self::SocketAnswer => Act::Socket,
-            Self::FileOpen => Act::File,
-        }
+        self.origin().0
     }
 
     /// The programs that can make the record. Of several, no more than one is in place at a time: which one depends on what
     /// the kernel takes.
     #[must_use]
     pub const fn programs(self) -> &'static [&'static str] {
+        self.origin().1
+    }
+
+    /// The act, and the programs that see it.
+    const fn origin(self) -> (Act, &'static [&'static str]) {
         match self {
             Self::ListenerOpened
             | Self::ListenerClosed
             | Self::Accept
             | Self::InboundClose
             | Self::Connect
-            | Self::OutboundClose => &["inet_sock_set_state"],
-            Self::Request => &["packets_in"],
-            Self::Answer => &["packets_out"],
-            Self::Fork => &["sched_process_fork"],
-            Self::Exec => &["sched_process_exec"],
-            Self::Exit => &["sched_process_exit"],
-            Self::CgroupMade => &["cgroup_mkdir"],
-            Self::CgroupRemoved => &["cgroup_rmdir"],
-            Self::AcceptTask => &["accept_task", "accept_task_of_four"],
-            Self::SocketConnect => &["lsm_unix_connect", "fentry_unix_connect", "unix_data_ready"],
-            Self::SocketRequest | Self::SocketAnswer => {
-                &["unix_data_ready", "unix_requests", "fentry_unix_requests"]
+            | Self::OutboundClose => (Act::Connection, &["inet_sock_set_state"]),
+            Self::Request => (Act::Connection, &["packets_in"]),
+            Self::Answer => (Act::Connection, &["packets_out"]),
+            Self::AcceptTask => (Act::Connection, &["accept_task", "accept_task_of_four"]),
+            Self::Fork => (Act::Process, &["sched_process_fork"]),
+            Self::Exec => (Act::Process, &["sched_process_exec"]),
+            Self::Exit => (Act::Process, &["sched_process_exit"]),
+            Self::CgroupMade => (Act::Cgroup, &["cgroup_mkdir"]),
+            Self::CgroupRemoved => (Act::Cgroup, &["cgroup_rmdir"]),
+            Self::SocketConnect => {
+                (Act::Socket, &["lsm_unix_connect", "fentry_unix_connect", "unix_data_ready"])
             }
-            Self::FileOpen => &["lsm_file_open", "fentry_file_open", FANOTIFY],
+            Self::SocketRequest | Self::SocketAnswer => {
+                (Act::Socket, &["unix_data_ready", "unix_requests", "fentry_unix_requests"])
+            }
+            Self::FileOpen => (Act::File, &["lsm_file_open", "fentry_file_open", FANOTIFY]),
         }
     }
 
