@@ -170,15 +170,16 @@ fn loaded(roots: &Roots, process: ProcessKey, known: &Clients) -> Option<Arc<str
     let directory = roots.proc.join(process.pid.to_string());
     let maps = file::read(&directory.join("maps"), MAPS_MAX, None).ok()?;
     let maps = String::from_utf8_lossy(&maps);
-    let mut seen: Vec<u64> = Vec::new();
+    let mut seen: Vec<(&str, u64)> = Vec::new();
     for mapping in maps.lines().filter_map(Mapping::read) {
         if seen.len() == MAPPED_MAX {
             break;
         }
-        if seen.contains(&mapping.inode) {
+        let file = (mapping.device, mapping.inode);
+        if seen.contains(&file) {
             continue;
         }
-        seen.push(mapping.inode);
+        seen.push(file);
         // The first one takes a right that not everybody has, and finds files without a name, too.
         let places = [
             directory.join("map_files").join(mapping.range),
@@ -197,6 +198,8 @@ fn loaded(roots: &Roots, process: ProcessKey, known: &Clients) -> Option<Arc<str
 #[derive(Debug, PartialEq, Eq)]
 struct Mapping<'a> {
     range: &'a str,
+    /// As it is written there: file systems number their files by themselves.
+    device: &'a str,
     inode: u64,
     path: &'a str,
 }
@@ -209,10 +212,10 @@ impl<'a> Mapping<'a> {
             rest = behind;
             Some(field)
         };
-        let (range, rights, _offset, _device) = (field()?, field()?, field()?, field()?);
+        let (range, rights, _offset, device) = (field()?, field()?, field()?, field()?);
         let inode = field()?.parse().ok().filter(|inode| *inode != 0)?;
         let path = rest.trim_start();
-        (rights.contains('x') && path.starts_with('/')).then_some(Self { range, inode, path })
+        (rights.contains('x') && path.starts_with('/')).then_some(Self { range, device, inode, path })
     }
 }
 
@@ -296,8 +299,10 @@ mod tests {
     #[test]
     fn files_that_are_executed_are_found_among_mappings() {
         let line = |rights, inode, path| format!("7f00-7f10 {rights} 00001000 08:01 {inode}     {path}");
-        let read = |line: &str| Mapping::read(line).map(|found| (found.inode, found.path.to_owned()));
-        assert_eq!(read(&line("r-xp", 77, "/tmp/a b")), Some((77, "/tmp/a b".into())));
+        let read = |line: &str| {
+            Mapping::read(line).map(|found| (found.device.to_owned(), found.inode, found.path.to_owned()))
+        };
+        assert_eq!(read(&line("r-xp", 77, "/tmp/a b")), Some(("08:01".into(), 77, "/tmp/a b".into())));
         for other in [line("r--p", 77, "/tmp/x"), line("r-xp", 0, "[vdso]"), line("rwxp", 0, ""), "x".into()]
         {
             assert_eq!(read(&other), None, "{other}");
