@@ -18,7 +18,6 @@ use core::ptr;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user};
 
 use crate::constants::offset;
-pub use descriptors::Descriptors;
 pub use sock::{Tcp, mapped};
 pub(crate) use task::with_current;
 pub use task::{has_typed_current, typed_current, untyped_current};
