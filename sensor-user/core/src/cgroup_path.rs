@@ -36,7 +36,7 @@ pub fn container_in_path(path: &str) -> Option<Identity<'_>> {
     while let Some((parent, name)) = rest.rsplit_once('/') {
         if let Some((runtime, id)) = container_name(parent, name) {
             let namespace = namespace_of(parent, runtime);
-            return Some(Identity { id, runtime, namespace, pod_uid: pod_uid(parent), path: rest });
+            return Some(Identity { id, runtime, namespace, pod_uid: pod_in_path(parent), path: rest });
         }
         rest = parent;
     }
@@ -112,7 +112,7 @@ fn namespace_of(parent: &str, runtime: Runtime) -> Option<&str> {
     }
     match parent {
         "/default" | "/k8s.io" => Some(&parent[1..]),
-        _ if pod_uid(parent).is_some() => Some("k8s.io"),
+        _ if pod_in_path(parent).is_some() => Some("k8s.io"),
         _ => None,
     }
 }
@@ -140,8 +140,9 @@ pub(crate) fn user_of_slice(path: &str) -> Option<u32> {
     user.parse().ok()
 }
 
-fn pod_uid(path: &str) -> Option<String> {
-    path.rsplit('/').find_map(is_pod).map(|uid| uid.replace('_', "-"))
+/// The uid of the pod below whose cgroup this path lies: that of a cgroup, or `slice:prefix:name` as runtimes are asked for one.
+pub(crate) fn pod_in_path(path: &str) -> Option<String> {
+    path.rsplit(['/', ':']).find_map(is_pod).map(|uid| uid.replace('_', "-"))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::fact::{Container, K8s, Origin, Published, Runtime};
 use crate::ids::{CgroupKey, ProcessKey};
 use crate::inventory::Naming;
 use crate::namespaces::Namespaces;
+use crate::pod_identity;
 
 /// Most containers in the table; the one used longest ago goes first.
 pub(crate) const CONTAINERS_MAX: usize = 16_384;
@@ -42,7 +43,10 @@ pub(crate) enum Life {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) shared: Arc<Container>,
+    /// Its pod, as far as that may be believed.
     pub(crate) k8s: Option<Arc<K8s>>,
+    /// What annotations and labels say of its pod.
+    told: Option<Arc<K8s>>,
     pub(crate) query: ContainerQuery,
     pub(crate) life: Life,
     /// This is not its first life that was seen.
@@ -76,8 +80,8 @@ pub(crate) struct Entry {
 
 impl Entry {
     fn new(key: Arc<str>, naming: Naming) -> Self {
-        let Naming { id, runtime, namespace, pod_uid, path } = naming;
-        Self {
+        let Naming { id, runtime, namespace, path } = naming;
+        let mut entry = Self {
             shared: Arc::new(Container {
                 id: id.clone(),
                 namesake: number_in_key(&key),
@@ -88,7 +92,8 @@ impl Entry {
                 risks: None,
                 cgroup: path,
             }),
-            k8s: pod_uid.map(|uid| Arc::new(K8s { pod_uid: Some(uid), ..K8s::default() })),
+            k8s: None,
+            told: None,
             query: ContainerQuery {
                 key,
                 id,
@@ -113,7 +118,9 @@ impl Entry {
             owes_metadata: false,
             ambiguous: false,
             watched: false,
-        }
+        };
+        entry.settle_pod();
+        entry
     }
 
     /// Takes over what a later record says beyond what is known.
@@ -127,6 +134,17 @@ impl Entry {
         }
         if self.query.namespace.is_none() {
             self.query.namespace = namespace.cloned();
+        }
+        self.settle_pod();
+    }
+
+    /// Judges anew of which pod it is.
+    fn settle_pod(&mut self) {
+        let namespace = self.query.namespace.as_deref();
+        let is_of_kubelet = pod_identity::is_of_kubelet(self.shared.runtime, namespace, self.owner());
+        let found = pod_identity::agreed(self.told.as_ref(), self.shared.cgroup.as_deref(), is_of_kubelet);
+        if found != self.k8s {
+            self.k8s = found;
         }
     }
 
@@ -142,6 +160,7 @@ impl Entry {
         self.query.root.clone_from(&call.root);
         self.query.uid = call.process.uid;
         self.query.made_unix_ns = Some(call.at.unix_ns);
+        self.settle_pod();
     }
 
     /// Drops the metadata: the id was given to another container, with a cgroup at this path.
@@ -156,6 +175,8 @@ impl Entry {
         container.cgroup = path;
         self.risks_truncated = false;
         self.homes.clear();
+        self.told = None;
+        self.settle_pod();
     }
 
     /// Takes over the runtime's state on disk. Returns whether the output can say more now than before.
@@ -209,17 +230,14 @@ impl Entry {
         if !cgroups.is_empty() {
             self.homes = cgroups.iter().filter(|path| path.len() > 1).take(HOMES_MAX).cloned().collect();
         }
-        if let Some(found) = k8s {
-            let mut k8s = (**found).clone();
-            if k8s.pod_uid.is_none() {
-                k8s.pod_uid = self.k8s.as_ref().and_then(|known| known.pod_uid.clone());
-            }
-            self.k8s = Some(Arc::new(k8s));
+        if k8s.is_some() {
+            self.told.clone_from(k8s);
         }
         // Whoever keeps one of these keeps them all in one place; some containers have neither name nor image.
         let kept = container.name.is_some() || container.image.is_some() || container.created.is_some();
         let known = kept || (container.runtime == Runtime::Runc && runtime.is_some());
         self.enriched |= known && container.risks.is_some();
+        self.settle_pod();
         before != (self.shared.clone(), self.k8s.clone())
     }
 }

@@ -64,7 +64,6 @@ pub(crate) struct Naming {
     pub(crate) id: Arc<str>,
     pub(crate) runtime: Runtime,
     pub(crate) namespace: Option<Arc<str>>,
-    pub(crate) pod_uid: Option<Arc<str>>,
     /// Path of the container's own cgroup.
     pub(crate) path: Option<Arc<str>>,
 }
@@ -401,7 +400,6 @@ impl From<crate::cgroup_path::Identity<'_>> for Naming {
             id: identity.id.into(),
             runtime: identity.runtime,
             namespace: identity.namespace.map(Arc::from),
-            pod_uid: identity.pod_uid.map(Arc::from),
             path: Some(identity.path.into()),
         }
     }
@@ -420,7 +418,7 @@ fn named_by_leaf(path: &str, maker: Maker<'_>, calls: &Calls) -> Option<Naming> 
         id,
         runtime: Runtime::Unknown,
         namespace: None,
-        pod_uid: None,
+
         path: Some(path.into()),
     })
 }
@@ -438,7 +436,7 @@ pub(crate) fn named_by_itself(name: &str, calls: &Calls) -> Option<Naming> {
         Some((runtime, id)) => (runtime, Arc::from(id)),
         None => (Runtime::Unknown, calls.known_id(name).or_else(|| calls.id_in_unit(name))?),
     };
-    Some(Naming { id, runtime, namespace: None, pod_uid: None, path: None })
+    Some(Naming { id, runtime, namespace: None, path: None })
 }
 
 #[cfg(test)]

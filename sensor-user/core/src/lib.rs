@@ -33,6 +33,7 @@ pub mod merge;
 pub mod namespaces;
 mod origins;
 mod outbox;
+pub mod pod_identity;
 pub mod pod_volume;
 mod processes;
 pub mod programs;

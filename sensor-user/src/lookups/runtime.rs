@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hashlink::LinkedHashMap;
 use sensor_core::engine::{ContainerMetadata, ContainerQuery, DaemonOptions, DaemonQuery, ProcessQuery};
 use sensor_core::fact::{K8s, Published, Runtime};
-use sensor_core::pod_volume;
 use sensor_core::risks::{self, Own, Risks, Sharing, Spec};
+use sensor_core::{pod_identity, pod_volume};
 
 use super::Roots;
 use super::cgroupfs::Hierarchies;
@@ -92,6 +92,8 @@ struct Found {
     created: Option<Arc<str>>,
     cgroups: Vec<Arc<str>>,
     k8s: Option<K8s>,
+    /// containerd's namespace.
+    namespace: Option<Arc<str>>,
     /// Its sandbox, where it has one beside itself.
     sandbox: Option<Arc<str>>,
     /// TCP ports that are published for it.
@@ -126,7 +128,7 @@ impl Containers {
             self.remember(&query.key, directory);
         }
         let host = risks::Host { directories: self.managers.directories(), ..self.host.now() };
-        found.into_metadata(&query.id, &host)
+        found.into_metadata(query, &host)
     }
 
     /// Reads what tells of a process that a runtime is about to put into a container.
@@ -255,6 +257,7 @@ impl Containers {
         if let Some(bundle) = query.bundle.as_deref().filter(|bundle| bundle.starts_with('/')) {
             found.add(oci::read(search, &self.roots.host_path(bundle), query.made_unix_ns));
             found.runtime = oci::runtime_of_bundle(bundle).or(found.runtime);
+            found.namespace = oci::namespace_of_bundle(bundle).map(Arc::from);
         }
         let runtime = found.runtime.unwrap_or(query.runtime);
         let any = runtime == Runtime::Unknown;
@@ -287,6 +290,7 @@ impl Found {
         fill(&mut self.image, other.image);
         fill(&mut self.created, other.created);
         fill(&mut self.k8s, other.k8s);
+        fill(&mut self.namespace, other.namespace);
         fill(&mut self.sandbox, other.sandbox);
         fill(&mut self.spec, other.spec);
         fill(&mut self.manager_spec, other.manager_spec);
@@ -301,29 +305,43 @@ impl Found {
         }
     }
 
-    fn into_metadata(mut self, id: &Arc<str>, host: &risks::Host) -> ContainerMetadata {
+    fn into_metadata(mut self, query: &ContainerQuery, host: &risks::Host) -> ContainerMetadata {
         let spec = self.take_spec();
         if let Some(spec) = &spec {
             self.learn_volumes(spec);
         }
-        let pod_uid = self.k8s.as_ref().and_then(|k8s| k8s.pod_uid.clone());
-        let own = Own { ids: self.sandbox.into_iter().chain([Arc::clone(id)]).collect(), pod_uid };
+        let k8s = self.k8s.take().map(Arc::new);
+        let own = self.own(query, k8s.as_ref(), spec.as_ref());
         ContainerMetadata {
             key: None,
-            id: Arc::clone(id),
+            id: Arc::clone(&query.id),
             root: None,
             runtime: self.runtime,
             name: self.name,
             image: self.image,
             created: self.created,
             cgroups: self.cgroups,
-            k8s: self.k8s.map(Arc::new),
+            k8s,
             published: self.published,
             awaits_ports: self.awaits_ports,
             spec_refused: self.refused && spec.is_none(),
             is_last: false,
             risks: spec.map(|spec| risks::of_container(&spec, host, &own)),
         }
+    }
+
+    /// What it belongs to. That of others is said to be its own by whoever makes it, so that it counts only where its pod does.
+    fn own(&self, query: &ContainerQuery, told: Option<&Arc<K8s>>, spec: Option<&Spec>) -> Own {
+        let runtime = self.runtime.unwrap_or(query.runtime);
+        let namespace = self.namespace.as_deref().or(query.namespace.as_deref());
+        let user = owner(query).unwrap_or_default();
+        let is_of_kubelet = pod_identity::is_of_kubelet(runtime, namespace, user);
+        let cgroup = spec.and_then(|spec| spec.cgroup.as_deref());
+        let Some(pod) = pod_identity::agreed(told, cgroup, is_of_kubelet) else {
+            return Own { ids: vec![Arc::clone(&query.id)], pod_uid: None };
+        };
+        let ids = self.sandbox.iter().chain([&query.id]).cloned().collect();
+        Own { ids, pod_uid: pod.pod_uid.clone() }
     }
 
     /// The OCI spec with what only the manager says, or all that the manager says.

@@ -36,7 +36,7 @@ impl Engine {
             let runtime = metadata.runtime.unwrap_or(Runtime::Unknown);
             let path = metadata.cgroups.first().cloned();
             let own = metadata.id.clone();
-            let naming = Naming { id: own, runtime, namespace: None, pod_uid: None, path };
+            let naming = Naming { id: own, runtime, namespace: None, path };
             let call = self.calls.get(&id).cloned();
             self.enter_container(&id, &naming, call.as_ref());
         }

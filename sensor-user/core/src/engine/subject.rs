@@ -144,8 +144,7 @@ impl Engine {
         }
         // It was evicted while its cgroup lives: start over with what is left.
         let own: Arc<str> = Arc::from(containers::id_of_key(id));
-        let naming =
-            Naming { id: own, runtime: Runtime::Unknown, namespace: None, pod_uid: None, path: None };
+        let naming = Naming { id: own, runtime: Runtime::Unknown, namespace: None, path: None };
         let call = self.calls.get(id).cloned();
         self.enter_container(id, &naming, call.as_ref());
         View::of(self.containers.get_mut(id).expect("invariant: entered above"))

@@ -131,7 +131,7 @@ impl Engine {
         let by_path = || path.as_deref().map(text::basename).filter(|leaf| !leaf.is_empty()).map(Arc::from);
         let Some(id) = id.or_else(by_path) else { return Whereabouts::Unknown };
         let runtime = self.calls.get(&id).map_or(Runtime::Unknown, |call| call.runtime);
-        let naming = Naming { id, runtime, namespace: None, pod_uid: None, path };
+        let naming = Naming { id, runtime, namespace: None, path };
         self.adopt_cgroup(event.cgroup, naming, true)
     }
 
@@ -195,7 +195,7 @@ impl Engine {
                     matches!(before.call.as_deref(), Some(RuntimeCall::Oci(earlier)) if earlier == call);
                 if !again && self.may_speak_of(place, &container) {
                     let (runtime, namespace) = self.runtime_behind(key, call);
-                    let naming = Naming { id: id.clone(), runtime, namespace, pod_uid: None, path: None };
+                    let naming = Naming { id: id.clone(), runtime, namespace, path: None };
                     let made = self.calls.get_of(id, call.root.as_deref()).cloned();
                     self.enter_container(&container, &naming, made.as_ref());
                     self.on_process_entering(at, key, &container, call, place);

@@ -53,13 +53,8 @@ fn attribute(inventory: &mut Inventory, path: &str, maker: Maker<'_>, recent: &[
 /// A container known with this own cgroup of the inventory.
 fn known(id: &str, home: Option<&str>, own: Option<CgroupKey>, life: Life) -> Containers {
     let mut containers = Containers::new(8);
-    let naming = Naming {
-        id: id.into(),
-        runtime: Runtime::Docker,
-        namespace: None,
-        pod_uid: None,
-        path: home.map(Arc::from),
-    };
+    let naming =
+        Naming { id: id.into(), runtime: Runtime::Docker, namespace: None, path: home.map(Arc::from) };
     containers.enter(&naming.id, &naming);
     let entry = containers.get_mut(id).expect("just entered");
     entry.life = life;

@@ -168,6 +168,8 @@ pub struct Spec {
     pub maps_host_root: bool,
     /// It was made by a user's runtime, which is in a user namespace itself.
     pub rootless: bool,
+    /// Where its cgroup is to be, or below what: a path, or `slice:prefix:name`.
+    pub cgroup: Option<Arc<str>>,
 }
 
 /// What a container belongs to: files that its manager keeps for it are no files of the host.

@@ -29,6 +29,7 @@ pub(super) fn read(search: Search<'_>) -> Found {
     let Some(bundle) = find_bundle(roots, query) else { return Found::default() };
     let mut found = oci::read(search, &bundle, search.query.made_unix_ns);
     found.runtime = Some(Runtime::Containerd);
+    found.namespace = bundle.to_str().and_then(oci::namespace_of_bundle).map(Arc::from);
     if (found.image.is_none() || found.created.is_none())
         && let Some(database) = read_database(roots, &bundle, query)
     {

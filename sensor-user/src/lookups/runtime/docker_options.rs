@@ -35,6 +35,7 @@ pub(super) struct HostConfig {
     uts_mode: String,
     userns_mode: String,
     cgroupns_mode: String,
+    cgroup_parent: String,
     security_opt: Items<String>,
     devices: Items<HostDevice>,
     device_cgroup_rules: Items<String>,
@@ -138,6 +139,7 @@ pub(super) fn read(host: HostConfig, options: Options, roots: &Roots, owner: Opt
         new_privileges_wanted: has_option("no-new-privileges", "false"),
         maps_host_root: false,
         rootless,
+        cgroup: text(&host.cgroup_parent),
     }
 }
 

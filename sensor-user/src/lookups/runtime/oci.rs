@@ -198,13 +198,17 @@ pub(super) fn read(search: Search<'_>, bundle: &Path, made_unix_ns: Option<u64>)
 /// The manager whose bundles have such a path.
 pub(super) fn runtime_of_bundle(bundle: &str) -> Option<Runtime> {
     // Podman and CRI-O share a layout: only the annotations tell them apart.
-    let (tasks, _id) = bundle.trim_end_matches('/').rsplit_once('/')?;
-    let (tasks, namespace) = tasks.rsplit_once('/')?;
-    match namespace {
-        _ if !tasks.ends_with("/io.containerd.runtime.v2.task") => None,
+    match namespace_of_bundle(bundle)? {
         "moby" => Some(Runtime::Docker),
         _ => Some(Runtime::Containerd),
     }
+}
+
+/// The namespace of containerd in which bundles of such a path are.
+pub(super) fn namespace_of_bundle(bundle: &str) -> Option<&str> {
+    let (tasks, _id) = bundle.trim_end_matches('/').rsplit_once('/')?;
+    let (tasks, namespace) = tasks.rsplit_once('/')?;
+    tasks.ends_with("/io.containerd.runtime.v2.task").then_some(namespace)
 }
 
 /// The directory of container images and containers to which a bundle of podman or CRI-O belongs.

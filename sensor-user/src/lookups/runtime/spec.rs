@@ -16,7 +16,7 @@ use serde::de::IgnoredAny;
 use super::super::json::Limited;
 use super::super::paths;
 use super::host::HostFacts;
-use super::{mounts, volumes};
+use super::{mounts, text, volumes};
 
 /// Most mounts: the kernel's own bound for a mount namespace is 100,000, and honest containers have dozens.
 const MOUNTS_MAX: usize = 4096;
@@ -87,6 +87,8 @@ struct OciMount {
 struct Linux {
     namespaces: Limited<OciNamespace, WORDS_MAX>,
     devices: Limited<OciDevice, DEVICES_MAX>,
+    #[serde(rename = "cgroupsPath")]
+    cgroup: String,
     #[serde(rename = "uidMappings")]
     users: Limited<IdMapping, WORDS_MAX>,
     resources: Option<Resources>,
@@ -183,6 +185,7 @@ impl OciSpec {
             new_privileges_wanted: false,
             maps_host_root: linux.users.0.iter().any(|mapping| mapping.host == 0 && mapping.size > 0),
             rootless,
+            cgroup: text(&linux.cgroup),
         }
     }
 }

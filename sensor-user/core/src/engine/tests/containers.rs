@@ -9,6 +9,7 @@ use sensor_common::settings::cgroup_class;
 use std::mem::offset_of;
 
 mod plain;
+mod pods;
 
 const SH: P = P(500, "sh");
 

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod pods;
+
 mod places;
 
 const POD: &str = "6f1c2f0e-7d5a-4e0f-9b43-3f1d2a5b6c7d";
@@ -201,67 +203,6 @@ fn a_filter_that_lets_the_ways_out_through_is_none() {
     expect(&host, &spec, &[]);
     spec["linux"]["seccomp"] = Value::Null;
     expect(&host, &spec, &["seccomp-off"]);
-}
-
-#[test]
-fn a_pod_has_its_own_volumes_and_no_others() {
-    let host = Host::new();
-    let kubelet = |pod: &str| format!("/var/lib/kubelet/pods/{pod}");
-    let spec = |token_of: &str| {
-        let mut spec = plain_spec();
-        let mut token = bind(
-            &format!("{}/volumes/kubernetes.io~projected/kube-api-access-x7w2k", kubelet(token_of)),
-            &["rbind", "ro"],
-        );
-        token["destination"] = json!("/var/run/secrets/kubernetes.io/serviceaccount");
-        add_mounts(
-            &mut spec,
-            [
-                token,
-                bind(&format!("{}/etc-hosts", kubelet(POD)), &["rbind", "rw"]),
-                bind(&format!("{}/containers/web/0a1b2c3d", kubelet(POD)), &["rbind", "rw"]),
-                bind(
-                    &format!("/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/{OTHER}/hostname"),
-                    &["rbind"],
-                ),
-                bind(&format!("/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{OTHER}/shm"), &["rbind"]),
-            ],
-        );
-        spec["annotations"] = json!({
-            "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": OTHER,
-            "io.kubernetes.cri.sandbox-uid": POD, "io.kubernetes.cri.sandbox-namespace": "shop"
-        });
-        spec
-    };
-    expect(&host, &spec(POD), &[]);
-    let other = "0".repeat(36);
-    let stolen = format!("mount:{}/volumes/kubernetes.io~projected/kube-api-access-x7w2k", kubelet(&other));
-    expect(&host, &spec(&other), &[&stolen]);
-}
-
-#[test]
-fn the_token_volume_tells_the_pod_where_nobody_else_does() {
-    let host = Host::new();
-    let mut spec = plain_spec();
-    let mut token = bind(
-        &format!("/var/lib/kubelet/pods/{POD}/volumes/kubernetes.io~secret/ci-token-abcde"),
-        &["rbind", "ro"],
-    );
-    token["destination"] = json!("/var/run/secrets/kubernetes.io/serviceaccount");
-    add_mounts(&mut spec, [token]);
-    let tasks = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
-    host.write(&format!("{tasks}/{ID}/config.json"), &spec);
-    let k8s = host.read(&query(ID, Runtime::Containerd)).k8s.expect("a pod");
-    assert_eq!((k8s.pod_uid.as_deref(), k8s.service_account.as_deref()), (Some(POD), Some("ci")));
-    assert_eq!(k8s.namespace, None, "no file says so");
-
-    spec["annotations"] = json!({"io.kubernetes.cri.sandbox-uid": "0".repeat(36)});
-    host.write(&format!("{tasks}/{ID}/config.json"), &spec);
-    let k8s = host.read(&query(ID, Runtime::Containerd)).k8s.expect("a pod");
-    assert_eq!(
-        (k8s.pod_uid.as_deref(), k8s.service_account.as_deref()),
-        (Some("0".repeat(36).as_str()), None)
-    );
 }
 
 /// A container of a pod in the layout of CRI-O, with the namespaces and files of its sandbox.
