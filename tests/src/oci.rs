@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -16,6 +17,10 @@ const APPLETS: &[&str] = &["sh", "sleep", "true", "echo", "cat", "nc", "wget", "
 
 /// How the names of scopes begin.
 const SCOPE_PREFIX: &str = "quay";
+/// What the version 2 hierarchy of a hybrid host has.
+const HYBRID_CONTROLLERS: &str = "/sys/fs/cgroup/unified/cgroup.controllers";
+/// How long the kernel may take to give controllers back.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Makes a root file system of a static busybox.
 ///
@@ -212,6 +217,7 @@ exec runc "$@"
 /// the value is dropped.
 pub struct HybridControllers {
     mounts: Vec<tempfile::TempDir>,
+    names: String,
 }
 
 impl HybridControllers {
@@ -220,9 +226,9 @@ impl HybridControllers {
     /// # Errors
     /// When one cannot be mounted.
     pub fn park() -> Result<Self> {
-        let mut parked = Self { mounts: Vec::new() };
-        let controllers = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
-        for controller in controllers.split_whitespace() {
+        let names = fs::read_to_string(HYBRID_CONTROLLERS).unwrap_or_default();
+        let mut parked = Self { mounts: Vec::new(), names: names.clone() };
+        for controller in names.split_whitespace() {
             let directory = tempfile::Builder::new().prefix("quaywatch-cgroup-").tempdir()?;
             run(Command::new("mount")
                 .args(["-t", "cgroup", "-o", controller, "none"])
@@ -239,6 +245,18 @@ impl Drop for HybridControllers {
             if let Err(error) = run(Command::new("umount").arg(mount.path())) {
                 eprintln!("{error:#}");
             }
+        }
+        // The kernel gives them back a moment later: whoever parks them next must find them there, or parks nothing and then
+        // gets them back in the middle.
+        let are_back =
+            || fs::read_to_string(HYBRID_CONTROLLERS).is_ok_and(|names| names.trim() == self.names.trim());
+        let deadline = Instant::now() + BACK_WITHIN;
+        while !self.mounts.is_empty() && !are_back() {
+            if Instant::now() > deadline {
+                eprintln!("{HYBRID_CONTROLLERS} is not {} again", self.names.trim());
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
