@@ -237,6 +237,7 @@ impl Pipeline {
     }
 
     fn look_at_flood(&mut self, is_last: bool) -> anyhow::Result<()> {
+        let now = clock::now();
         let read = || -> Result<_, KernelError> {
             let before = self.probes.flood_ports()?;
             if !self.engine.wants_flood_peers(&before) {
@@ -247,7 +248,7 @@ impl Pipeline {
         };
         let (before, peers, after) = read().context("reading the tables of flood control")?;
         let reading = FloodReading { before: &before, peers: &peers, after: &after, is_last };
-        self.engine.handle_flood(clock::now(), &reading);
+        self.engine.handle_flood(now, &reading);
         Ok(())
     }
 

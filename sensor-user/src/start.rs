@@ -70,7 +70,10 @@ impl Started {
 
     /// Lets the first canaries come back, so that the ready record says what is proved; if they do not in time, the sensor
     /// starts all the same and says that.
-    async fn prove(&mut self) {
+    ///
+    /// # Errors
+    /// When what the kernel has counted cannot be read.
+    async fn prove(&mut self) -> anyhow::Result<()> {
         // From here on they are as they were written.
         check_tables(&mut self.engine, &mut self.probes);
         run_canaries(&mut self.engine, &self.canaries);
@@ -78,7 +81,9 @@ impl Started {
         while !self.engine.is_settled() && Instant::now() < deadline {
             tokio::time::sleep(PROOF_STEP).await;
             self.take_records();
+            self.look_at_attempts()?;
         }
+        Ok(())
     }
 
     /// Goes on until every canary has come back or is known not to, within a limit, and forgets what else is seen. For a
@@ -91,6 +96,7 @@ impl Started {
         while !self.engine.is_settled() && Instant::now() < deadline {
             tokio::time::sleep(SETTLE_STEP).await;
             self.take_records();
+            self.look_at_attempts()?;
             let counters = self.probes.counters().context("reading the probes' counters")?;
             let now = clock::now();
             self.engine.handle_links(now, &self.probes.attached_state());
@@ -102,6 +108,13 @@ impl Started {
             }
             while self.engine.next_output().is_some() {}
         }
+        Ok(())
+    }
+
+    fn look_at_attempts(&mut self) -> anyhow::Result<()> {
+        let now = clock::now();
+        let ports = self.probes.flood_ports().context("reading the tables of flood control")?;
+        self.engine.handle_attempts(now, &ports);
         Ok(())
     }
 
@@ -176,7 +189,7 @@ pub(crate) async fn attach(
         }
     }
     let mut started = Started { engine, probes, rings, files, canaries };
-    started.prove().await;
+    started.prove().await?;
     Ok(started)
 }
 

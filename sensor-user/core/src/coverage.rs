@@ -25,8 +25,6 @@ const ATTACHED_ANEW: &str = "the hook is attached again and has not reported a c
 const UNPROVED: &str = "not proved yet";
 /// Added where a hook rests.
 const RESTS: &str = "idle: no management listener is open; the hook is attached when one opens";
-/// Added where a hook is in place and nothing proves that it reports.
-const UNTESTED: &str = "not tested: no canary is made of this";
 /// Why it is not while the last proof is too old.
 const STALE: &str = "no longer proved: no canary has come back for three intervals";
 
@@ -148,10 +146,6 @@ impl Findings {
 
     fn note(&mut self, note: &str) {
         push_new(&mut self.notes, note);
-    }
-
-    fn is_blind(&self) -> bool {
-        self.costs.iter().any(|(state, _)| *state == CoverageState::Blind)
     }
 
     fn conclude(mut self) -> Assessment {
@@ -386,11 +380,6 @@ impl CoverageLedger {
             }
             return findings.conclude();
         }
-        // Nothing is expected of a hook that is not there, or rests.
-        let is_seen = capability != Capability::ChainState;
-        if is_seen && !has_sign(capability) && !findings.is_blind() && findings.notes.is_empty() {
-            findings.note(UNTESTED);
-        }
         findings.conclude()
     }
 
@@ -441,11 +430,6 @@ impl CoverageLedger {
     fn known_mut(&mut self, program: &str) -> Option<&mut Known> {
         self.hooks.iter_mut().find(|known| &*known.hook.program == program)
     }
-}
-
-/// Whether canaries prove something of a capability.
-fn has_sign(capability: Capability) -> bool {
-    NEEDS.iter().any(|need| need.capability == capability && matches!(need.what, What::Sign(_)))
 }
 
 fn assess_sign(standing: &Standing<'_>, need: &Need, findings: &mut Findings) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sensor_common::flood::PortKey;
 use sensor_common::record::ConnectStage;
 
 use super::{Canary, Connection, Sign};
@@ -126,6 +127,12 @@ impl Identity {
     /// The port of the canary's listener.
     pub(crate) fn port(&self) -> Option<u16> {
         self.connection.map(|connection| connection.server.port)
+    }
+
+    /// Where the probes may count attempts at the canary's port: at its own place, or at the one of all that have found none.
+    pub(super) fn places(&self) -> Option<[PortKey; 2]> {
+        let Connection { server, netns, .. } = self.connection?;
+        Some([netns, 0].map(|netns| PortKey { netns, port: u32::from(server.port) }))
     }
 
     fn is_inbound(&self, ends: &Ends) -> bool {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sensor_common::flood::{Port, PortKey};
+
 use super::identity::Identity;
 use super::{Act, CanaryNotice, Sign, Tallies};
 use crate::event::Event;
@@ -110,6 +112,10 @@ pub(crate) struct Canaries {
     looked_ns: Option<u64>,
     /// The rings have not been read as far as the end of the round.
     undrained: bool,
+    /// Attempts that were counted at the port of the canaries, by anybody.
+    attempts: u64,
+    /// Up to when they were.
+    counted_ns: u64,
     /// Acts of the present round that were begun and did not fail, by [`Act`].
     begun: [bool; Act::ALL.len()],
     /// Why an act could not be done the last time, by [`Act`].
@@ -128,6 +134,8 @@ impl Canaries {
             watched_ns: 0,
             looked_ns: None,
             undrained: false,
+            attempts: 0,
+            counted_ns: 0,
             failures: [const { None }; Act::ALL.len()],
             identity: Identity::default(),
         }
@@ -188,10 +196,27 @@ impl Canaries {
     pub(crate) fn claim(&mut self, at: Timestamp, event: &Event, revived: &mut bool) -> bool {
         let Some(sign) = self.identity.sign_of(event) else { return false };
         let Some(sign) = sign else { return true };
-        *revived |= self.standing(sign) != Standing::Proved;
+        *revived |= self.see(at, sign);
+        true
+    }
+
+    /// Takes how many attempts were counted at each port, in the order of its key, some time after `at`. Those at the port of the
+    /// canaries prove that they are, whosever they were. Returns whether that is news.
+    pub(crate) fn count_attempts(&mut self, at: Timestamp, ports: &[(PortKey, Port)]) -> bool {
+        let Some(places) = self.identity.places() else { return false };
+        let found = places.map(|place| ports.binary_search_by_key(&place, |(place, _)| *place));
+        let attempts = found.into_iter().flatten().map(|index| ports[index].1.counts.attempts).sum();
+        self.counted_ns = at.boot_ns;
+        let more = attempts > std::mem::replace(&mut self.attempts, attempts);
+        more && self.see(at, Sign::Attempt)
+    }
+
+    /// Takes that a sign was seen; returns whether it proves something anew.
+    fn see(&mut self, at: Timestamp, sign: Sign) -> bool {
+        let is_news = self.standing(sign) != Standing::Proved;
         self.watches[sign as usize] =
             Watch { fresh: true, seen: Some(at), seen_at_ns: self.watched_ns, ..Watch::default() };
-        true
+        is_news
     }
 
     /// What tells the records of the present canaries.
@@ -240,7 +265,7 @@ impl Canaries {
         let mut judgement = Judgement::default();
         let mut again = false;
         for sign in Sign::ALL {
-            let can_be_told = self.can_be_told(sign);
+            let can_be_told = self.can_be_told(sign, at_ns);
             let watch = &mut self.watches[sign as usize];
             let Some(program) = watch.expected.take() else { continue };
             // One that was dropped was most likely made, and is reported as loss; one of a connection that the probes could not
@@ -265,12 +290,14 @@ impl Canaries {
         judgement
     }
 
-    /// Whether the record of a sign can be told from others, given those that came before it in this round.
-    fn can_be_told(&self, sign: Sign) -> bool {
+    /// Whether a sign can be told from what others do, given those that came before it in this round, and was looked for since
+    /// that ended.
+    fn can_be_told(&self, sign: Sign, ended_ns: u64) -> bool {
         let is_fresh = |sign: Sign| self.watches[sign as usize].fresh;
         match sign {
             Sign::CgroupRemoved => is_fresh(Sign::CgroupMade),
             Sign::Exit => is_fresh(Sign::Fork) || is_fresh(Sign::Exec),
+            Sign::Attempt => self.counted_ns >= ended_ns,
             // Without the accept nobody knows whose connection it is.
             Sign::AcceptTask => is_fresh(Sign::Accept) && self.identity.knows_itself(),
             Sign::Fork

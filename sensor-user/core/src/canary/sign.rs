@@ -1,4 +1,4 @@
-//! The records that the probes owe for a canary, and which programs can make each.
+//! What the probes owe for a canary, records all but one, and which programs can make each.
 
 use sensor_common::counters::{Event, Fate};
 use sensor_common::record::{RecordKind, Ring};
@@ -7,7 +7,7 @@ use super::Act;
 use crate::coverage::FANOTIFY;
 use crate::health::KernelCounters;
 
-/// A record that the probes owe for a canary.
+/// Something that the probes owe for a canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
     /// The listener opened.
@@ -22,6 +22,8 @@ pub enum Sign {
     Connect,
     /// Its connecting end closed.
     OutboundClose,
+    /// The attempt to connect was counted. The only one that is no record: of attempts none is made.
+    Attempt,
     /// What the connecting end said was captured.
     Request,
     /// What the accepted end said was captured.
@@ -50,7 +52,7 @@ pub enum Sign {
 
 impl Sign {
     /// Number of signs.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 19;
     /// Every sign, in index order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::ListenerOpened,
@@ -59,6 +61,7 @@ impl Sign {
         Self::InboundClose,
         Self::Connect,
         Self::OutboundClose,
+        Self::Attempt,
         Self::Request,
         Self::Answer,
         Self::Fork,
@@ -95,7 +98,7 @@ impl Sign {
             | Self::InboundClose
             | Self::Connect
             | Self::OutboundClose => (Act::Connection, &["inet_sock_set_state"]),
-            Self::Request => (Act::Connection, &["packets_in"]),
+            Self::Attempt | Self::Request => (Act::Connection, &["packets_in"]),
             Self::Answer => (Act::Connection, &["packets_out"]),
             Self::AcceptTask => (Act::Connection, &["accept_task", "accept_task_of_four"]),
             Self::Fork => (Act::Process, &["sched_process_fork"]),
@@ -118,8 +121,9 @@ impl Sign {
         self.programs().contains(&program)
     }
 
-    const fn kind(self) -> RecordKind {
-        match self {
+    const fn kind(self) -> Option<RecordKind> {
+        Some(match self {
+            Self::Attempt => return None,
             Self::ListenerOpened => RecordKind::ListenerOpened,
             Self::ListenerClosed => RecordKind::ListenerClosed,
             Self::Accept => RecordKind::Accept,
@@ -135,7 +139,7 @@ impl Sign {
             Self::SocketConnect => RecordKind::SocketConnect,
             Self::SocketRequest | Self::SocketAnswer => RecordKind::SocketPayload,
             Self::FileOpen => RecordKind::FileOpen,
-        }
+        })
     }
 
     /// Connections that the probes could not enter in their table because it was full, where the record depends on that.
@@ -150,7 +154,8 @@ impl Sign {
 
     /// Records of this kind that did not come through although they were made.
     pub(super) fn dropped(self, tallies: &Tallies<'_>) -> u64 {
-        let of_ring = |ring: Ring| tallies.counters.records[ring as usize][self.kind() as usize];
+        let Some(kind) = self.kind() else { return 0 };
+        let of_ring = |ring: Ring| tallies.counters.records[ring as usize][kind as usize];
         let dropped =
             |fates: [u64; Fate::COUNT]| fates[Fate::Lost as usize] + fates[Fate::Suppressed as usize];
         let of_probes: u64 = Ring::ALL.into_iter().map(|ring| dropped(of_ring(ring))).sum();

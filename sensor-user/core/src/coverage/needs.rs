@@ -51,6 +51,10 @@ use CoverageState::{Blind as IsBlind, Degraded};
 /// What follows when answers are not captured.
 const WITHOUT_ANSWERS: &str = "the status of a request is not read, and no container's cause is proved";
 
+/// What follows for scans and floods when packets are not looked at.
+const WITHOUT_PACKETS: &str = "half-open attempts are not seen; \
+     a request on a connection whose accept was withheld is reported when it ends";
+
 /// What follows where the hooks of the optional capabilities are missing, or silent.
 const NO_SOCKET_CONNECT: &str = "no connect to the socket of a runtime is seen";
 const NO_SOCKET_REQUEST: &str = "of what is asked on the sockets of runtimes only the connect is seen";
@@ -71,12 +75,7 @@ pub(super) const NEEDS: &[Need] = &[
     hook("cgroup_mkdir", Containers, IsBlind, "new containers are not recognised"),
     hook("cgroup_rmdir", Containers, Degraded, "the end of a container may be missed"),
     hook("inet_sock_set_state", Scans, IsBlind, "no flood is seen"),
-    hook(
-        "packets_in",
-        Scans,
-        Degraded,
-        "half-open attempts are not seen; a request on a connection whose accept was withheld is reported when it ends",
-    ),
+    hook("packets_in", Scans, Degraded, WITHOUT_PACKETS),
     hook("packets_in", Requests, IsBlind, "no request is read"),
     hook("packets_out", Requests, Degraded, WITHOUT_ANSWERS),
     one_of(
@@ -111,6 +110,8 @@ pub(super) const NEEDS: &[Need] = &[
     sign(Sign::ListenerOpened, Listeners, IsBlind, "no listener is seen"),
     sign(Sign::ListenerClosed, Listeners, Degraded, "the end of a listener is not seen"),
     sign(Sign::Accept, Accepts, IsBlind, "no accept is seen"),
+    sign(Sign::Accept, Scans, IsBlind, "no flood is seen"),
+    sign(Sign::Attempt, Scans, Degraded, WITHOUT_PACKETS),
     sign(Sign::InboundClose, Accepts, Degraded, "the end of an accepted connection is not seen"),
     sign(Sign::Connect, Connects, IsBlind, "no connect is seen"),
     sign(Sign::OutboundClose, Connects, Degraded, "the end of a connect is not seen"),

@@ -16,9 +16,17 @@ impl Engine {
         self.scans.wants_peers(ports)
     }
 
-    /// Takes what flood control has counted in the kernel, and summarises what is new. To be handed in once a second, and
-    /// a last time before [`Self::finish`].
+    /// Takes what was counted at each port some time after `now`: attempts at that of the canaries prove that they are.
+    pub fn handle_attempts(&mut self, now: Timestamp, ports: &[(PortKey, Port)]) {
+        if self.canaries.count_attempts(now, ports) {
+            self.report_coverage(now, false);
+        }
+    }
+
+    /// Takes what flood control has counted in the kernel, and summarises what is new. `now` is before it was read. To be handed
+    /// in once a second, and a last time before [`Self::finish`].
     pub fn handle_flood(&mut self, now: Timestamp, reading: &FloodReading<'_>) {
+        self.handle_attempts(now, reading.before);
         let (scans, idle) = self.scans.take(now, reading);
         for scan in &scans {
             self.on_scan(now, scan);

@@ -24,6 +24,8 @@ const OPTIONAL: &[&str] =
     &["scans", "requests", "runtime-sockets", "credential-files", "accept-tasks", "socket-requests"];
 /// What depends on the kernel and is proved by canaries wherever it is there, with the records they make.
 const PROVED: &[(&str, &str)] = &[
+    // What tells of half-open attempts is a count.
+    ("scans", "accept"),
     ("runtime-sockets", "socket-connect"),
     ("credential-files", "file-open"),
     ("accept-tasks", "accept-task"),
