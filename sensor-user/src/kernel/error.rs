@@ -14,6 +14,9 @@ use super::constants::Mismatch;
 /// What the probes need beside a kernel that has them.
 const RIGHTS: &str = "run as root, or with the capabilities BPF, PERFMON and NET_ADMIN (in a container: privileged, or these added)";
 
+/// How lines begin with which a verifier ends its log, whatever came of it.
+const FIGURES: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+
 /// A failure to load, attach or use the probes.
 #[derive(Debug, Error)]
 pub enum KernelError {
@@ -160,9 +163,7 @@ impl KernelError {
     /// What the kernel said at last, in one line: its verifier writes pages.
     pub(super) fn last_words(error: &ProgramError) -> String {
         let ProgramError::LoadError { io_error, verifier_log } = error else { return error.to_string() };
-        let log = verifier_log.to_string();
-        let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
-        match lines.rev().find(|line| !line.starts_with("processed ")) {
+        match last_reason(&verifier_log.to_string()) {
             Some(line) => format!("{io_error}: {line}"),
             None => io_error.to_string(),
         }
@@ -198,12 +199,28 @@ fn is_refusal(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
+/// The last line of a verifier's log that is no figure.
+fn last_reason(log: &str) -> Option<&str> {
+    let is_figure = |line: &str| FIGURES.iter().any(|begin| line.starts_with(begin));
+    log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_figure(line))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn refusal() -> io::Error {
         io::Error::from_raw_os_error(libc::EPERM)
+    }
+
+    #[test]
+    fn the_figures_at_the_end_of_a_verifiers_log_are_not_why_it_refused() {
+        let log = "func#0 @0\n85: (85) call bpf_probe_read#4\nunknown func bpf_probe_read#4\n\
+            verification time 1520 usec\nstack depth 0+8+0\n\
+            processed 161 insns (limit 1000000) max_states_per_insn 1\n\n";
+        assert_eq!(last_reason(log), Some("unknown func bpf_probe_read#4"));
+        assert_eq!(last_reason("processed 1 insns\n"), None);
+        assert_eq!(last_reason(""), None);
     }
 
     #[test]
