@@ -17,7 +17,7 @@ use super::{
 use crate::audit;
 use crate::fact::{Fact, Node};
 use crate::ids::RecordId;
-use crate::state::kept::{COUNT_MAX, Kept, is_plausible_time};
+use crate::state::kept::{Kept, is_plausible_time};
 use crate::state::{STATE_BYTES, Table, Unreadable};
 use crate::time::Timestamp;
 
@@ -87,8 +87,8 @@ pub(super) struct AuditChains {
     present: Option<Present>,
     /// When the window of some finding has passed.
     next_due_ns: u64,
-    /// Chains that had to go in earlier runs.
-    evicted_before: u64,
+    /// The latest event of any chain that had to go for others, in earlier runs, too; 0 if none had to.
+    forgotten_ns: u64,
     /// How long after its last event a chain of AN1547 may still grow.
     window_ns: u64,
     /// The latest time that the API server wrote, nanoseconds since 1970; what is lost was about then.
@@ -128,7 +128,7 @@ impl Default for AuditChains {
             chains: Kept::new(Table::AuditChains, CHAINS_MAX, STATE_BYTES),
             present: None,
             next_due_ns: u64::MAX,
-            evicted_before: 0,
+            forgotten_ns: 0,
             window_ns: super::An1547Limits::default().window_ns,
             latest_ns: 0,
             losses: LossLog::default(),
@@ -169,15 +169,18 @@ impl AuditChains {
         self.chains.evicted()
     }
 
-    /// The same, with those of earlier runs.
-    pub(super) fn evicted_ever(&self) -> u64 {
-        self.chains.evicted() + self.evicted_before
+    /// Up to when something is missing of what was known, nanoseconds since 1970.
+    pub(super) const fn forgotten_ns(&self) -> u64 {
+        self.forgotten_ns
     }
 
-    /// Takes what an earlier run has left. Returns how much of it could not be read.
-    pub(super) fn restore(&mut self, chains: &[&[u8]], evicted_before: u64) -> u64 {
-        self.evicted_before = evicted_before.min(COUNT_MAX);
+    /// Takes what an earlier run has left; `None`: up to when it had forgotten something is not known. Returns how much of it could
+    /// not be read.
+    pub(super) fn restore(&mut self, chains: &[&[u8]], forgotten_ns: Option<u64>) -> u64 {
         let unreadable = self.chains.restore(chains, |(which, ..), chain| chain.check(*which));
+        // What goes was used before all that stays.
+        let latest_ns = self.chains.iter().map(|(_, chain)| chain.last.unix_ns).max().unwrap_or_default();
+        self.forgotten_ns = forgotten_ns.unwrap_or(u64::MAX).min(latest_ns);
         let told = self.chains.iter().filter(|(_, chain)| chain.told.is_some());
         self.next_due_ns = told.map(|(_, chain)| chain.due_ns(self.window_ns)).min().unwrap_or(u64::MAX);
         unreadable
@@ -201,15 +204,18 @@ impl AuditChains {
         };
         if !self.chains.peek(&key).is_some_and(in_time) {
             self.close(&key, &fact, sender);
-            self.chains.insert(key.clone(), Chain::new(which, fact.at, signal));
+            let gone = self.chains.insert(key.clone(), Chain::new(which, fact.at, signal));
+            self.note_forgotten(gone);
         }
         let Some(chain) = self.chains.get_mut(&key) else { return };
         chain.add(stage, &fact, signal);
-        self.chains.shrink();
-        let evicted = self.evicted_ever();
+        while let Some(gone) = self.chains.evict_excess() {
+            self.note_forgotten(Some(gone));
+        }
+        let forgotten_ns = self.forgotten_ns;
         let Some(chain) = self.chains.get_mut(&key) else { return };
         if let Some(state) = chain.news() {
-            let completeness = chain.completeness(evicted, &self.losses, self.window_ns);
+            let completeness = chain.completeness(forgotten_ns, &self.losses, self.window_ns);
             chain.tell(state, &key, &fact, completeness, sender);
             self.next_due_ns = self.next_due_ns.min(chain.due_ns(self.window_ns));
         }
@@ -232,13 +238,17 @@ impl AuditChains {
 
     /// Forgets a chain, and tells the end of it if it was a finding.
     fn close(&mut self, key: &Key, fact: &Present, sender: &mut Sender) {
-        let evicted = self.evicted_ever();
         if let Some(mut ended) = self.chains.remove(key)
             && ended.told.is_some()
         {
-            let completeness = ended.completeness(evicted, &self.losses, self.window_ns);
+            let completeness = ended.completeness(self.forgotten_ns, &self.losses, self.window_ns);
             ended.tell(FindingState::Closed, key, fact, completeness, sender);
         }
+    }
+
+    fn note_forgotten(&mut self, gone: Option<(Key, Chain)>) {
+        let last_ns = gone.map_or(0, |(_, chain)| chain.last.unix_ns);
+        self.forgotten_ns = self.forgotten_ns.max(last_ns);
     }
 }
 
@@ -327,12 +337,12 @@ impl Chain {
         }
     }
 
-    /// What is missing of what it may have been made of: lines that were lost from as long before its first event as it
-    /// may reach back.
-    fn completeness(&self, evicted: u64, losses: &LossLog, window_ns: u64) -> Completeness {
+    /// What is missing of what it may have been made of, from as long before its first event as it may reach back: lines that
+    /// were lost, and chains that had to go.
+    fn completeness(&self, forgotten_ns: u64, losses: &LossLog, window_ns: u64) -> Completeness {
         let from_ns = self.first.unix_ns.saturating_sub(self.which.window_ns(window_ns));
         let lost = losses.between(from_ns, self.last.unix_ns.saturating_add(REORDER_NS));
-        Completeness { complete: evicted == 0 && lost == 0, lost, unwatched_ns: 0 }
+        Completeness { complete: forgotten_ns < from_ns.max(1) && lost == 0, lost, unwatched_ns: 0 }
     }
 
     fn tell(

@@ -13,7 +13,7 @@ use super::an1547;
 use super::loss_log::LossLog;
 use super::{Chains, NodeChains};
 use crate::fact::Node;
-use crate::state::kept::{COUNT_MAX, Keep};
+use crate::state::kept::Keep;
 use crate::state::{Change, Entries, Table, decode, encode};
 use crate::time::Timestamp;
 
@@ -71,7 +71,7 @@ impl Chains {
         let NodeChains { an1007, losses, .. } = chains;
         let of_node = encode(&OfNode { rest: an1007.rest(), losses: &*losses });
         take_single(OF_NODE, of_node, &mut told.of_node, out);
-        take_single(OF_AUDIT, encode(&audit.evicted_ever()), &mut told.of_audit, out);
+        take_single(OF_AUDIT, encode(&audit.forgotten_ns()), &mut told.of_audit, out);
     }
 
     pub(crate) fn clocks(&self, node: &Node) -> Clocks {
@@ -84,10 +84,10 @@ impl Chains {
     /// Takes what a run has left on this node. Returns how many entries could not be read.
     pub(crate) fn restore(&mut self, entries: &Entries<'_>, node: &Arc<Node>, clocks: Clocks) -> u64 {
         let single = |number| entries.single(number);
-        let evicted = single(OF_AUDIT).map(decode::<u64>);
+        let forgotten = single(OF_AUDIT).map(decode::<u64>);
         let of_node = single(OF_NODE).map(decode::<OfNode<LossLog>>);
         let mut unreadable =
-            u64::from(matches!(evicted, Some(Err(_)))) + u64::from(matches!(of_node, Some(Err(_))));
+            u64::from(matches!(forgotten, Some(Err(_)))) + u64::from(matches!(of_node, Some(Err(_))));
         let (rest, losses) = match of_node {
             Some(Ok(OfNode { rest, losses })) if rest.is_plausible() && losses.is_plausible() => {
                 (rest, losses)
@@ -95,8 +95,8 @@ impl Chains {
             // Whatever was lost was lost before this: nothing may be taken for complete that is not.
             _ => (Rest::default(), LossLog::unknown(clocks.an1007_ns)),
         };
-        let evicted = evicted.and_then(Result::ok).map_or(0, |evicted| evicted.min(COUNT_MAX));
-        unreadable += self.audit.restore(entries.of(Table::AuditChains), evicted);
+        let forgotten_ns = forgotten.map_or(Some(0), Result::ok);
+        unreadable += self.audit.restore(entries.of(Table::AuditChains), forgotten_ns);
         unreadable += self.sender.findings.restore(entries.of(Table::Numbers), |_, _| Ok(()));
         let chains = self.enter(node);
         chains.losses = losses;

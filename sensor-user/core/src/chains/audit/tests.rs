@@ -101,3 +101,51 @@ fn memory_is_bounded_and_what_goes_is_counted() {
     chains.handle_signal(&signal("198.18.0.2"), &mut sender);
     assert_eq!((chains.open(), chains.evicted()), (1, 1));
 }
+
+#[test]
+fn a_chain_that_had_to_go_makes_findings_incomplete_that_reach_back_to_it_and_no_others() {
+    let one = || Kept::new(Table::AuditChains, 1, STATE_BYTES);
+    let mut chains = AuditChains { chains: one(), ..AuditChains::default() };
+    let mut sender = Sender::default();
+    let mut is_complete = |chains: &mut AuditChains, minute: u64, source: &str| {
+        let at_ns = minute * MINUTE_NS;
+        let node = Arc::new(Node { name: "n".into(), boot_id: "b".into(), cluster: None });
+        let at = Timestamp { boot_ns: at_ns, unix_ns: at_ns };
+        chains.present = Some(Present { id: RecordId(format!("f-{minute}").into()), at, node });
+        let signal = audit::Signal {
+            name: SignalName::BoundTokenElsewhere,
+            at_ns,
+            audit_id: "id".into(),
+            user: "someone".into(),
+            credential: "JTI=1".into(),
+            source: Some(source.parse().expect("an address")),
+            evidence: Confidence::Proved,
+            severity: Some(Severity::High),
+            detail: String::new(),
+        };
+        chains.handle_signal(&signal, &mut sender);
+        let mut told = sender.outputs.drain(..).filter_map(|derived| match derived.what {
+            What::Finding(finding) => Some(finding.completeness.complete),
+            What::Signal(_) => None,
+        });
+        told.next_back().expect("a finding")
+    };
+    let window = chains.window_ns / MINUTE_NS;
+    assert!(is_complete(&mut chains, 1000, "198.18.0.1"));
+    assert!(!is_complete(&mut chains, 1001, "198.18.0.2"), "the first had to go");
+    let forgotten_ns = chains.forgotten_ns();
+    assert_eq!(forgotten_ns, 1000 * MINUTE_NS);
+    chains.chains.remove(&(
+        Which::Credential,
+        "JTI=1".into(),
+        Some("198.18.0.2".parse().expect("an address")),
+    ));
+    assert!(is_complete(&mut chains, 1001 + window, "198.18.0.3"), "it cannot have been a part of this");
+
+    let restored = |told: Option<u64>| {
+        let mut later = AuditChains { chains: one(), ..AuditChains::default() };
+        assert_eq!(later.restore(&[], told), 0);
+        later.forgotten_ns()
+    };
+    assert_eq!((restored(Some(7)), restored(None)), (0, 0), "nothing is left that it could be missing of");
+}
