@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+mod allow;
 mod audit;
 mod detect;
 mod environment;

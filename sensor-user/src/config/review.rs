@@ -3,7 +3,8 @@
 
 use sensor_core::allow_list::AllowList;
 
-use super::file::{AllowSection, ConfigFile};
+use super::allow::AllowSection;
+use super::file::ConfigFile;
 use super::problem::Severity;
 use super::settings;
 use super::validate::Finding;

@@ -10,8 +10,9 @@ use sensor_core::chains::{An1007Limits, An1352Limits, An1547Limits, Limits};
 use sensor_core::engine::{Cluster, Policy};
 use sensor_core::fact::Runtime;
 
+use super::allow::AllowSection;
 use super::detect::{An1007Section, An1352Section};
-use super::file::{AllowSection, ConfigFile, OutputSection, OutputType};
+use super::file::{ConfigFile, OutputSection, OutputType};
 use super::values::{AnyOr, At, Network};
 use super::when;
 use crate::kernel::FloodLimits;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use sensor_core::allow_list::IMPLIED_LOCAL;
 use sensor_core::fact::Service;
 
-use super::file::{AllowSection, ConfigFile, OutputType};
+use super::allow::AllowSection;
+use super::file::{ConfigFile, OutputType};
 use super::nearest::did_you_mean;
 use super::problem::Severity;
 use super::values::{AnyOr, At, Network, Period, Size};

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use sensor_core::allow_list::{Days, Hours, Schedule};
 use serde::{Deserialize, Serialize};
 
-use super::file::AllowSection;
+use super::allow::AllowSection;
 use super::values::At;
 use super::values::times::{DaySpan, HourSpan, LocalTime, Zone};
 
