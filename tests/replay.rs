@@ -205,6 +205,18 @@ fn chains_are_found_where_there_are_any_and_nowhere_else() {
             vec!["open medium inferred 1 2", "update medium inferred 1 2", "closed medium inferred 1 2"],
         ),
         ("an1547-silence", Vec::new()),
+        ("containers-listed", Vec::new()),
+        (
+            "containers-unlisted",
+            vec![
+                "open medium inferred 1 2",
+                "update medium inferred 1 2",
+                "update high inferred 1 3",
+                "open medium inferred 1 2",
+                "open high proved 1 1",
+                "open high proved 1 1",
+            ],
+        ),
     ] {
         assert_eq!(findings(case), expected, "{case}");
     }

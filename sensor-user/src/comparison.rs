@@ -9,6 +9,7 @@ use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use sensor_core::allow_list::Act;
 use sensor_core::chains::Finding;
 use sensor_core::engine::Output;
 use sensor_core::fact::{Fact, Verdict};
@@ -19,7 +20,7 @@ use crate::wire::{Kind, Service, Severity, UtcTime};
 
 /// Records that are named for each change of a verdict.
 const RECORDS_MAX: usize = 1000;
-/// Peers that are named for each change of a verdict.
+/// Peers, and containers, that are named for each change of a verdict.
 const PEERS_MAX: usize = 1000;
 /// Findings of one policy that are compared.
 const FINDINGS_MAX: usize = 65_536;
@@ -30,7 +31,9 @@ const SHOWN: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Judged {
     record: ChangedRecord,
+    /// Who came, or which container did it.
     peer: Option<IpAddr>,
+    container: Option<Arc<str>>,
     verdict: Verdict,
 }
 
@@ -70,7 +73,10 @@ impl Step {
 impl Judged {
     fn new(output: &Output, fact: &Fact, verdict: &Verdict) -> Self {
         let net = fact.net.as_ref();
-        let peer = net.and_then(|net| net.peer).map(|peer| peer.ip.to_canonical());
+        // What a container does is judged by what it is, wherever it goes.
+        let is_act = Act::of(&fact.kind).is_some();
+        let peer = net.filter(|_| !is_act).and_then(|net| net.peer).map(|peer| peer.ip.to_canonical());
+        let container = fact.container.as_ref().filter(|_| is_act).map(|container| container.id.clone());
         Self {
             record: ChangedRecord {
                 id: fact.id.0.to_string(),
@@ -79,8 +85,10 @@ impl Judged {
                 peer,
                 port: net.and_then(|net| net.local).map(|local| local.port),
                 service: net.map(|net| Service::from(net.service)),
+                container: container.clone(),
             },
             peer,
+            container,
             verdict: verdict.clone(),
         }
     }
@@ -105,6 +113,7 @@ pub struct Comparison {
 struct Change {
     records: u64,
     peers: BTreeSet<IpAddr>,
+    containers: BTreeSet<Arc<str>>,
     examples: Vec<ChangedRecord>,
 }
 
@@ -117,11 +126,15 @@ impl Comparison {
         if present.fact != other.fact {
             return Err(Disagreement);
         }
-        if let (Some(before), Some(after)) = (&present.judged, &other.judged) {
+        if let Some(judged) = other.judged.as_ref().or(present.judged.as_ref()) {
             self.judged += 1;
-            if before.verdict != after.verdict {
-                let change = (Expectation::from(&before.verdict), Expectation::from(&after.verdict));
-                self.verdicts.entry(change).or_default().add(after);
+            // What a container does is spoken of by entries that expect it only.
+            let of =
+                |step: &Step| step.judged.as_ref().map_or(Verdict::Unlisted, |judged| judged.verdict.clone());
+            let (before, after) = (of(&present), of(&other));
+            if before != after {
+                let change = (Expectation::from(&before), Expectation::from(&after));
+                self.verdicts.entry(change).or_default().add(judged);
             }
         }
         let names: BTreeSet<_> = present.signals.keys().chain(other.signals.keys()).cloned().collect();
@@ -174,7 +187,7 @@ impl Comparison {
             if let Some(then) = before.remove(id) {
                 if then.severity != now.severity {
                     now.severity_before = Some(then.severity);
-                    now.entries = self.entries_of(&now.peers, |_| true);
+                    now.entries = self.entries_of(now, |_| true);
                     changed.push(now.clone());
                 }
                 now.severity_before = Some(then.severity);
@@ -183,7 +196,7 @@ impl Comparison {
         after.retain(|_, now| now.severity_before.is_none());
         let named = |findings: BTreeMap<Arc<str>, FindingTold>, side: usize| {
             let name = |mut finding: FindingTold| {
-                finding.entries = self.entries_of(&finding.peers, |at| at == side);
+                finding.entries = self.entries_of(&finding, |at| at == side);
                 finding
             };
             findings.into_values().map(name).collect()
@@ -198,6 +211,7 @@ impl Comparison {
             after,
             records: change.records,
             peers: change.peers,
+            containers: change.containers,
             examples: change.examples,
         });
         Report {
@@ -211,9 +225,12 @@ impl Comparison {
         }
     }
 
-    /// The entries by which the verdict on one of these peers changes; those of before are side 0.
-    fn entries_of(&self, peers: &BTreeSet<IpAddr>, of: impl Fn(usize) -> bool) -> BTreeSet<Arc<str>> {
-        let of_peers = self.verdicts.iter().filter(|(_, change)| !change.peers.is_disjoint(peers));
+    /// The entries by which the verdict on peers or containers of a finding changes; those of before are side 0.
+    fn entries_of(&self, finding: &FindingTold, of: impl Fn(usize) -> bool) -> BTreeSet<Arc<str>> {
+        let is_of = |change: &Change| {
+            !change.peers.is_disjoint(&finding.peers) || !change.containers.is_disjoint(&finding.containers)
+        };
+        let of_peers = self.verdicts.iter().filter(|(_, change)| is_of(change));
         let sides = of_peers.flat_map(|((before, after), _)| [before, after].into_iter().enumerate());
         sides.filter(|(side, _)| of(*side)).filter_map(|(_, expected)| expected.entry.clone()).collect()
     }
@@ -227,6 +244,9 @@ impl Change {
         }
         if self.peers.len() < PEERS_MAX {
             self.peers.extend(judged.peer);
+        }
+        if self.containers.len() < PEERS_MAX {
+            self.containers.extend(judged.container.clone());
         }
     }
 }
@@ -267,6 +287,8 @@ struct VerdictChange {
     after: Expectation,
     records: u64,
     peers: BTreeSet<IpAddr>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    containers: BTreeSet<Arc<str>>,
     examples: Vec<ChangedRecord>,
 }
 
@@ -290,6 +312,8 @@ struct ChangedRecord {
     port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<Service>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Arc<str>>,
 }
 
 /// Signals of one name.
@@ -313,7 +337,7 @@ struct FindingTold {
     peers: BTreeSet<IpAddr>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     containers: BTreeSet<Arc<str>>,
-    /// Entries by which the verdict on its peers changes.
+    /// Entries by which the verdict on its peers or containers changes.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     entries: BTreeSet<Arc<str>>,
 }
@@ -352,14 +376,15 @@ impl Report {
     fn write(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "{} against {}: {} records judged", self.policy, self.against.join(", "), self.judged)?;
         for change in &self.verdicts {
-            let VerdictChange { before, after, records, peers, .. } = change;
-            let shown: Vec<String> = peers.iter().take(SHOWN).map(IpAddr::to_string).collect();
-            let more = if peers.len() > SHOWN { ", ..." } else { "" };
-            writeln!(
-                out,
-                "verdict   {before} -> {after}: {records} records, peers {}{more}",
-                shown.join(", ")
-            )?;
+            let VerdictChange { before, after, records, peers, containers, .. } = change;
+            write!(out, "verdict   {before} -> {after}: {records} records")?;
+            if !peers.is_empty() || containers.is_empty() {
+                write!(out, ", peers {}", shown(peers))?;
+            }
+            if !containers.is_empty() {
+                write!(out, ", containers {}", shown(containers))?;
+            }
+            writeln!(out)?;
         }
         for (what, signals) in [("silenced", &self.signals.silenced), ("raised", &self.signals.raised)] {
             for SignalTold { analytic, name, records } in signals {
@@ -384,6 +409,13 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// The first of them.
+fn shown<T: fmt::Display>(all: &BTreeSet<T>) -> String {
+    let shown: Vec<String> = all.iter().take(SHOWN).map(T::to_string).collect();
+    let more = if all.len() > SHOWN { ", ..." } else { "" };
+    shown.join(", ") + more
 }
 
 impl<T> Shift<T> {

@@ -8,9 +8,11 @@ use ipnetwork::{IpNetwork, Ipv4Network};
 use crate::fact::{Net, Service, Verdict};
 use crate::time::Timestamp;
 
+mod actor;
 mod review;
 mod schedule;
 
+pub use actor::{Act, Actor};
 pub use review::Shadowed;
 pub use schedule::{Days, Hours, Schedule};
 
@@ -45,7 +47,7 @@ pub struct Access {
     pub at: Timestamp,
 }
 
-/// The peers an entry speaks of: any of the given kinds, none of the exceptions.
+/// Whom an entry speaks of: peers of any of the given kinds, none of the exceptions; or containers of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// Networks that match.
@@ -56,6 +58,8 @@ pub struct Source {
     pub nodes: bool,
     /// Loopback and the node's own addresses match.
     pub local: bool,
+    /// Containers of the node, instead of peers.
+    pub actor: Actor,
 }
 
 /// The endpoints an entry speaks of.
@@ -109,7 +113,8 @@ impl AllowList {
         let listed = in_any(&from.networks, peer)
             || (from.nodes && in_any(&self.nodes, peer))
             || (from.local && self.is_local(peer));
-        listed && !in_any(&from.except, peer)
+        // What runs at the other end of a connection the node cannot know: a condition on that never agrees.
+        from.actor.is_empty() && listed && !in_any(&from.except, peer)
     }
 
     fn is_local(&self, peer: IpAddr) -> bool {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file::Port;
 use super::values::times::Date;
-use super::values::{At, Network, ServiceMatch};
+use super::values::{ActMatch, At, Network, ServiceMatch};
 use super::when::WhenSection;
 
 /// One reviewed expectation: who may be expected at which endpoint, and when.
@@ -17,10 +17,10 @@ pub struct AllowSection {
     #[garde(custom(entry_name))]
     #[schemars(length(min = 1, max = 63))]
     pub name: At<String>,
-    /// The peers: any of the kinds given, none of the exceptions.
+    /// Who: peers, or containers of the node.
     #[garde(custom(from_lengths))]
     pub from: At<FromSection>,
-    /// The endpoints.
+    /// What: endpoints for peers, acts for containers.
     #[garde(custom(to_lengths))]
     pub to: At<ToSection>,
     /// When it holds; always if nothing is given.
@@ -51,7 +51,8 @@ fn entry_name(name: &At<String>, (): &()) -> garde::Result {
 
 fn from_lengths(from: &At<FromSection>, (): &()) -> garde::Result {
     let from = &from.value;
-    at_most(10_000, "networks", from.cidr.len().max(from.except.len()).max(from.networks.len()))
+    at_most(10_000, "networks", from.cidr.len().max(from.except.len()).max(from.networks.len()))?;
+    at_most(1000, "names", from.image.len().max(from.namespace.len()).max(from.container.len()))
 }
 
 fn to_lengths(to: &At<ToSection>, (): &()) -> garde::Result {
@@ -72,7 +73,8 @@ fn at_most(max: usize, what: &str, len: usize) -> garde::Result {
     }
 }
 
-/// The peers an entry speaks of: any of the kinds given, none of the exceptions.
+/// Whom an entry speaks of. Peers: any of `cidr`, `networks`, `nodes` and `local`, none of `except`. Containers of the node
+/// instead: all of `image`, `namespace` and `container` that are given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FromSection {
@@ -91,9 +93,18 @@ pub struct FromSection {
     /// Whether loopback and the node's own addresses match.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub local: bool,
+    /// Containers of these images, as the runtime was told to use them; without tag and digest, of any of the repository.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub image: Vec<At<String>>,
+    /// Containers in these namespaces of Kubernetes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespace: Vec<At<String>>,
+    /// Containers of these names: within their pods, where they are of one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub container: Vec<At<String>>,
 }
 
-/// The endpoints an entry speaks of: any of the services, any of the ports.
+/// What an entry speaks of: any of the services, any of the ports; for containers any of the acts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ToSection {
@@ -103,4 +114,9 @@ pub struct ToSection {
     /// Local ports beside the services.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<At<Port>>,
+    /// What containers do, or `any`. `discovery`: they run tools of container management or scanners, connect to the socket
+    /// of a runtime, or go through endpoints of others. `credentials`: they open credential files. `start`: they are created
+    /// or started, which counts with a `namespace` only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub acts: Vec<At<ActMatch>>,
 }

@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+mod actors;
 mod allow;
 mod audit;
 mod detect;

@@ -3,6 +3,7 @@
 
 use sensor_core::allow_list::AllowList;
 
+use super::actors;
 use super::allow::AllowSection;
 use super::file::ConfigFile;
 use super::problem::Severity;
@@ -83,6 +84,7 @@ fn over_broad(file: &ConfigFile, entry: &AllowSection) -> Vec<Finding> {
                 entry.name.value, network.value
             ),
         })
+        .chain(actors::over_broad(entry))
         .collect()
 }
 

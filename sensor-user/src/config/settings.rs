@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use sensor_core::allow_list::{AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
+use sensor_core::allow_list::{Actor, AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
 use sensor_core::chains::{An1007Limits, An1352Limits, An1547Limits, Limits};
 use sensor_core::engine::{Cluster, Policy};
 use sensor_core::fact::Runtime;
@@ -234,10 +234,28 @@ fn allow_entry(file: &ConfigFile, entry: &AllowSection) -> AllowEntry {
             except: networks(&from.except),
             nodes: from.nodes,
             local: from.local,
+            actor: actor(entry),
         },
         to,
         when: when::schedule(entry),
         until_unix_ns: when::until_unix_ns(entry),
+    }
+}
+
+fn actor(entry: &AllowSection) -> Actor {
+    let (from, to) = (&entry.from.value, &entry.to.value);
+    let texts = |texts: &[At<String>]| texts.iter().map(|text| text.value.as_str().into()).collect();
+    let acts = to.acts.iter().filter_map(|act| match act.value {
+        AnyOr::Any => None,
+        AnyOr::One(act) => Some(act),
+    });
+    // None is any.
+    let acts = if to.acts.iter().any(|act| act.value == AnyOr::Any) { Vec::new() } else { acts.collect() };
+    Actor {
+        images: texts(&from.image),
+        namespaces: texts(&from.namespace),
+        containers: texts(&from.container),
+        acts,
     }
 }
 

@@ -132,7 +132,7 @@ fn errors_name_place_and_remedy() {
         ),
         (
             "allow: [{name: a, from: {}, to: {services: [any]}}]",
-            "1:25: error: the entry names no peers; add cidr, networks, `nodes: true` or `local: true`",
+            "1:25: error: the entry names nobody; add cidr, networks, `nodes: true` or `local: true`, or image and namespace",
         ),
         (
             "allow: [{name: a, from: {local: true}, to: {}}]",

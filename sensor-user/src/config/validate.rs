@@ -6,6 +6,7 @@ use std::time::Duration;
 use sensor_core::allow_list::IMPLIED_LOCAL;
 use sensor_core::fact::Service;
 
+use super::actors;
 use super::allow::AllowSection;
 use super::file::{ConfigFile, OutputType};
 use super::nearest::did_you_mean;
@@ -166,8 +167,12 @@ impl Checker {
                     format!("the name {name:?} is given to two entries{first}; names must be unique");
                 self.error("allow", &entry.name, message);
             }
-            self.from(file, entry);
-            self.to(file, entry);
+            if actors::is_about(entry) {
+                self.findings.extend(actors::validate(entry));
+            } else {
+                self.from(file, entry);
+                self.to(file, entry);
+            }
             self.when(entry);
         }
     }
@@ -193,7 +198,7 @@ impl Checker {
         const KEY: &str = "allow.from";
         let from = &entry.from.value;
         if from.cidr.is_empty() && from.networks.is_empty() && !from.nodes && !from.local {
-            let message = "the entry names no peers; add cidr, networks, `nodes: true` or `local: true`";
+            let message = "the entry names nobody; add cidr, networks, `nodes: true` or `local: true`, or image and namespace";
             self.error(KEY, &entry.from, message.to_owned());
         }
         for network in from.cidr.iter().chain(&from.except) {
@@ -224,6 +229,10 @@ impl Checker {
     fn to(&mut self, file: &ConfigFile, entry: &AllowSection) {
         const KEY: &str = "allow.to";
         let to = &entry.to.value;
+        if let Some(act) = to.acts.first() {
+            let message = "of a peer nobody knows what it does where it is; name services or ports";
+            self.error(KEY, act, message.to_owned());
+        }
         if to.services.is_empty() && to.ports.is_empty() {
             let message = "the entry names no endpoints; add services or ports, or write `services: [any]`";
             self.error(KEY, &entry.to, message.to_owned());

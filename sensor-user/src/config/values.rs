@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use sensor_core::allow_list::Act;
 use sensor_core::fact::{Runtime, Service};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -372,6 +373,8 @@ pub enum AnyOr<T> {
 pub type ServiceMatch = AnyOr<Service>;
 /// `any` or a kind of record.
 pub type KindMatch = AnyOr<Kind>;
+/// `any` or what a container does.
+pub type ActMatch = AnyOr<Act>;
 
 impl FromStr for ServiceMatch {
     type Err = ValueError;
@@ -427,4 +430,32 @@ impl fmt::Display for KindMatch {
 text_value!(
     KindMatch,
     json_schema!({"enum": std::iter::once("any").chain(Kind::ALL.map(Kind::name)).collect::<Vec<_>>()})
+);
+
+impl FromStr for ActMatch {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "any" {
+            return Ok(Self::Any);
+        }
+        Act::from_name(text).map(Self::One).ok_or_else(|| {
+            let names: Vec<_> = std::iter::once("any").chain(Act::ALL.map(Act::name)).collect();
+            ValueError::new(format!("unknown act {}", quoted(text)), did_you_mean(text, &names))
+        })
+    }
+}
+
+impl fmt::Display for ActMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "any",
+            Self::One(act) => act.name(),
+        })
+    }
+}
+
+text_value!(
+    ActMatch,
+    json_schema!({"enum": std::iter::once("any").chain(Act::ALL.map(Act::name)).collect::<Vec<_>>()})
 );

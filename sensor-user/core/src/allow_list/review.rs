@@ -27,6 +27,9 @@ impl AllowList {
         let sets: Vec<Peers> = self.entries.iter().map(|entry| self.peers(&entry.from)).collect();
         let shadow = |later: usize| {
             let entry = &self.entries[later];
+            if !entry.from.actor.is_empty() {
+                return self.shadowed_actor(later);
+            }
             let mut earlier = Peers::default();
             let mut by = Vec::new();
             for (index, candidate) in self.entries[..later].iter().enumerate() {
@@ -42,7 +45,20 @@ impl AllowList {
         (0..self.entries.len()).filter_map(shadow).collect()
     }
 
+    /// Containers go by names, of which each has to be spoken of by one earlier entry.
+    fn shadowed_actor(&self, later: usize) -> Option<Shadowed> {
+        let entry = &self.entries[later];
+        let leaves_nothing =
+            |earlier: &AllowEntry| earlier.outlasts(entry) && earlier.from.actor.includes(&entry.from.actor);
+        let by = self.entries[..later].iter().position(leaves_nothing)?;
+        Some(Shadowed { entry: later, by: vec![by] })
+    }
+
     fn peers(&self, from: &Source) -> Peers {
+        // An entry about containers speaks of no peer.
+        if !from.actor.is_empty() {
+            return Peers::default();
+        }
         let nodes = from.nodes.then_some(&self.nodes).into_iter().flatten();
         let mut addresses = Addresses::of(from.networks.iter().chain(nodes));
         let except = Addresses::of(&from.except);

@@ -50,6 +50,7 @@ fn exception_takes_out_whatever_matched() {
         except: networks(&["10.9.0.0/16", "127.0.0.1/32", "fd00::5/128"]),
         nodes: true,
         local: true,
+        actor: Actor::default(),
     };
     let list = AllowList {
         entries: vec![entry("a", source, Target::default())],

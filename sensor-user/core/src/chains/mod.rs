@@ -35,6 +35,7 @@ pub use signal::{Signal, SignalKey};
 
 use loss_log::LossLog;
 
+use crate::allow_list::Act;
 use crate::audit as audit_log;
 use crate::bounded::Bounded;
 use crate::containers::id_of_key;
@@ -159,8 +160,18 @@ impl Chains {
             return self.audit.handle(fact, &mut self.sender);
         }
         self.on_node(&fact.node, |node, context| node.handle(fact, verdict, context));
+        let verdict = verdict.filter(|_| !self.is_held_against(fact));
         self.on_an1352(&fact.node, |node, context| node.handle(fact, verdict, context));
         self.on_an1547(&fact.node, |node, context| node.handle(fact, verdict, context));
+    }
+
+    /// Whether a fact is of an act of a container that is part of a chain: what that does is expected of nobody, whatever
+    /// it and its image are called by those who made it.
+    fn is_held_against(&self, fact: &Fact) -> bool {
+        let Some(container) = fact.container.as_ref().filter(|_| Act::of(&fact.kind).is_some()) else {
+            return false;
+        };
+        self.nodes.peek(&*fact.node.boot_id).is_some_and(|node| node.an1007.holds(&container.key()))
     }
 
     /// Takes what the fact before signals, which is a request of an audit log.

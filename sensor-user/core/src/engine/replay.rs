@@ -36,7 +36,7 @@ impl Engine {
             FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_) => {
                 self.verdict_on(fact.at, fact.net.as_ref(), fact.client())
             }
-            _ => None,
+            kind => self.allow.judge_act(fact.at, fact.container.as_deref(), fact.k8s.as_deref(), kind),
         };
         self.note_replayed(&fact);
         self.outbox.send_recorded(fact, verdict);

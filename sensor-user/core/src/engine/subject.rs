@@ -179,6 +179,8 @@ impl Engine {
         let Subject { process, container, k8s, enrichment, truncated } = subject;
         let truncated = truncated || process.as_ref().is_some_and(|process| process.truncated);
         let quality = Quality { enrichment, truncated, lost: self.loss.lost_around(at.boot_ns) };
+        let of_actor = || self.allow.judge_act(at, container.as_deref(), k8s.as_deref(), &kind);
+        let verdict = verdict.or_else(of_actor);
         self.outbox.send(Draft { at, process, container, k8s, net, quality, kind, verdict })
     }
 }

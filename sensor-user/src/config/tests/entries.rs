@@ -1,5 +1,7 @@
 //! Entries of the allow-list: times, expiry, and what cannot be meant.
 
+use sensor_core::allow_list::{Act, Actor};
+
 use super::*;
 
 fn entry_with(rest: &str) -> String {
@@ -82,6 +84,105 @@ fn entries_that_cannot_be_what_was_meant_are_warnings() {
         assert!(load_text(&text).is_ok(), "{text}");
         assert_eq!(problems(&text), format!("q.yaml:{expected}"), "{text}");
     }
+}
+
+#[test]
+fn entries_about_containers_are_taken_as_written() {
+    let settings = load_text(
+        "allow:
+- {name: cni, from: {image: [quay.io/cilium/cilium], namespace: [kube-system]}, to: {acts: [any]}}
+- {name: shell, from: {container: [ops]}, to: {acts: [discovery, credentials]}}
+",
+    )
+    .expect("valid")
+    .settings;
+    let actors: Vec<Actor> =
+        settings.policy.allow.entries.into_iter().map(|entry| entry.from.actor).collect();
+    let expected = [
+        Actor {
+            images: vec!["quay.io/cilium/cilium".into()],
+            namespaces: vec!["kube-system".into()],
+            ..Actor::default()
+        },
+        Actor {
+            containers: vec!["ops".into()],
+            acts: vec![Act::Discovery, Act::Credentials],
+            ..Actor::default()
+        },
+        Actor::default(),
+    ];
+    assert_eq!(actors, expected);
+}
+
+#[test]
+fn entries_about_containers_are_refused_or_warned_of_with_place_and_remedy() {
+    for (rest, expected) in [
+        (
+            "{cidr: [10.0.0.0/8], image: [a], namespace: [b]}, to: {acts: [any]}",
+            "1:25: error: what runs at the other end of a connection is not known here; make two entries, of peers and of containers",
+        ),
+        (
+            "{image: [a], namespace: [b], local: true}, to: {acts: [any]}",
+            "1:25: error: what runs at the other end of a connection is not known here; make two entries, of peers and of containers",
+        ),
+        (
+            "{image: [a], namespace: [b]}, to: {services: [any]}",
+            "1:59: error: an entry about containers speaks of what they do on this node; write acts instead of services and ports",
+        ),
+        (
+            "{image: [a], namespace: [b]}, to: {}",
+            "1:59: error: the entry names no acts; add some, or write `acts: [any]`",
+        ),
+        (
+            "{cidr: [10.0.0.0/8]}, to: {services: [any], acts: [start]}",
+            "1:76: error: of a peer nobody knows what it does where it is; name services or ports",
+        ),
+        (
+            "{image: [a], namespace: [b]}, to: {acts: [strat]}",
+            "1:67: error: unknown act \"strat\"; did you mean \"start\"?",
+        ),
+        (
+            "{image: [\"a/*\"], namespace: [b]}, to: {acts: [any]}",
+            "1:34: error: \"a/*\" has a wildcard, and images are compared as they are; write the repository without a tag for any of its images",
+        ),
+        (
+            "{image: [\"sha256:aa\"], namespace: [b]}, to: {acts: [any]}",
+            "1:34: error: \"sha256:aa\" is no reference to an image; write one, as in \"quay.io/cilium/cilium:v1.16.1\"",
+        ),
+        (
+            "{image: [a], namespace: [Kube_System]}, to: {acts: [any]}",
+            "1:50: error: \"Kube_System\" is no namespace; write 1 to 63 lower-case letters, digits and hyphens",
+        ),
+        (
+            "{container: [\"\"], namespace: [b]}, to: {acts: [any]}",
+            "1:38: error: \"\" is no name of a container; write it as the runtime has it",
+        ),
+        (
+            "{image: [a]}, to: {acts: [start]}",
+            "1:51: error: names are chosen by whoever starts a container, so that they excuse no start; add a namespace",
+        ),
+        (
+            "{image: [a]}, to: {acts: [discovery]}",
+            "1:34: warning: the entry \"a\" expects containers by names alone, which whoever may start one can choose; add a namespace where there is one",
+        ),
+        (
+            "{namespace: [b]}, to: {acts: [discovery]}",
+            "1:38: warning: the entry \"a\" expects every container in a namespace, also those that are put there; name images",
+        ),
+    ] {
+        let text = format!("allow: [{{name: a, from: {rest}}}]");
+        assert_eq!(problems(&text), format!("q.yaml:{expected}"), "{rest}");
+    }
+    let shadowed = "allow:
+- {name: a, from: {image: [a/b], namespace: [c]}, to: {acts: [any]}}
+- {name: b, from: {image: [\"a/b:v1\"], namespace: [c]}, to: {acts: [discovery]}}
+";
+    assert_eq!(
+        problems(shadowed),
+        "q.yaml:3:10: warning: the entry \"b\" is never reached: \"a\" before it decides all that it speaks of; drop it or move it up"
+    );
+    let distinct = shadowed.replace("[a/b], namespace: [c]", "[a/b], namespace: [d]");
+    assert_eq!(problems(&distinct), "");
 }
 
 #[test]

@@ -123,6 +123,10 @@ impl An1007 {
                 self.on_access(fact, verdict, context);
             }
             (FactKind::Container { action, origin }, Some(container)) => {
+                let is_listed = matches!(verdict, Some(Verdict::Listed(_)));
+                if is_listed && self.is_excused(&container.key(), *action, origin) {
+                    return;
+                }
                 self.on_container(fact, container, *action, origin, context);
             }
             (
@@ -162,6 +166,29 @@ impl An1007 {
             ("chain-containers", self.steps.evicted() + self.loose.evicted()),
             ("chains", self.cases.evicted()),
         ]
+    }
+
+    /// Whether a container is part of a chain.
+    pub(super) fn holds(&self, container: &Arc<str>) -> bool {
+        self.by_container.contains_key(container)
+    }
+
+    /// Whether a step that an entry expects is not looked at for that: where nothing tells who asked for the container. An
+    /// entry says nothing against what is known of connections, nor of a container that is part of a chain.
+    fn is_excused(&mut self, container: &Arc<str>, action: ContainerAction, origin: &Origin) -> bool {
+        let is_known = origin.conn.is_some() || !origin.candidates.is_empty();
+        if is_known || self.holds(container) {
+            return false;
+        }
+        if action == ContainerAction::Enriched {
+            // Its steps were told when nobody knew what it is called.
+            let steps = self.steps.peek(container);
+            if steps.is_some_and(|steps| steps.iter().any(Step::has_origin)) {
+                return false;
+            }
+            self.steps.remove(container);
+        }
+        true
     }
 
     /// Chains of which something was seen: connections of unlisted peers, and those that went further.

@@ -84,6 +84,11 @@ impl Step {
         may && boot_ns <= self.at.boot_ns
     }
 
+    /// Whether connections are known that it comes of, or may.
+    pub(super) fn has_origin(&self) -> bool {
+        self.origin.conn.is_some() || !self.origin.candidates.is_empty()
+    }
+
     /// Judges by the truth table in docs/detections/an1007.md.
     pub(super) fn judge(&self, accesses: &Accesses, window_ns: u64) -> Judgement {
         match &self.origin.conn {

@@ -1,6 +1,7 @@
 //! The analytic from facts to findings.
 
 mod bounds;
+mod expected;
 
 use std::net::IpAddr;
 use std::sync::Arc;

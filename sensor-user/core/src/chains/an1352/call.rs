@@ -44,6 +44,11 @@ impl Call {
     /// The call that a fact tells of, if it is one of somebody who is not expected to make it.
     pub(super) fn of(fact: &Fact, verdict: Option<&Verdict>, limits: &An1352Limits) -> Option<Self> {
         let container = fact.container.as_ref().map(|container| Principal::Container(container.key()));
+        // Nobody is meant to have a tool under another name.
+        let is_hidden = fact.process.as_ref().is_some_and(|process| process.program.renamed);
+        if matches!(verdict, Some(Verdict::Listed(_))) && !is_hidden {
+            return None;
+        }
         match &fact.kind {
             FactKind::ApiRequest(api) if verdict == Some(&Verdict::Unlisted) => Self::of_request(fact, api),
             FactKind::Exec { .. } => Self::of_exec(fact.process.as_deref()?, container),

@@ -28,6 +28,8 @@ fn node() -> Arc<Node> {
 struct Bench {
     chains: Chains,
     facts: u64,
+    /// What the allow-list says of what containers do.
+    of_containers: Option<Verdict>,
     signals: Vec<String>,
     findings: Vec<(String, u64, Finding)>,
 }
@@ -37,7 +39,7 @@ impl Bench {
         let mut chains = Chains::default();
         let networks = vec!["10.0.0.0/8".parse().expect("a network")];
         chains.set_inside(Inside { networks, own: Vec::new() });
-        Self { chains, facts: 0, signals: Vec::new(), findings: Vec::new() }
+        Self { chains, facts: 0, of_containers: None, signals: Vec::new(), findings: Vec::new() }
     }
 
     fn read(&mut self) {
@@ -138,7 +140,8 @@ impl Bench {
             container: container.map(of_id),
             ..self.fact(at, FactKind::Exec { role: ExecRole::Client })
         };
-        self.hand_in(fact, None);
+        let verdict = self.of_containers.clone();
+        self.hand_in(fact, verdict.as_ref());
     }
 
     fn sweeps(&mut self, at: u64, container: Option<&str>, targets: u64) {
@@ -152,7 +155,16 @@ impl Bench {
             window_ns: SECOND,
         };
         let fact = Fact { container: container.map(of_id), ..self.fact(at, kind) };
-        self.hand_in(fact, None);
+        let verdict = self.of_containers.clone();
+        self.hand_in(fact, verdict.as_ref());
+    }
+
+    fn connects_to_runtime(&mut self, at: u64, container: &str) {
+        let path = Some("/run/docker.sock".into());
+        let kind = FactKind::SocketConnect { path, inode: at, service: Some(Runtime::Docker) };
+        let fact = Fact { container: Some(of_id(container)), ..self.fact(at, kind) };
+        let verdict = self.of_containers.clone();
+        self.hand_in(fact, verdict.as_ref());
     }
 
     fn states(&self) -> Vec<(FindingState, Severity)> {
@@ -342,4 +354,30 @@ fn principals_are_bounded_and_a_burst_that_has_to_go_is_closed_as_incomplete() {
     assert!(!bench.last().completeness.complete);
     let evicted = bench.chains.evicted();
     assert!(evicted.contains(&("discovery-principals", 1)), "{evicted:?}");
+}
+
+/// What a monitoring agent does all day, and the same done by a container that nobody expects to.
+#[test]
+fn a_container_that_an_entry_expects_may_look_around_and_its_twin_may_not() {
+    let listed = Some(Verdict::Listed("monitoring".into()));
+    for (of_containers, expected) in [(listed, 0), (None, 3)] {
+        let mut bench = Bench { of_containers, ..Bench::new() };
+        bench.sweeps(10 * SECOND, Some("agent"), 40);
+        for (number, command) in
+            ["ps", "images", "info", "inspect a", "inspect b", "inspect c"].iter().enumerate()
+        {
+            let at = (20 + number as u64) * SECOND;
+            bench.runs(at, Some("shell"), Some(("docker", false)), &format!("/usr/bin/docker {command}"));
+        }
+        (0..6).for_each(|number| bench.connects_to_runtime((40 + number) * SECOND, "console"));
+        assert_eq!(bench.findings.len(), expected, "{:?}", bench.findings);
+        assert_eq!(bench.signals.is_empty(), expected == 0, "{:?}", bench.signals);
+    }
+}
+
+#[test]
+fn a_tool_under_another_name_is_expected_of_nobody() {
+    let mut bench = Bench { of_containers: Some(Verdict::Listed("monitoring".into())), ..Bench::new() };
+    bench.runs(10 * SECOND, Some("agent"), Some(("kubectl", true)), "/tmp/x get pods");
+    assert_eq!(bench.states(), [(Open, High)]);
 }

@@ -39,7 +39,12 @@ pub(super) struct Act {
 
 impl Act {
     /// The act that a fact of a container tells of. `first`: process id of the container's first program.
-    pub(super) fn of(fact: &Fact, first: Option<u32>, limits: &An1547Limits) -> Option<(Kind, Self)> {
+    pub(super) fn of(
+        fact: &Fact,
+        verdict: Option<&Verdict>,
+        first: Option<u32>,
+        limits: &An1547Limits,
+    ) -> Option<(Kind, Self)> {
         let (kind, object) = match &fact.kind {
             FactKind::FileRead { path, class } if is_clusters(*class) => {
                 (Kind::Read, path.clone().unwrap_or_else(|| "a credential file".into()))
@@ -49,7 +54,10 @@ impl Act {
             }
             _ => return None,
         };
-        let process = fact.process.as_deref().filter(|process| is_stranger(process, first))?;
+        let is_listed = matches!(verdict, Some(Verdict::Listed(_)));
+        let is_odd =
+            |process: &&Process| is_hidden_tool(process) || (!is_listed && is_brought_in(process, first));
+        let process = fact.process.as_deref().filter(is_odd)?;
         let (at, event, lost) = (fact.at, fact.id.clone(), fact.quality.lost);
         Some((kind, Self { at, event, program: process.comm.clone(), object, lost }))
     }
@@ -101,17 +109,19 @@ fn signal(name: &'static str, stage: usize, keys: Vec<(SignalKey, Arc<str>)>) ->
     Signal { name: name.into(), analytic: AN1547.id.into(), stage, keys }
 }
 
-/// Whether a process in a container is none that its first program has started: one that a runtime put there, which shows
-/// by its descent, or a tool of container management under another name. Where that descent is not known as far as the
-/// runtime nobody is accused.
-fn is_stranger(process: &Process, first: Option<u32>) -> bool {
-    let is_hidden_tool = process.program.renamed && process.program.tool.is_some();
-    let is_brought_in = first.is_some_and(|first| {
+/// Whether a process goes by another name than its program's, which is a tool of container management.
+fn is_hidden_tool(process: &Process) -> bool {
+    process.program.renamed && process.program.tool.is_some()
+}
+
+/// Whether a process in a container is none that its first program has started, but one that a runtime put there, which
+/// shows by its descent. Where that is not known as far as the runtime nobody is accused.
+fn is_brought_in(process: &Process, first: Option<u32>) -> bool {
+    first.is_some_and(|first| {
         let ancestors = &process.ancestors;
         let is_descendant = process.pid == first || ancestors.iter().any(|ancestor| ancestor.pid == first);
         !is_descendant && ancestors.iter().any(|ancestor| is_runtimes(&ancestor.comm))
-    });
-    is_hidden_tool || is_brought_in
+    })
 }
 
 fn is_runtimes(comm: &str) -> bool {

@@ -103,15 +103,17 @@ impl An1547 {
             FactKind::Container { action: ContainerAction::Stopped | ContainerAction::Removed, .. } => {
                 self.note_end(&container);
             }
-            FactKind::FileRead { .. } | FactKind::Connect { .. } => self.on_act(&container, fact, context),
+            FactKind::FileRead { .. } | FactKind::Connect { .. } => {
+                self.on_act(&container, fact, verdict, context);
+            }
             _ => return,
         }
         self.shrink(context);
     }
 
-    fn on_act(&mut self, id: &Arc<str>, fact: &Fact, context: &mut Context<'_>) {
+    fn on_act(&mut self, id: &Arc<str>, fact: &Fact, verdict: Option<&Verdict>, context: &mut Context<'_>) {
         let first = self.containers.peek(id).and_then(|watch| watch.first);
-        let Some((kind, act)) = Act::of(fact, first, context.limits) else { return };
+        let Some((kind, act)) = Act::of(fact, verdict, first, context.limits) else { return };
         let open = self.containers.peek(id).and_then(|watch| watch.case.as_ref());
         if open.is_some_and(|case| act.at.boot_ns > case.deadline_ns) {
             self.close(id, false, context);

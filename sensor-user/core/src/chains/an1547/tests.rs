@@ -299,3 +299,28 @@ fn acts_are_bounded_and_the_first_read_stays() {
     let counted = counted.map(|stage| stage.events.len() as u64 + stage.further);
     assert_eq!(counted, Some(40), "every connection counts once");
 }
+
+/// A health probe that the kubelet has run in a container of the network: it reads the token and asks the API server.
+#[test]
+fn a_container_that_an_entry_expects_to_read_credentials_is_no_finding_and_its_twin_is() {
+    let listed = Verdict::Listed("cni".into());
+    for (verdict, findings) in [(Some(&listed), 0), (None, 1)] {
+        let mut bench = Bench::new();
+        let kind =
+            || FactKind::FileRead { path: Some(TOKEN.into()), class: CredentialClass::ServiceAccountToken };
+        bench.hand_in_of(10 * SECOND, process(STRANGER, "probe", None), None, kind(), verdict);
+        bench.connects(11 * SECOND, STRANGER, NODE_B);
+        assert_eq!(bench.findings.len(), findings, "{verdict:?}");
+    }
+}
+
+#[test]
+fn a_renamed_tool_in_a_container_that_is_expected_is_a_finding_all_the_same() {
+    let mut bench = Bench::new();
+    let listed = Verdict::Listed("cni".into());
+    let kind = FactKind::FileRead { path: Some(TOKEN.into()), class: CredentialClass::ServiceAccountToken };
+    bench.hand_in_of(10 * SECOND, process(OWN, "x", Some("kubectl")), None, kind, Some(&listed));
+    let used = FactKind::Connect { result: ConnectResult::Established };
+    bench.hand_in_of(11 * SECOND, process(OWN, "x", Some("kubectl")), Some(outbound(NODE_B)), used, None);
+    assert_eq!(bench.findings.len(), 1);
+}
