@@ -205,6 +205,11 @@ fn chains_are_found_where_there_are_any_and_nowhere_else() {
             vec!["open medium inferred 1 2", "update medium inferred 1 2", "closed medium inferred 1 2"],
         ),
         ("an1547-silence", Vec::new()),
+        ("shown-listed", Vec::new()),
+        (
+            "shown-unlisted",
+            vec!["open medium proved 1 1", "open high proved 1 2", "open medium inferred 1 2"],
+        ),
         ("containers-listed", Vec::new()),
         (
             "containers-unlisted",

@@ -11,10 +11,12 @@ use crate::time::Timestamp;
 mod actor;
 mod review;
 mod schedule;
+mod shows;
 
 pub use actor::{Act, Actor};
 pub use review::Shadowed;
 pub use schedule::{Days, Hours, Schedule};
+pub use shows::{Shown, Shows, product_of};
 
 /// Name of the built-in last entry.
 pub const IMPLIED_LOCAL: &str = "implied-local";
@@ -36,7 +38,7 @@ pub struct AllowEntry {
 
 /// Somebody who came to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct Access<'a> {
     /// Address of the peer; an IPv4-mapped one is its IPv4 address.
     pub peer: IpAddr,
     /// Service behind the endpoint.
@@ -45,6 +47,8 @@ pub struct Access {
     pub port: u16,
     /// When it was, which is not when it is judged.
     pub at: Timestamp,
+    /// What has shown of the peer by this fact.
+    pub shown: Shown<'a>,
 }
 
 /// Whom an entry speaks of: peers of any of the given kinds, none of the exceptions; or containers of the node.
@@ -58,6 +62,8 @@ pub struct Source {
     pub nodes: bool,
     /// Loopback and the node's own addresses match.
     pub local: bool,
+    /// What the peers show beside that.
+    pub shows: Shows,
     /// Containers of the node, instead of peers.
     pub actor: Actor,
 }
@@ -82,12 +88,12 @@ pub struct AllowList {
     pub local: Vec<IpAddr>,
 }
 
-impl Access {
+impl Access<'_> {
     /// What the record of a connection that somebody opened here tells; `None` for one without a peer.
     #[must_use]
     pub fn of(net: &Net, at: Timestamp) -> Option<Self> {
         let port = net.local.map_or(0, |local| local.port);
-        net.peer.map(|peer| Self { peer: peer.ip, service: net.service, port, at })
+        net.peer.map(|peer| Self { peer: peer.ip, service: net.service, port, at, shown: Shown::default() })
     }
 }
 
@@ -96,11 +102,12 @@ impl AllowList {
     ///
     /// An IPv4-mapped address is its IPv4 address, in the peer as well as in the entries.
     #[must_use]
-    pub fn judge(&self, access: &Access) -> Verdict {
+    pub fn judge(&self, access: &Access<'_>) -> Verdict {
         let peer = access.peer.to_canonical();
         let decides = |entry: &&AllowEntry| {
             entry.to.covers(access.service, access.port)
                 && self.covers(&entry.from, peer)
+                && entry.from.shows.agree(&access.shown)
                 && entry.holds_at(access.at.unix_ns)
         };
         match self.entries.iter().find(decides) {

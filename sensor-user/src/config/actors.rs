@@ -26,12 +26,13 @@ pub fn validate(entry: &AllowSection) -> Vec<Finding> {
         findings.push(Finding { severity: Severity::Error, position, key, message });
     };
     let has_peers = !(from.cidr.is_empty() && from.except.is_empty() && from.networks.is_empty());
-    if has_peers || from.nodes || from.local {
+    let has_shows = !(from.fingerprint.is_empty() && from.tool.is_empty());
+    if has_peers || has_shows || from.nodes || from.local {
         let message = "what runs at the other end of a connection is not known here; make two entries, of peers and of containers";
         error(FROM, entry.from.position, message);
     }
-    if !(to.services.is_empty() && to.ports.is_empty()) {
-        let message = "an entry about containers speaks of what they do on this node; write acts instead of services and ports";
+    if !(to.services.is_empty() && to.ports.is_empty() && to.classes.is_empty()) {
+        let message = "an entry about containers speaks of what they do on this node; write acts instead of services, ports and classes";
         error(TO, entry.to.position, message);
     } else if to.acts.is_empty() {
         error(TO, entry.to.position, "the entry names no acts; add some, or write `acts: [any]`");

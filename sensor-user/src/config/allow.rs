@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file::Port;
 use super::values::times::Date;
-use super::values::{ActMatch, At, Network, ServiceMatch};
+use super::values::{ActMatch, At, ClassMatch, Network, ServiceMatch};
 use super::when::WhenSection;
 
 /// One reviewed expectation: who may be expected at which endpoint, and when.
@@ -52,7 +52,8 @@ fn entry_name(name: &At<String>, (): &()) -> garde::Result {
 fn from_lengths(from: &At<FromSection>, (): &()) -> garde::Result {
     let from = &from.value;
     at_most(10_000, "networks", from.cidr.len().max(from.except.len()).max(from.networks.len()))?;
-    at_most(1000, "names", from.image.len().max(from.namespace.len()).max(from.container.len()))
+    at_most(1000, "names", from.image.len().max(from.namespace.len()).max(from.container.len()))?;
+    at_most(1000, "fingerprints or tools", from.fingerprint.len().max(from.tool.len()))
 }
 
 fn to_lengths(to: &At<ToSection>, (): &()) -> garde::Result {
@@ -93,6 +94,13 @@ pub struct FromSection {
     /// Whether loopback and the node's own addresses match.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub local: bool,
+    /// Fingerprints (JA4) of the peers' TLS clients: narrows what is said of peers, and agrees with `tls_hello` records only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fingerprint: Vec<At<String>>,
+    /// Programs of the peers, by the first product of their `User-Agent`, as in `Docker-Client`: narrows likewise, and agrees
+    /// with `api_request` records only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool: Vec<At<String>>,
     /// Containers of these images, as the runtime was told to use them; without tag and digest, of any of the repository.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub image: Vec<At<String>>,
@@ -114,6 +122,9 @@ pub struct ToSection {
     /// Local ports beside the services.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<At<Port>>,
+    /// What peers ask for, or `any`: agrees with requests that were read only, never with the mere opening of a connection.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<At<ClassMatch>>,
     /// What containers do, or `any`. `discovery`: they run tools of container management or scanners, connect to the socket
     /// of a runtime, or go through endpoints of others. `credentials`: they open credential files. `start`: they are created
     /// or started, which counts with a `namespace` only.

@@ -17,6 +17,7 @@ mod problem;
 mod reload;
 mod review;
 mod settings;
+mod shown;
 mod state;
 mod validate;
 mod values;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use sensor_core::allow_list::{Actor, AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Source, Target};
+use sensor_core::allow_list::{Actor, AllowEntry, AllowList, IMPLIED_LOCAL, Schedule, Shows, Source, Target};
 use sensor_core::chains::{An1007Limits, An1352Limits, An1547Limits, Limits};
 use sensor_core::engine::{Cluster, Policy};
 use sensor_core::fact::Runtime;
@@ -234,6 +234,7 @@ fn allow_entry(file: &ConfigFile, entry: &AllowSection) -> AllowEntry {
             except: networks(&from.except),
             nodes: from.nodes,
             local: from.local,
+            shows: shows(entry),
             actor: actor(entry),
         },
         to,
@@ -242,15 +243,30 @@ fn allow_entry(file: &ConfigFile, entry: &AllowSection) -> AllowEntry {
     }
 }
 
+fn texts(texts: &[At<String>]) -> Vec<Arc<str>> {
+    texts.iter().map(|text| text.value.as_str().into()).collect()
+}
+
+/// The members of a closed list that are named; none for any.
+fn members<T: Copy>(named: &[At<AnyOr<T>>]) -> Vec<T> {
+    let members: Option<Vec<T>> = named
+        .iter()
+        .map(|one| match one.value {
+            AnyOr::Any => None,
+            AnyOr::One(one) => Some(one),
+        })
+        .collect();
+    members.unwrap_or_default()
+}
+
+fn shows(entry: &AllowSection) -> Shows {
+    let (from, to) = (&entry.from.value, &entry.to.value);
+    Shows { classes: members(&to.classes), fingerprints: texts(&from.fingerprint), tools: texts(&from.tool) }
+}
+
 fn actor(entry: &AllowSection) -> Actor {
     let (from, to) = (&entry.from.value, &entry.to.value);
-    let texts = |texts: &[At<String>]| texts.iter().map(|text| text.value.as_str().into()).collect();
-    let acts = to.acts.iter().filter_map(|act| match act.value {
-        AnyOr::Any => None,
-        AnyOr::One(act) => Some(act),
-    });
-    // None is any.
-    let acts = if to.acts.iter().any(|act| act.value == AnyOr::Any) { Vec::new() } else { acts.collect() };
+    let acts = members(&to.acts);
     Actor {
         images: texts(&from.image),
         namespaces: texts(&from.namespace),

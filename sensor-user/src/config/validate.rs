@@ -11,6 +11,7 @@ use super::allow::AllowSection;
 use super::file::{ConfigFile, OutputType};
 use super::nearest::did_you_mean;
 use super::problem::Severity;
+use super::shown;
 use super::values::{AnyOr, At, Network, Period, Size};
 use super::when::{self, WhenSection};
 use crate::sources::audit_log::STDIN;
@@ -172,6 +173,7 @@ impl Checker {
             } else {
                 self.from(file, entry);
                 self.to(file, entry);
+                self.findings.extend(shown::validate(entry));
             }
             self.when(entry);
         }
@@ -198,7 +200,11 @@ impl Checker {
         const KEY: &str = "allow.from";
         let from = &entry.from.value;
         if from.cidr.is_empty() && from.networks.is_empty() && !from.nodes && !from.local {
-            let message = "the entry names nobody; add cidr, networks, `nodes: true` or `local: true`, or image and namespace";
+            let message = if from.fingerprint.is_empty() && from.tool.is_empty() {
+                "the entry names nobody; add cidr, networks, `nodes: true` or `local: true`, or image and namespace"
+            } else {
+                "what a peer shows anybody can copy; name the peers beside it: cidr, networks, `nodes: true` or `local: true`"
+            };
             self.error(KEY, &entry.from, message.to_owned());
         }
         for network in from.cidr.iter().chain(&from.except) {

@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use sensor_core::allow_list::Act;
 use sensor_core::fact::{Runtime, Service};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::nearest::did_you_mean;
-use crate::wire::Kind;
 
 /// A value together with the place where the file has it. Equality and output look at the value only.
 #[derive(Clone, Debug)]
@@ -99,7 +97,10 @@ macro_rules! text_value {
     };
 }
 
+pub mod any;
 pub mod times;
+
+pub use any::{ActMatch, AnyOr, ClassMatch, KindMatch, ServiceMatch};
 
 /// A text that does not have the form its key asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -359,103 +360,3 @@ impl fmt::Display for RuntimeName {
 }
 
 text_value!(RuntimeName, json_schema!({"enum": Self::SERVERS.map(Runtime::name)}));
-
-/// Either everything or one member of a closed list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnyOr<T> {
-    /// `any`.
-    Any,
-    /// The named one.
-    One(T),
-}
-
-/// `any` or a service.
-pub type ServiceMatch = AnyOr<Service>;
-/// `any` or a kind of record.
-pub type KindMatch = AnyOr<Kind>;
-/// `any` or what a container does.
-pub type ActMatch = AnyOr<Act>;
-
-impl FromStr for ServiceMatch {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text == "any" {
-            return Ok(Self::Any);
-        }
-        Service::from_name(text).map(Self::One).ok_or_else(|| {
-            let names: Vec<_> = std::iter::once("any").chain(Service::ALL.map(Service::name)).collect();
-            ValueError::new(format!("unknown service {}", quoted(text)), did_you_mean(text, &names))
-        })
-    }
-}
-
-impl fmt::Display for ServiceMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Any => "any",
-            Self::One(service) => service.name(),
-        })
-    }
-}
-
-text_value!(
-    ServiceMatch,
-    json_schema!({"enum": std::iter::once("any").chain(Service::ALL.map(Service::name)).collect::<Vec<_>>()})
-);
-
-impl FromStr for KindMatch {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text == "any" {
-            return Ok(Self::Any);
-        }
-        Kind::from_name(text).map(Self::One).ok_or_else(|| {
-            let names: Vec<_> = std::iter::once("any").chain(Kind::ALL.map(Kind::name)).collect();
-            ValueError::new(format!("unknown kind of record {}", quoted(text)), did_you_mean(text, &names))
-        })
-    }
-}
-
-impl fmt::Display for KindMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Any => "any",
-            Self::One(kind) => kind.name(),
-        })
-    }
-}
-
-text_value!(
-    KindMatch,
-    json_schema!({"enum": std::iter::once("any").chain(Kind::ALL.map(Kind::name)).collect::<Vec<_>>()})
-);
-
-impl FromStr for ActMatch {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text == "any" {
-            return Ok(Self::Any);
-        }
-        Act::from_name(text).map(Self::One).ok_or_else(|| {
-            let names: Vec<_> = std::iter::once("any").chain(Act::ALL.map(Act::name)).collect();
-            ValueError::new(format!("unknown act {}", quoted(text)), did_you_mean(text, &names))
-        })
-    }
-}
-
-impl fmt::Display for ActMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Any => "any",
-            Self::One(act) => act.name(),
-        })
-    }
-}
-
-text_value!(
-    ActMatch,
-    json_schema!({"enum": std::iter::once("any").chain(Act::ALL.map(Act::name)).collect::<Vec<_>>()})
-);

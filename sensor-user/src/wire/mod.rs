@@ -27,7 +27,7 @@ mod tests;
 
 pub use kind::{Kind, KindFilter};
 pub use lists::{
-    Capability, CoverageState, Exposure, HookState, ListenerTls, Runtime, Scope, Service, Severity,
+    ApiClass, Capability, CoverageState, Exposure, HookState, ListenerTls, Runtime, Scope, Service, Severity,
 };
 pub use record::{LeadsTo, PeerSeen, Record, SchemaVersion};
 pub use schema::{config_schema, doctor_schema, exposure_schema, record_schema};

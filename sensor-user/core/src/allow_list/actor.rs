@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::AllowList;
-use crate::fact::{Container, ContainerAction, FactKind, K8s, Runtime, ScanShape, Verdict};
+use crate::fact::{Container, ContainerAction, FactKind, K8s, ScanShape, Verdict};
 use crate::time::Timestamp;
 
 /// What containers do that may be expected of some of them.
@@ -85,7 +85,8 @@ impl Actor {
         let may_go_by_names = act != Act::Start || !self.namespaces.is_empty();
         let image = container.image.as_deref();
         let name = k8s.and_then(|k8s| k8s.container.as_ref()).or(container.name.as_ref());
-        let namespace = believed_namespace(container, k8s);
+        // The identity of a pod is told only where a kubelet's runtime or the cgroup bears a label out.
+        let namespace = k8s.and_then(|k8s| k8s.namespace.as_deref());
         !self.is_empty()
             && does
             && may_go_by_names
@@ -133,15 +134,6 @@ impl AllowList {
             self.entries.iter().find(|entry| decides(&entry.from.actor) && entry.holds_at(at.unix_ns))?;
         Some(Verdict::Listed(entry.name.clone()))
     }
-}
-
-/// The namespace of a container, if that is more than what whoever made it says.
-///
-/// What a Docker container's labels name is free text of whoever calls Docker: it is nobody's word until the identity of
-/// pods is told only where the cgroup or a kubelet's own runtime agrees. From then on it is `k8s.namespace`, whatever the runtime.
-fn believed_namespace<'a>(container: &Container, k8s: Option<&'a K8s>) -> Option<&'a str> {
-    let namespace = k8s?.namespace.as_deref()?;
-    matches!(container.runtime, Runtime::Containerd | Runtime::Crio).then_some(namespace)
 }
 
 fn agrees(wanted: &[Arc<str>], found: Option<&str>, is_one: impl Fn(&str, &str) -> bool) -> bool {

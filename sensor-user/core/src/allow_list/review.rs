@@ -33,7 +33,9 @@ impl AllowList {
             let mut earlier = Peers::default();
             let mut by = Vec::new();
             for (index, candidate) in self.entries[..later].iter().enumerate() {
-                let speaks_of_all = candidate.outlasts(entry) && candidate.to.includes(&entry.to);
+                let speaks_of_all = candidate.outlasts(entry)
+                    && candidate.to.includes(&entry.to)
+                    && candidate.from.shows.include(&entry.from.shows);
                 if speaks_of_all && sets[index].meets(&sets[later]) {
                     earlier.add(&sets[index]);
                     by.push(index);

@@ -20,7 +20,13 @@ fn judge(list: &AllowList, peer: &str, service: Service, port: u16) -> Option<St
 
 fn judge_at(list: &AllowList, peer: &str, service: Service, port: u16, unix_ns: u64) -> Option<String> {
     let at = Timestamp { unix_ns, ..Timestamp::default() };
-    match list.judge(&Access { peer: peer.parse().expect("address"), service, port, at }) {
+    match list.judge(&Access {
+        peer: peer.parse().expect("address"),
+        service,
+        port,
+        at,
+        shown: Shown::default(),
+    }) {
         Verdict::Listed(name) => Some(name.to_string()),
         Verdict::Unlisted => None,
     }
@@ -50,6 +56,7 @@ fn exception_takes_out_whatever_matched() {
         except: networks(&["10.9.0.0/16", "127.0.0.1/32", "fd00::5/128"]),
         nodes: true,
         local: true,
+        shows: Shows::default(),
         actor: Actor::default(),
     };
     let list = AllowList {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use super::request::Source;
-use crate::allow_list::{Access, AllowList, in_any};
+use crate::allow_list::{Access, AllowList, Shown, in_any};
 use crate::fact::{Service, Verdict};
 use crate::time::Timestamp;
 
@@ -41,7 +41,9 @@ impl AuditPolicy {
     /// The entry of the allow-list that expects requests from this address.
     pub(super) fn entry(&self, source: IpAddr, unix_ns: u64) -> Option<Arc<str>> {
         let at = Timestamp { boot_ns: unix_ns, unix_ns };
-        let access = Access { peer: source, service: Service::KubeApiserver, port: API_PORT, at };
+        // An audit log tells verbs, not what a node reads on a connection.
+        let shown = Shown::default();
+        let access = Access { peer: source, service: Service::KubeApiserver, port: API_PORT, at, shown };
         match self.allow.judge(&access) {
             Verdict::Listed(entry) => Some(entry),
             Verdict::Unlisted => None,

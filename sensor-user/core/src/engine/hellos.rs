@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::allow_list::Shown;
 use crate::engine::Engine;
 use crate::event::Ends;
 use crate::fact::{FactKind, Stack, TlsHello};
@@ -87,8 +88,6 @@ impl Engine {
         hello: &ClientHello,
     ) {
         let (mut server, net) = self.served(at, conn, cgroup, ends);
-        // Whom the connection is passed on for, its accept says.
-        let verdict = self.verdict_on(at, Some(&net), None);
         let ja4 = ja4(hello);
         let stack = ja4.as_deref().map(|fingerprint| self.stacks.note(ends.peer.ip, fingerprint));
         let is_longer = |name: &Vec<u8>, most| name.len() > most;
@@ -104,7 +103,10 @@ impl Engine {
             flaw: hello.flaw,
             stack,
         };
-        self.send(at, server, Some(net), FactKind::TlsHello(Arc::new(told)), verdict);
+        let kind = FactKind::TlsHello(Arc::new(told));
+        // Whom the connection is passed on for, its accept says.
+        let verdict = self.verdict_on(at, Some(&net), None, Shown::by(&kind));
+        self.send(at, server, Some(net), kind, verdict);
     }
 }
 

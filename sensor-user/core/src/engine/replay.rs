@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::allow_list::Shown;
 use crate::engine::Engine;
 use crate::fact::{Fact, FactKind, Node};
 use crate::health::{Health, HealthState};
@@ -34,7 +35,7 @@ impl Engine {
         }
         let verdict = match &fact.kind {
             FactKind::Accept { .. } | FactKind::ApiRequest(_) | FactKind::TlsHello(_) => {
-                self.verdict_on(fact.at, fact.net.as_ref(), fact.client())
+                self.verdict_on(fact.at, fact.net.as_ref(), fact.client(), Shown::by(&fact.kind))
             }
             kind => self.allow.judge_act(fact.at, fact.container.as_deref(), fact.k8s.as_deref(), kind),
         };

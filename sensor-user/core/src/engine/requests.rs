@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::socket_requests::{Caller, SocketRequests};
 use super::subject::Subject;
+use crate::allow_list::Shown;
 use crate::bounded::Bounded;
 use crate::engine::Engine;
 use crate::event::{AcceptEvent, Ends, PayloadEvent};
@@ -298,10 +299,10 @@ impl Engine {
         truncated: bool,
     ) -> Option<RecordId> {
         let Parties { mut subject, net, socket, client, .. } = parties;
-        let verdict = self.verdict_on(at, net.as_ref(), client.as_deref());
         subject.truncated |= truncated;
-        let api = ApiRequest { socket, client, ..api };
-        self.send_and_name(at, subject, net, FactKind::ApiRequest(Box::new(api)), verdict)
+        let kind = FactKind::ApiRequest(Box::new(ApiRequest { socket, client: client.clone(), ..api }));
+        let verdict = self.verdict_on(at, net.as_ref(), client.as_deref(), Shown::by(&kind));
+        self.send_and_name(at, subject, net, kind, verdict)
     }
 }
 

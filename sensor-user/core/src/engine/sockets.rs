@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use sensor_common::record::ConnectStage;
 
 use super::subject::{Subject, Whereabouts};
-use crate::allow_list::Access;
+use crate::allow_list::{Access, Shown};
 use crate::engine::Engine;
 use crate::event::{AcceptEvent, AcceptTaskEvent, CloseEvent, ConnectEvent, Ends, Task};
 use crate::fact::{
@@ -115,7 +115,7 @@ impl Engine {
         let client = self.behind_hop(at, &event.ends, &conn, subject.process.as_deref());
         let connection = Connection { client: client.clone(), ..Connection::new(at, &subject, &net) };
         self.connections.insert(event.conn, connection);
-        let verdict = self.verdict_on(at, Some(&net), client.as_deref());
+        let verdict = self.verdict_on(at, Some(&net), client.as_deref(), Shown::default());
         let daemon = self.daemon_pid(subject.process.as_deref());
         self.note_caller(at, event.conn, event.cgroup, &net, daemon);
         self.send(at, subject, Some(net), FactKind::Accept { task, client, late: event.late }, verdict);
@@ -133,15 +133,16 @@ impl Engine {
         at: Timestamp,
         net: Option<&Net>,
         client: Option<&Client>,
+        shown: Shown<'_>,
     ) -> Option<Verdict> {
         let peer = client.map(|client| client.end.ip);
         let access = match (net, peer) {
             (Some(net), Some(peer)) => Access { peer, ..Access::of(net, at)? },
             (Some(net), None) => Access::of(net, at)?,
-            (None, Some(peer)) => Access { peer, service: Service::Docker, port: 0, at },
+            (None, Some(peer)) => Access { peer, service: Service::Docker, port: 0, at, shown },
             (None, None) => return None,
         };
-        Some(self.allow.judge(&access))
+        Some(self.allow.judge(&Access { shown, ..access }))
     }
 
     /// Who is behind a connection that is there.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use proptest::prelude::*;
-use sensor_core::allow_list::{Access, Actor, AllowEntry, AllowList, Schedule, Source, Target};
+use sensor_core::allow_list::{Access, AllowEntry, AllowList, Schedule, Shown, Source, Target};
 use sensor_core::fact::{Service, Verdict};
 use sensor_core::time::Timestamp;
 
@@ -38,7 +38,7 @@ fn entry() -> impl Strategy<Value = AllowEntry> {
     (networks(), networks(), any::<bool>(), any::<bool>(), to).prop_map(
         |(networks, except, nodes, local, (services, ports))| AllowEntry {
             name: "".into(),
-            from: Source { networks, except, nodes, local, actor: Actor::default() },
+            from: Source { networks, except, nodes, local, ..Source::default() },
             to: Target { services, ports },
             when: Schedule::default(),
             until_unix_ns: None,
@@ -115,7 +115,7 @@ fn naive_judge(list: &AllowList, peer: IpAddr, service: Service, port: u16) -> O
 }
 
 fn judge(list: &AllowList, peer: IpAddr, service: Service, port: u16) -> Verdict {
-    list.judge(&Access { peer, service, port, at: Timestamp::default() })
+    list.judge(&Access { peer, service, port, at: Timestamp::default(), shown: Shown::default() })
 }
 
 proptest! {

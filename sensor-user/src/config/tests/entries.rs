@@ -1,6 +1,7 @@
 //! Entries of the allow-list: times, expiry, and what cannot be meant.
 
-use sensor_core::allow_list::{Act, Actor};
+use sensor_core::allow_list::{Act, Actor, Shows};
+use sensor_core::http::route::ApiClass;
 
 use super::*;
 
@@ -87,6 +88,90 @@ fn entries_that_cannot_be_what_was_meant_are_warnings() {
 }
 
 #[test]
+fn what_peers_show_is_taken_as_written_and_narrows_only() {
+    let settings = load_text(
+        "allow:
+- {name: a, from: {cidr: [10.0.0.0/16], tool: [Docker-Client]}, to: {services: [docker], classes: [probe, discovery]}}
+- {name: b, from: {nodes: true, fingerprint: [t13d1516h2_8daaf6152771_e5627efa2ab1]}, to: {services: [kubelet]}}
+- {name: c, from: {cidr: [10.1.0.0/16]}, to: {services: [docker], classes: [any]}}
+",
+    )
+    .expect("valid")
+    .settings;
+    let shows: Vec<Shows> = settings.policy.allow.entries.into_iter().map(|entry| entry.from.shows).collect();
+    let expected = [
+        Shows {
+            classes: vec![ApiClass::Probe, ApiClass::Discovery],
+            tools: vec!["Docker-Client".into()],
+            ..Shows::default()
+        },
+        Shows { fingerprints: vec!["t13d1516h2_8daaf6152771_e5627efa2ab1".into()], ..Shows::default() },
+        Shows::default(),
+        Shows::default(),
+    ];
+    assert_eq!(shows, expected);
+}
+
+#[test]
+fn what_peers_show_is_refused_or_warned_of_with_place_and_remedy() {
+    const JA4: &str = "t13d1516h2_8daaf6152771_e5627efa2ab1";
+    let alone = "what a peer shows anybody can copy; name the peers beside it: cidr, networks, `nodes: true` or `local: true`";
+    for (rest, place, expected) in [
+        ("{fingerprint: [JA4]}, to: {services: [any]}", "{f", format!("error: {alone}")),
+        ("{tool: [kubectl]}, to: {services: [any]}", "{t", format!("error: {alone}")),
+        (
+            "{cidr: [10.0.0.0/8], fingerprint: [deadbeef]}, to: {services: [any]}",
+            "dead",
+            "error: \"deadbeef\" is no fingerprint; write a JA4, as in the `ja4` of `tls_hello` records".to_owned(),
+        ),
+        (
+            "{cidr: [10.0.0.0/8], tool: [curl/8]}, to: {services: [any]}",
+            "curl",
+            "error: \"curl/8\" is no product of a `User-Agent`; write what stands before its first slash, as in \"Docker-Client\"".to_owned(),
+        ),
+        (
+            "{cidr: [10.0.0.0/8], fingerprint: [JA4]}, to: {services: [any], classes: [probe]}",
+            "t13",
+            "error: requests are read where there is no TLS, so that they and a fingerprint are never seen together; make two entries".to_owned(),
+        ),
+        (
+            "{cidr: [10.0.0.0/8]}, to: {services: [any], classes: [discover]}",
+            "discover",
+            "error: unknown class of requests \"discover\"; did you mean \"discovery\"?".to_owned(),
+        ),
+        (
+            "{cidr: [10.0.0.0/8]}, to: {services: [docker], classes: [probe, any]}",
+            "any",
+            "warning: `any` makes the other classes needless; drop them".to_owned(),
+        ),
+        (
+            "{cidr: [10.0.0.0/8]}, to: {services: [kubelet, docker-tls], classes: [probe]}",
+            "{services",
+            "warning: requests to these services are encrypted and not read, so that the entry never decides; drop classes and tools, or name other services".to_owned(),
+        ),
+        (
+            "{cidr: [10.0.0.0/8], fingerprint: [JA4]}, to: {services: [docker]}",
+            "{services",
+            "warning: nobody speaks TLS to these services, so that the entry never decides; drop the fingerprints, or name other services".to_owned(),
+        ),
+        (
+            "{image: [a], namespace: [b], tool: [curl]}, to: {acts: [any]}",
+            "{image",
+            "error: what runs at the other end of a connection is not known here; make two entries, of peers and of containers".to_owned(),
+        ),
+    ] {
+        let text = format!("allow: [{{name: a, from: {}}}]", rest.replace("JA4", JA4));
+        let column = text.find(place).expect("a place") + 1;
+        assert_eq!(problems(&text), format!("q.yaml:1:{column}: {expected}"), "{rest}");
+    }
+    let shadowed = "allow:
+- {name: a, from: {cidr: [10.0.0.0/8]}, to: {services: [docker], classes: [discovery]}}
+- {name: b, from: {cidr: [10.0.0.0/8]}, to: {services: [docker]}}
+";
+    assert_eq!(problems(shadowed), "", "the later one expects more");
+}
+
+#[test]
 fn entries_about_containers_are_taken_as_written() {
     let settings = load_text(
         "allow:
@@ -127,7 +212,7 @@ fn entries_about_containers_are_refused_or_warned_of_with_place_and_remedy() {
         ),
         (
             "{image: [a], namespace: [b]}, to: {services: [any]}",
-            "1:59: error: an entry about containers speaks of what they do on this node; write acts instead of services and ports",
+            "1:59: error: an entry about containers speaks of what they do on this node; write acts instead of services, ports and classes",
         ),
         (
             "{image: [a], namespace: [b]}, to: {}",

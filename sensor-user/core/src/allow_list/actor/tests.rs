@@ -1,8 +1,8 @@
 //! Tests of [`super`].
 
 use super::*;
-use crate::allow_list::{Access, AllowEntry, Schedule, Source, Target};
-use crate::fact::{CredentialClass, ExecRole, Origin, Service};
+use crate::allow_list::{Access, AllowEntry, Schedule, Shown, Source, Target};
+use crate::fact::{CredentialClass, ExecRole, Origin, Runtime, Service};
 
 const CILIUM: &str = "quay.io/cilium/cilium";
 
@@ -91,21 +91,6 @@ fn image_and_namespace_and_name_must_all_agree() {
 }
 
 #[test]
-fn a_label_of_docker_is_nobodys_word_for_a_namespace() {
-    let list = list(vec![entry("cni", actor(&[CILIUM], &["kube-system"], &[], &[]))]);
-    let labelled = pod("kube-system", "cilium-agent");
-    for (runtime, is_believed) in [
-        (Runtime::Docker, false),
-        (Runtime::Podman, false),
-        (Runtime::Containerd, true),
-        (Runtime::Crio, true),
-    ] {
-        let container = container(runtime, Some(CILIUM), "x");
-        assert_eq!(judge(&list, &container, Some(&labelled), &exec()).is_some(), is_believed, "{runtime:?}");
-    }
-}
-
-#[test]
 fn entry_speaks_of_its_acts_only_and_of_a_start_by_namespace_only() {
     let agent = container(Runtime::Containerd, Some(CILIUM), "agent");
     let own = pod("kube-system", "agent");
@@ -165,8 +150,13 @@ fn a_condition_on_what_runs_there_never_agrees_with_a_peer() {
     let list = list(entries);
     let at = Timestamp::default();
     for peer in ["198.18.0.9", "127.0.0.1"] {
-        let access =
-            Access { peer: peer.parse().expect("an address"), service: Service::Docker, port: 2375, at };
+        let access = Access {
+            peer: peer.parse().expect("an address"),
+            service: Service::Docker,
+            port: 2375,
+            at,
+            shown: Shown::default(),
+        };
         assert_eq!(list.judge(&access), Verdict::Unlisted, "{peer}");
     }
 }

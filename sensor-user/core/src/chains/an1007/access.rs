@@ -46,6 +46,13 @@ impl Times {
         }
     }
 
+    /// Drops those of others. Returns whether any is left.
+    fn take_back(&mut self, others: &Self) -> bool {
+        self.0.iter_mut().filter(|time| others.0.contains(time)).for_each(|time| *time = 0);
+        self.0.sort_unstable();
+        self.0.iter().any(|time| *time != 0)
+    }
+
     /// The last one up to a time; `None` when there is none, as far as times are kept.
     fn last_until(&self, boot_ns: u64) -> Option<u64> {
         self.0.into_iter().rev().find(|time| *time != 0 && *time <= boot_ns)
@@ -113,9 +120,13 @@ impl Accesses {
         self.by_conn.peek(conn).is_some_and(|access| access.peer != last_hop.to_canonical())
     }
 
-    /// An entry of the allow-list expects the peer of this connection after all.
+    /// An entry of the allow-list expects the peer of this connection after all. What he did on others stays.
     pub(super) fn forget(&mut self, conn: &str) {
-        self.by_conn.remove(conn);
+        let Some(known) = self.by_conn.remove(conn) else { return };
+        let key = (known.peer, known.service);
+        if self.veiled.get_mut(&key).is_some_and(|veiled| !veiled.times.take_back(&known.times)) {
+            self.veiled.remove(&key);
+        }
     }
 
     /// The unlisted peer behind a connection, if it did something on it within the window before this time.

@@ -81,6 +81,31 @@ fn an_entry_says_nothing_against_a_connection_that_asked_for_the_container() {
     }
 }
 
+/// The opening of an encrypted connection says nothing of the program that opens it; its hello does.
+#[test]
+fn a_listed_program_is_held_against_nobody_and_what_its_peer_does_otherwise_is() {
+    let hello = || {
+        FactKind::TlsHello(Arc::new(crate::fact::TlsHello {
+            sni: None,
+            alpn: Arc::from([]),
+            versions: Arc::from([]),
+            ja4: None,
+            flaw: None,
+            stack: None,
+        }))
+    };
+    for (others, findings) in [(false, 0), (true, 1)] {
+        let mut bench = Bench::new();
+        bench.accept(10 * SECOND, "c1", OTHER, Service::KubeApiserver);
+        if others {
+            bench.accept(10 * SECOND + 1, "c2", OTHER, Service::KubeApiserver);
+        }
+        bench.on_conn(11 * SECOND, "c1", OTHER, Service::KubeApiserver, hello(), listed());
+        bench.step(20 * SECOND, "x", ContainerAction::Created, Origin::none(), None);
+        assert_eq!(bench.findings.len(), findings, "{others}");
+    }
+}
+
 /// Whoever has a container made may give it the name and the image of one that is listed.
 #[test]
 fn a_container_that_a_chain_is_held_against_is_expected_to_do_nothing() {

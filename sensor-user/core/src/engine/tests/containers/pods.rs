@@ -1,13 +1,23 @@
 //! Pods: labels are free for whoever makes a container, cgroups less so.
 
 use super::*;
+use crate::allow_list::Actor;
 use crate::fact::K8s;
 
 const POD: &str = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0";
 
 /// What is told of the pod of a container of Docker with labels of this pod, when its cgroup is made at this place.
 fn pod_of_docker(parent: &str) -> Option<K8s> {
+    of_docker(parent).0
+}
+
+/// The same, and whether an entry about its namespace expects it, live and in a replay of the record.
+fn of_docker(parent: &str) -> (Option<K8s>, bool) {
     let mut sensor = Sensor::ready();
+    let Policy { mut allow, .. } = settings().policy;
+    let actor = Actor { namespaces: vec!["kube-system".into()], ..Actor::default() };
+    allow.entries[0].from = Source { actor, ..Source::default() };
+    sensor.engine.handle_policy(at(sensor.now), Policy { allow, ..settings().policy }, Vec::new());
     let id = long_id("ab");
     sensor.see(|now| docker_runc(now, RUNC, &["create", "--bundle", "/run/b", &id]));
     sensor.see(|now| cgroup(now, true, v2(50), RUNC, &format!("{parent}/{id}")));
@@ -28,9 +38,26 @@ fn pod_of_docker(parent: &str) -> Option<K8s> {
         ..ContainerMetadata::default()
     };
     sensor.engine.handle_container_metadata(at(sensor.now), metadata);
-    let facts = sensor.read_facts();
-    let started = facts.iter().find(|fact| actions(std::slice::from_ref(fact)) == [(Started, &*id)]);
-    started.expect("a container").k8s.as_deref().cloned()
+    let started = |sensor: &mut Sensor| {
+        let facts = sensor.outputs().into_iter().filter_map(|output| match output {
+            Output::Fact { fact, verdict, .. } => Some((fact, verdict)),
+            _ => None,
+        });
+        let mut started = facts.filter(|(fact, _)| actions(std::slice::from_ref(fact)) == [(Started, &*id)]);
+        started.next().expect("a container")
+    };
+    let (fact, verdict) = started(&mut sensor);
+    sensor.engine.handle_fact(fact.clone());
+    assert_eq!(started(&mut sensor).1, verdict, "in a replay");
+    assert_ne!(verdict, Some(Verdict::Unlisted), "an act that no entry speaks of has no verdict");
+    (fact.k8s.as_deref().cloned(), verdict.is_some())
+}
+
+#[test]
+fn a_label_is_nobodys_word_for_a_namespace_that_an_entry_speaks_of() {
+    assert!(!of_docker("/docker").1);
+    assert!(!of_docker(&format!("/kubepods/burstable/pod{}", POD.replace('0', "9"))).1);
+    assert!(of_docker(&format!("/kubepods/burstable/pod{POD}")).1);
 }
 
 #[test]
