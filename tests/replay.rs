@@ -9,6 +9,9 @@ use std::process::Stdio;
 use sensor_tests::sensor;
 use serde_json::Value;
 
+#[path = "replay/silence.rs"]
+mod silence;
+
 fn cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/replay")
 }
