@@ -4,17 +4,20 @@
 //! Knows neither files nor threads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sensor_core::allow_list::Act;
+use sensor_core::allow_list::{Act, AllowList, Reason};
 use sensor_core::chains::Finding;
 use sensor_core::engine::Output;
 use sensor_core::fact::{Fact, Verdict};
 use sensor_core::ids::RecordId;
-use serde::Serialize;
+
+mod report;
+
+pub use report::Report;
+use report::{ChangedRecord, Expectation, FindingTold, Shift, SignalTold, VerdictChange, reason_text};
 
 use crate::wire::{Kind, Service, Severity, UtcTime};
 
@@ -22,6 +25,8 @@ use crate::wire::{Kind, Service, Severity, UtcTime};
 const RECORDS_MAX: usize = 1000;
 /// Peers, and containers, that are named for each change of a verdict.
 const PEERS_MAX: usize = 1000;
+/// Conditions that are named for each change of a verdict.
+const REASONS_MAX: usize = 100;
 /// Findings of one policy that are compared.
 const FINDINGS_MAX: usize = 65_536;
 /// Records and peers that the text names of each change.
@@ -35,11 +40,15 @@ struct Judged {
     peer: Option<IpAddr>,
     container: Option<Arc<str>>,
     verdict: Verdict,
+    /// The conditions that agreed.
+    reasons: Vec<Reason>,
 }
 
 /// What one policy makes of one fact.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Step {
+    /// The policy, for what it decided by.
+    allow: Option<Arc<AllowList>>,
     fact: Option<RecordId>,
     judged: Option<Judged>,
     /// By analytic and name.
@@ -48,12 +57,20 @@ pub struct Step {
 }
 
 impl Step {
+    /// What this policy makes of the first fact.
+    #[must_use]
+    pub fn of(allow: AllowList) -> Self {
+        Self { allow: Some(Arc::new(allow)), ..Self::default() }
+    }
+
     /// Takes an output of the engine. A fact begins the next step; the one before is handed out, if it said anything.
     pub fn take(&mut self, output: &Output) -> Option<Self> {
         match output {
             Output::Fact { fact, verdict, .. } => {
-                let judged = verdict.as_ref().map(|verdict| Judged::new(output, fact, verdict));
-                let next = Self { fact: Some(fact.id.clone()), judged, ..Self::default() };
+                let allow = self.allow.clone();
+                let judged =
+                    verdict.as_ref().map(|verdict| Judged::new(output, fact, verdict, allow.as_deref()));
+                let next = Self { allow, fact: Some(fact.id.clone()), judged, ..Self::default() };
                 Some(mem::replace(self, next))
             }
             Output::Signal { signal, .. } => {
@@ -71,7 +88,7 @@ impl Step {
 }
 
 impl Judged {
-    fn new(output: &Output, fact: &Fact, verdict: &Verdict) -> Self {
+    fn new(output: &Output, fact: &Fact, verdict: &Verdict, allow: Option<&AllowList>) -> Self {
         let net = fact.net.as_ref();
         // What a container does is judged by what it is, wherever it goes.
         let is_act = Act::of(&fact.kind).is_some();
@@ -90,6 +107,7 @@ impl Judged {
             peer,
             container,
             verdict: verdict.clone(),
+            reasons: allow.map_or_else(Vec::new, |allow| allow.reasons(fact, verdict)),
         }
     }
 }
@@ -115,6 +133,9 @@ struct Change {
     peers: BTreeSet<IpAddr>,
     containers: BTreeSet<Arc<str>>,
     examples: Vec<ChangedRecord>,
+    /// What the entries decided by, before and after.
+    before_by: BTreeSet<String>,
+    after_by: BTreeSet<String>,
 }
 
 impl Comparison {
@@ -134,7 +155,11 @@ impl Comparison {
             let (before, after) = (of(&present), of(&other));
             if before != after {
                 let change = (Expectation::from(&before), Expectation::from(&after));
-                self.verdicts.entry(change).or_default().add(judged);
+                let change = self.verdicts.entry(change).or_default();
+                change.add(judged);
+                let [before, after] = [&present, &other].map(|step| step.judged.as_ref());
+                Change::explain(&mut change.before_by, before);
+                Change::explain(&mut change.after_by, after);
             }
         }
         let names: BTreeSet<_> = present.signals.keys().chain(other.signals.keys()).cloned().collect();
@@ -213,6 +238,8 @@ impl Comparison {
             peers: change.peers,
             containers: change.containers,
             examples: change.examples,
+            before_by: change.before_by,
+            after_by: change.after_by,
         });
         Report {
             policy,
@@ -237,6 +264,13 @@ impl Comparison {
 }
 
 impl Change {
+    fn explain(told: &mut BTreeSet<String>, judged: Option<&Judged>) {
+        let reasons = judged.into_iter().flat_map(|judged| &judged.reasons);
+        for reason in reasons.take(REASONS_MAX - told.len().min(REASONS_MAX)) {
+            told.insert(reason_text(reason));
+        }
+    }
+
     fn add(&mut self, judged: &Judged) {
         self.records += 1;
         if self.examples.len() < RECORDS_MAX {
@@ -248,196 +282,5 @@ impl Change {
         if self.containers.len() < PEERS_MAX {
             self.containers.extend(judged.container.clone());
         }
-    }
-}
-
-/// The answer of `quaywatch policy test`.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    policy: String,
-    against: Vec<String>,
-    /// Records with a verdict.
-    judged: u64,
-    verdicts: Vec<VerdictChange>,
-    signals: Shift<SignalTold>,
-    findings: Shift<FindingTold>,
-    /// Told of, and too many to be compared.
-    #[serde(skip_serializing_if = "is_zero")]
-    further_findings: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
-const fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-/// What is no longer there, what is new, and what is there in another way.
-#[derive(Debug, Serialize)]
-struct Shift<T> {
-    silenced: Vec<T>,
-    raised: Vec<T>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changed: Vec<T>,
-}
-
-/// Records that are judged by another entry, or by none any more, or by one now.
-#[derive(Debug, Serialize)]
-struct VerdictChange {
-    before: Expectation,
-    after: Expectation,
-    records: u64,
-    peers: BTreeSet<IpAddr>,
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    containers: BTreeSet<Arc<str>>,
-    examples: Vec<ChangedRecord>,
-}
-
-/// A verdict.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-struct Expectation {
-    listed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entry: Option<Arc<str>>,
-}
-
-/// One such record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct ChangedRecord {
-    id: String,
-    kind: &'static str,
-    ts: UtcTime,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peer: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<Service>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<Arc<str>>,
-}
-
-/// Signals of one name.
-#[derive(Debug, Serialize)]
-struct SignalTold {
-    analytic: String,
-    name: String,
-    records: u64,
-}
-
-/// A finding as it was told last.
-#[derive(Clone, Debug, Serialize)]
-struct FindingTold {
-    id: Arc<str>,
-    analytic: String,
-    severity: Severity,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    severity_before: Option<Severity>,
-    title: String,
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    peers: BTreeSet<IpAddr>,
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    containers: BTreeSet<Arc<str>>,
-    /// Entries by which the verdict on its peers or containers changes.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    entries: BTreeSet<Arc<str>>,
-}
-
-impl From<&Verdict> for Expectation {
-    fn from(verdict: &Verdict) -> Self {
-        match verdict {
-            Verdict::Listed(entry) => Self { listed: true, entry: Some(entry.clone()) },
-            Verdict::Unlisted => Self { listed: false, entry: None },
-        }
-    }
-}
-
-impl fmt::Display for Expectation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.entry.as_deref().unwrap_or("(unlisted)"))
-    }
-}
-
-impl Report {
-    /// Whether the other policy makes any difference.
-    #[must_use]
-    pub fn differs(&self) -> bool {
-        let Self { verdicts, signals, findings, .. } = self;
-        !verdicts.is_empty() || signals.differs() || findings.differs()
-    }
-
-    /// For people.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        self.write(&mut text).expect("invariant: memory takes what is written");
-        text
-    }
-
-    fn write(&self, out: &mut String) -> fmt::Result {
-        writeln!(out, "{} against {}: {} records judged", self.policy, self.against.join(", "), self.judged)?;
-        for change in &self.verdicts {
-            let VerdictChange { before, after, records, peers, containers, .. } = change;
-            write!(out, "verdict   {before} -> {after}: {records} records")?;
-            if !peers.is_empty() || containers.is_empty() {
-                write!(out, ", peers {}", shown(peers))?;
-            }
-            if !containers.is_empty() {
-                write!(out, ", containers {}", shown(containers))?;
-            }
-            writeln!(out)?;
-        }
-        for (what, signals) in [("silenced", &self.signals.silenced), ("raised", &self.signals.raised)] {
-            for SignalTold { analytic, name, records } in signals {
-                writeln!(out, "{what:<9} signal {analytic} {name}: {records}")?;
-            }
-        }
-        let findings = [
-            ("silenced", &self.findings.silenced),
-            ("raised", &self.findings.raised),
-            ("changed", &self.findings.changed),
-        ];
-        for (what, findings) in findings {
-            for finding in findings {
-                finding.write(what, out)?;
-            }
-        }
-        if self.further_findings > 0 {
-            writeln!(out, "{} further findings were not compared", self.further_findings)?;
-        }
-        if !self.differs() {
-            writeln!(out, "nothing changes")?;
-        }
-        Ok(())
-    }
-}
-
-/// The first of them.
-fn shown<T: fmt::Display>(all: &BTreeSet<T>) -> String {
-    let shown: Vec<String> = all.iter().take(SHOWN).map(T::to_string).collect();
-    let more = if all.len() > SHOWN { ", ..." } else { "" };
-    shown.join(", ") + more
-}
-
-impl<T> Shift<T> {
-    fn differs(&self) -> bool {
-        !self.silenced.is_empty() || !self.raised.is_empty() || !self.changed.is_empty()
-    }
-}
-
-impl FindingTold {
-    fn write(&self, what: &str, out: &mut String) -> fmt::Result {
-        let Self { id, analytic, severity, severity_before, title, peers, entries, .. } = self;
-        write!(out, "{what:<9} finding {analytic} ")?;
-        if let Some(before) = severity_before {
-            write!(out, "{} -> ", before.name())?;
-        }
-        write!(out, "{} {id}: {title}", severity.name())?;
-        for peer in peers.iter().take(SHOWN) {
-            write!(out, ", peer {peer}")?;
-        }
-        for entry in entries {
-            write!(out, ", by {entry}")?;
-        }
-        writeln!(out)
     }
 }

@@ -14,10 +14,14 @@ fn fixtures(name: &str) -> PathBuf {
 
 /// Tries a file against the chain of `replay/an1007-proved`, where `config` is in effect. Exit code, stdout, stderr.
 fn test(file: &Path, config: &Path, json: bool) -> (i32, String, String) {
+    test_against("an1007-proved", file, config, json)
+}
+
+fn test_against(case: &str, file: &Path, config: &Path, json: bool) -> (i32, String, String) {
     let mut command = sensor::command().expect("the binary is built");
     // Relative paths, because the answer repeats them.
     command.current_dir(fixtures("")).args(["--log-level", "error", "policy", "test"]).arg(file);
-    command.args(["--against", "replay/an1007-proved/input.ndjson", "--config"]).arg(config);
+    command.args(["--against", &format!("replay/{case}/input.ndjson"), "--config"]).arg(config);
     let output = command.args(json.then_some("--json")).stdin(Stdio::null()).output().expect("it starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
@@ -94,4 +98,43 @@ fn what_cannot_be_used_has_its_exit_code() {
     let (code, stderr) = run("/nowhere/recording.ndjson");
     assert_eq!(code, Some(1));
     assert!(stderr.contains("/nowhere/recording.ndjson cannot be read"), "{stderr}");
+}
+
+#[test]
+fn an_entry_is_told_with_the_conditions_that_agreed() {
+    let policies =
+        ["replay/containers-unlisted/config.yaml", "replay/containers-listed/config.yaml"].map(Path::new);
+    let (code, stdout, stderr) = test_against("containers-unlisted", policies[1], policies[0], true);
+    assert_eq!((code, stderr.as_str()), (4, ""));
+    let report: Value = serde_json::from_str(&stdout).expect("JSON");
+    let changes = report["verdicts"].as_array().expect("changes");
+    let of = |entry: &str| {
+        let change = changes.iter().find(|change| change["after"]["entry"] == entry);
+        change.unwrap_or_else(|| panic!("{entry}: {changes:?}"))
+    };
+    assert_eq!(
+        of("cni")["after_by"],
+        json!(["act credentials", "act start", "image quay.io/cilium/cilium", "namespace kube-system"])
+    );
+    assert_eq!(
+        of("csi")["after_by"],
+        json!([
+            "act discovery",
+            "act start",
+            "container driver",
+            "image registry.k8s.io/sig-storage/csi-driver:v4",
+            "namespace kube-system"
+        ])
+    );
+    assert_eq!(of("monitoring")["records"], 1);
+    assert_eq!(of("monitoring")["containers"], json!(["e3".repeat(32)]));
+    assert!(changes.iter().all(|change| change["before_by"].is_null()), "{changes:?}");
+    let silenced = report["findings"]["silenced"].as_array().expect("findings");
+    assert_eq!(silenced.len(), 4, "{silenced:?}");
+    assert!(silenced.iter().all(|finding| finding["entries"].as_array().is_some_and(|all| !all.is_empty())));
+    let (_, text, _) = test_against("containers-unlisted", policies[1], policies[0], false);
+    assert!(
+        text.contains("monitoring by act discovery, image quay.io/prometheus/agent, namespace monitoring"),
+        "{text}"
+    );
 }

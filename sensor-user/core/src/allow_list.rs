@@ -9,11 +9,13 @@ use crate::fact::{Net, Service, Verdict};
 use crate::time::Timestamp;
 
 mod actor;
+mod reasons;
 mod review;
 mod schedule;
 mod shows;
 
 pub use actor::{Act, Actor};
+pub use reasons::Reason;
 pub use review::Shadowed;
 pub use schedule::{Days, Hours, Schedule};
 pub use shows::{Shown, Shows, product_of};
@@ -78,7 +80,7 @@ pub struct Target {
 }
 
 /// The ordered list with what its entries refer to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowList {
     /// Entries in the operator's order; the built-in entry, where wanted, is the last one.
     pub entries: Vec<AllowEntry>,

@@ -55,10 +55,12 @@ fn test(args: &PolicyTestArgs) -> anyhow::Result<Exit> {
     let mut comparison = Comparison::default();
     let counts = thread::scope(|scope| -> anyhow::Result<Counts> {
         let (sender, presents) = sync_channel(AHEAD_MAX);
-        let listener = Listener { step: Step::default(), sender, complaints: Some(Complaints::default()) };
+        let step = Step::of(present.policy.allow.clone());
+        let listener = Listener { step, sender, complaints: Some(Complaints::default()) };
         let first = scope.spawn(move || replay(present, files, listener));
         let (sender, others) = sync_channel(AHEAD_MAX);
-        let listener = Listener { step: Step::default(), sender, complaints: None };
+        let step = Step::of(other.policy.allow.clone());
+        let listener = Listener { step, sender, complaints: None };
         let second = scope.spawn(move || replay(other, files, listener));
         let compared = compare(&mut comparison, presents, others);
         let panicked = || anyhow!("a replay has panicked");

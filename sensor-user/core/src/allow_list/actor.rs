@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::AllowList;
-use crate::fact::{Container, ContainerAction, FactKind, K8s, ScanShape, Verdict};
+use super::{AllowList, Reason};
+use crate::fact::{Container, ContainerAction, Fact, FactKind, K8s, ScanShape, Verdict};
 use crate::time::Timestamp;
 
 /// What containers do that may be expected of some of them.
@@ -84,15 +84,31 @@ impl Actor {
         // Whoever makes a container can call it and its image what he likes. In a namespace, others see to that.
         let may_go_by_names = act != Act::Start || !self.namespaces.is_empty();
         let image = container.image.as_deref();
-        let name = k8s.and_then(|k8s| k8s.container.as_ref()).or(container.name.as_ref());
-        // The identity of a pod is told only where a kubelet's runtime or the cgroup bears a label out.
-        let namespace = k8s.and_then(|k8s| k8s.namespace.as_deref());
+        let (name, namespace) = named(container, k8s);
         !self.is_empty()
             && does
             && may_go_by_names
             && agrees(&self.images, image, is_of_reference)
-            && agrees(&self.containers, name.map(|name| &**name), str::eq)
+            && agrees(&self.containers, name, str::eq)
             && agrees(&self.namespaces, namespace, str::eq)
+    }
+
+    /// By what a container goes of which it speaks.
+    pub(super) fn reasons(&self, fact: &Fact) -> Option<Vec<Reason>> {
+        let (container, act) = (fact.container.as_deref()?, Act::of(&fact.kind)?);
+        let image = container.image.as_deref();
+        let image =
+            self.images.iter().find(|wanted| image.is_some_and(|image| is_of_reference(wanted, image)));
+        let (name, namespace) = named(container, fact.k8s.as_deref());
+        let one = |wanted: &[Arc<str>], found: Option<&str>| {
+            wanted.iter().find(|wanted| found == Some(&***wanted)).cloned()
+        };
+        let mut reasons = Vec::new();
+        reasons.extend(image.cloned().map(Reason::Image));
+        reasons.extend(one(&self.namespaces, namespace).map(Reason::Namespace));
+        reasons.extend(one(&self.containers, name).map(Reason::Container));
+        reasons.push(Reason::Act(act));
+        Some(reasons)
     }
 
     /// Whether it speaks of all that another one does.
@@ -134,6 +150,13 @@ impl AllowList {
             self.entries.iter().find(|entry| decides(&entry.from.actor) && entry.holds_at(at.unix_ns))?;
         Some(Verdict::Listed(entry.name.clone()))
     }
+}
+
+/// The name of a container and its namespace. The identity of a pod is told only where a kubelet's runtime or the cgroup bears
+/// a label out.
+fn named<'a>(container: &'a Container, k8s: Option<&'a K8s>) -> (Option<&'a str>, Option<&'a str>) {
+    let within_pod = k8s.and_then(|k8s| k8s.container.as_deref());
+    (within_pod.or(container.name.as_deref()), k8s.and_then(|k8s| k8s.namespace.as_deref()))
 }
 
 fn agrees(wanted: &[Arc<str>], found: Option<&str>, is_one: impl Fn(&str, &str) -> bool) -> bool {
