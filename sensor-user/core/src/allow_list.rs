@@ -1,5 +1,6 @@
 //! The operator's expected access: ordered entries, the first match decides and is named.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -116,6 +117,12 @@ impl AllowList {
             Some(entry) => Verdict::Listed(entry.name.clone()),
             None => Verdict::Unlisted,
         }
+    }
+
+    /// The names of the entries that expect a peer by what he shows, and thus each time anew.
+    pub(crate) fn narrowed(&self) -> BTreeSet<Arc<str>> {
+        let narrowed = self.entries.iter().filter(|entry| entry.from.shows != Shows::default());
+        narrowed.map(|entry| entry.name.clone()).collect()
     }
 
     fn covers(&self, from: &Source, peer: IpAddr) -> bool {

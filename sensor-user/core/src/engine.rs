@@ -319,6 +319,7 @@ impl Engine {
         self.origins.table().set_bytes(limits.state_bytes);
         self.stacks.table().set_bytes(limits.state_bytes);
         self.outbox.set_limits(limits);
+        self.outbox.set_narrowed(allow.narrowed());
         let audit = AuditPolicy {
             allow: AllowList { local: Vec::new(), ..allow.clone() },
             nodes: cluster.nodes,

@@ -2,7 +2,7 @@
 //!
 //! Owns sequence numbers and record ids. Before the ready record nothing is numbered, so that it is always the first.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::audit;
@@ -213,6 +213,11 @@ impl Outbox {
     /// Takes what tells peers outside from others.
     pub(crate) fn set_inside(&mut self, inside: Inside) {
         self.chains.set_inside(inside);
+    }
+
+    /// Takes the names of the entries that expect peers by what they show, likewise.
+    pub(crate) fn set_narrowed(&mut self, narrowed: BTreeSet<Arc<str>>) {
+        self.chains.set_narrowed(narrowed);
     }
 
     /// What correlation remembers.

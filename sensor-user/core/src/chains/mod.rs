@@ -16,7 +16,7 @@ mod loss_log;
 mod restore;
 mod signal;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use an1007::An1007Limits;
@@ -107,6 +107,7 @@ pub(crate) enum What {
 pub(crate) struct Chains {
     limits: Limits,
     inside: Inside,
+    narrowed: BTreeSet<Arc<str>>,
     /// By boot id.
     nodes: Bounded<Arc<str>, NodeChains>,
     /// Of audit logs, which are no node's.
@@ -131,6 +132,7 @@ impl Default for Chains {
         Self {
             limits: Limits::default(),
             inside: Inside::default(),
+            narrowed: BTreeSet::new(),
             nodes: Bounded::new(NODES_MAX),
             audit: AuditChains::default(),
             sender: Sender::default(),
@@ -146,6 +148,11 @@ impl Chains {
         self.set_bytes(limits.state_bytes);
         self.audit.set_window(limits.an1547.window_ns);
         self.limits = limits;
+    }
+
+    /// Takes the names of the entries that expect peers by what they show, likewise.
+    pub(crate) fn set_narrowed(&mut self, narrowed: BTreeSet<Arc<str>>) {
+        self.narrowed = narrowed;
     }
 
     /// Takes what tells peers outside from others, likewise.
@@ -226,9 +233,9 @@ impl Chains {
 
     fn on_node(&mut self, node: &Node, act: impl FnOnce(&mut An1007, &mut Context<'_>)) {
         self.enter(node);
-        let Self { limits, nodes, sender, .. } = self;
+        let Self { limits, narrowed, nodes, sender, .. } = self;
         if let Some(NodeChains { an1007, losses, .. }) = nodes.get_mut(&*node.boot_id) {
-            act(an1007, &mut Context { limits: &limits.an1007, losses, sender });
+            act(an1007, &mut Context { limits: &limits.an1007, narrowed, losses, sender });
         }
     }
 

@@ -3,6 +3,7 @@
 //! Times of the boot clock mean nothing in another boot: what belongs to one that is over is told of once more, as closed,
 //! and forgotten. What goes by the wall clock, or by no clock, goes on in any case.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -124,7 +125,9 @@ impl Chains {
         let Self { limits, inside, sender, .. } = self;
         let entries = ended.tables().map(|table| table.entries()).sum();
         let NodeChains { an1007, an1352, an1547, losses } = ended;
-        an1007.abandon(at, &mut an1007::Context { limits: &limits.an1007, losses: &losses, sender });
+        let narrowed = &BTreeSet::new();
+        an1007
+            .abandon(at, &mut an1007::Context { limits: &limits.an1007, narrowed, losses: &losses, sender });
         an1352.abandon(at, &mut an1352::Context { limits: &limits.an1352, inside, losses: &losses, sender });
         an1547.abandon(at, &mut an1547::Context { limits: &limits.an1547, losses: &losses, sender });
         entries

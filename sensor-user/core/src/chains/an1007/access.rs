@@ -46,6 +46,10 @@ impl Times {
         }
     }
 
+    fn count(&self) -> usize {
+        self.0.iter().filter(|time| **time != 0).count()
+    }
+
     /// Drops those of others. Returns whether any is left.
     fn take_back(&mut self, others: &Self) -> bool {
         self.0.iter_mut().filter(|time| others.0.contains(time)).for_each(|time| *time = 0);
@@ -92,6 +96,7 @@ impl Accesses {
         peer: (IpAddr, Service),
         event: &RecordId,
         at: Timestamp,
+        is_request: bool,
         veiled: Option<u64>,
     ) {
         let (ip, service) = peer;
@@ -100,6 +105,10 @@ impl Accesses {
         match self.by_conn.get_mut(conn) {
             Some(known) => known.hear(&new),
             None => {
+                if is_request {
+                    // Of its opening nothing was told; that was before.
+                    new.times.note(at.boot_ns.saturating_sub(1));
+                }
                 self.by_conn.insert(conn.clone(), new.clone());
             }
         }
@@ -126,6 +135,14 @@ impl Accesses {
         let key = (known.peer, known.service);
         if self.veiled.get_mut(&key).is_some_and(|veiled| !veiled.times.take_back(&known.times)) {
             self.veiled.remove(&key);
+        }
+    }
+
+    /// An entry expects what the peer of this connection shows just now, which says nothing of what he did before: only that
+    /// the connection was opened is taken back, if that is all.
+    pub(super) fn forget_opening(&mut self, conn: &str) {
+        if self.by_conn.peek(conn).is_some_and(|known| known.times.count() == 1) {
+            self.forget(conn);
         }
     }
 

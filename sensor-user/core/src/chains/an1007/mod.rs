@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 mod access;
 mod case;
+mod excuse;
 mod lateral;
 mod restore;
 mod step;
@@ -106,6 +107,8 @@ impl Default for An1007 {
 /// What a fact is judged with.
 pub(super) struct Context<'a> {
     pub(super) limits: &'a An1007Limits,
+    /// Entries of the allow-list that expect a peer by what he shows, each time anew.
+    pub(super) narrowed: &'a BTreeSet<Arc<str>>,
     pub(super) losses: &'a LossLog,
     pub(super) sender: &'a mut Sender,
 }
@@ -168,29 +171,6 @@ impl An1007 {
         ]
     }
 
-    /// Whether a container is part of a chain.
-    pub(super) fn holds(&self, container: &Arc<str>) -> bool {
-        self.by_container.contains_key(container)
-    }
-
-    /// Whether a step that an entry expects is not looked at for that: where nothing tells who asked for the container. An
-    /// entry says nothing against what is known of connections, nor of a container that is part of a chain.
-    fn is_excused(&mut self, container: &Arc<str>, action: ContainerAction, origin: &Origin) -> bool {
-        let is_known = origin.conn.is_some() || !origin.candidates.is_empty();
-        if is_known || self.holds(container) {
-            return false;
-        }
-        if action == ContainerAction::Enriched {
-            // Its steps were told when nobody knew what it is called.
-            let steps = self.steps.peek(container);
-            if steps.is_some_and(|steps| steps.iter().any(Step::has_origin)) {
-                return false;
-            }
-            self.steps.remove(container);
-        }
-        true
-    }
-
     /// Chains of which something was seen: connections of unlisted peers, and those that went further.
     pub(super) fn open(&self) -> usize {
         self.accesses.len() + self.cases.len()
@@ -201,7 +181,12 @@ impl An1007 {
         if verdict != Some(&Verdict::Unlisted) {
             // A hello does not say whom its connection is passed on for.
             let is_last_hop = matches!(fact.kind, FactKind::TlsHello(_));
-            if !is_last_hop || !self.accesses.is_behind(&conn.0, peer) {
+            let is_request = matches!(fact.kind, FactKind::ApiRequest(_));
+            if is_request
+                && matches!(verdict, Some(Verdict::Listed(entry)) if context.narrowed.contains(entry))
+            {
+                self.accesses.forget_opening(&conn.0);
+            } else if !is_last_hop || !self.accesses.is_behind(&conn.0, peer) {
                 self.accesses.forget(&conn.0);
             }
             return;
@@ -212,7 +197,9 @@ impl An1007 {
             _ => !service.is_plaintext(),
         };
         let window_ns = context.limits.access_window_ns;
-        self.accesses.note(&conn.0, (peer, service), &fact.id, fact.at, is_veiled.then_some(window_ns));
+        let is_request = matches!(fact.kind, FactKind::ApiRequest(_));
+        let veiled = is_veiled.then_some(window_ns);
+        self.accesses.note(&conn.0, (peer, service), &fact.id, fact.at, is_request, veiled);
         let signal = match &fact.kind {
             FactKind::Accept { .. } => Some(UNLISTED_ACCEPT),
             FactKind::ApiRequest(api) => is_act(api.class).then_some(UNLISTED_REQUEST),

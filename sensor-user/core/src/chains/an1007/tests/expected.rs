@@ -106,6 +106,37 @@ fn a_listed_program_is_held_against_nobody_and_what_its_peer_does_otherwise_is()
     }
 }
 
+/// An entry with classes expects each request by itself: looking around afterwards excuses nothing.
+#[test]
+fn a_listed_request_takes_back_that_a_connection_was_opened_and_nothing_that_was_asked_for() {
+    for (is_accepted, unlisted, findings) in [(true, false, 0), (true, true, 1), (false, true, 1)] {
+        let mut bench = Bench::new();
+        bench.chains.set_narrowed(["cni".into()].into());
+        if is_accepted {
+            bench.accept(10 * SECOND, "c1", ATTACKER, Service::Docker);
+        }
+        if unlisted {
+            bench.request(11 * SECOND, "c1", ATTACKER, ApiClass::Create);
+        }
+        let kind = FactKind::ApiRequest(Box::new(request(ApiClass::Discovery)));
+        bench.on_conn(12 * SECOND, "c1", ATTACKER, Service::Docker, kind, listed());
+        bench.created(13 * SECOND, "x", RISKY, proved_by("c1", None));
+        assert_eq!(bench.findings.len(), findings, "{is_accepted} {unlisted}");
+    }
+}
+
+/// An entry without them expects the peer, whatever was thought of him before.
+#[test]
+fn a_peer_that_is_listed_by_now_is_held_against_nobody() {
+    let mut bench = Bench::new();
+    bench.accept(10 * SECOND, "c1", OTHER, Service::Docker);
+    bench.request(11 * SECOND, "c1", OTHER, ApiClass::Create);
+    let kind = FactKind::ApiRequest(Box::new(request(ApiClass::Create)));
+    bench.on_conn(12 * SECOND, "c1", OTHER, Service::Docker, kind, listed());
+    bench.created(13 * SECOND, "x", RISKY, proved_by("c1", None));
+    assert_eq!(bench.findings.len(), 0);
+}
+
 /// Whoever has a container made may give it the name and the image of one that is listed.
 #[test]
 fn a_container_that_a_chain_is_held_against_is_expected_to_do_nothing() {
