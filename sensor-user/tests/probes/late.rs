@@ -13,17 +13,20 @@ use sensor_common::settings::port_flags;
 use crate::flood::{bind_to_port, connect_to, socket};
 use crate::watch::{Outcome, Watch, own_network, v2_mount};
 
-/// Not watched at first.
-const PORT: u16 = 22_100;
-const ELSEWHERE: u16 = 22_101;
+/// Not watched at first. A port for each test: a sensor gives the sockets of a port that it watches a number, by which
+/// another one would take them for reported.
+const UNTOLD: u16 = 22_100;
+const OLDER: u16 = 22_101;
+const OPENED: u16 = 22_102;
+const ELSEWHERE: u16 = 22_103;
 
 fn watch() -> Watch {
     let options = Options { cgroups: Some(v2_mount()), ..Options::default() };
     Watch::with(options, &[], Duration::from_millis(1), |_| {})
 }
 
-fn begin_to_watch(watch: &mut Watch) {
-    watch.probes.set_ports([(PORT, port_flags::WATCHED | port_flags::PLAINTEXT)]).expect("ports");
+fn begin_to_watch(watch: &mut Watch, port: u16) {
+    watch.probes.set_ports([(port, port_flags::WATCHED | port_flags::PLAINTEXT)]).expect("ports");
 }
 
 /// Both ends of a new connection.
@@ -48,9 +51,9 @@ fn late(outcome: &Outcome, netns: u32) -> Vec<AcceptRecord> {
 fn an_accept_that_no_program_was_told_of_is_reported_with_its_first_data() {
     let netns = own_network();
     let mut watch = watch();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).expect("bind");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, UNTOLD)).expect("bind");
     let (mut client, mut server) = connection(&listener);
-    begin_to_watch(&mut watch);
+    begin_to_watch(&mut watch, UNTOLD);
     say(&mut client, &mut server, b"GET /_ping HTTP/1.1\r\n\r\n");
     say(&mut server, &mut client, b"HTTP/1.1 200 OK\r\n\r\n");
     say(&mut client, &mut server, b"GET /info HTTP/1.1\r\n\r\n");
@@ -61,7 +64,7 @@ fn an_accept_that_no_program_was_told_of_is_reported_with_its_first_data() {
 
     let accepts = late(&outcome, netns);
     let [accept] = &accepts[..] else { panic!("{accepts:?}") };
-    assert_eq!((accept.ends.local_port, accept.ends.peer_port), (PORT, peer.port()));
+    assert_eq!((accept.ends.local_port, accept.ends.peer_port), (UNTOLD, peer.port()));
     assert_eq!(accept.ends.peer_addr, crate::watch::mapped(peer));
     assert_ne!(accept.conn, 0);
     // From here on it is a connection like any other: what it asks is read, and its end is told.
@@ -77,10 +80,10 @@ fn an_accept_that_no_program_was_told_of_is_reported_with_its_first_data() {
 fn what_has_said_something_before_is_older_and_no_accept() {
     let netns = own_network();
     let mut watch = watch();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).expect("bind");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, OLDER)).expect("bind");
     let (mut client, mut server) = connection(&listener);
     say(&mut client, &mut server, b"before");
-    begin_to_watch(&mut watch);
+    begin_to_watch(&mut watch, OLDER);
     say(&mut client, &mut server, b"after");
     drop((client, server));
     std::thread::sleep(Duration::from_millis(100));
@@ -93,14 +96,14 @@ fn what_has_said_something_before_is_older_and_no_accept() {
 fn a_connection_that_was_opened_from_a_watched_port_is_no_accept() {
     let netns = own_network();
     let mut watch = watch();
-    begin_to_watch(&mut watch);
+    begin_to_watch(&mut watch, OPENED);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, ELSEWHERE)).expect("bind");
     let client = socket(libc::SOCK_STREAM, 0);
-    bind_to_port(&client, Ipv4Addr::LOCALHOST, PORT);
+    bind_to_port(&client, Ipv4Addr::LOCALHOST, OPENED);
     connect_to(&client, ELSEWHERE);
     let mut client = TcpStream::from(client);
     let mut server = listener.accept().expect("accept").0;
-    assert_eq!(client.local_addr().expect("address"), SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
+    assert_eq!(client.local_addr().expect("address"), SocketAddr::from((Ipv4Addr::LOCALHOST, OPENED)));
     say(&mut server, &mut client, b"not a request");
     drop((client, server));
     assert_eq!(late(&watch.finish(), netns).len(), 0);
