@@ -12,7 +12,7 @@ use sensor_common::settings::port_flags;
 
 use crate::connections::inbound;
 use crate::emit::{emit, now};
-use crate::kernel::{Direct, Sock, with_current};
+use crate::kernel::{Direct, Sock, current_cgroup_id, with_current};
 use crate::maps::flags_of;
 
 /// Reports who accepts, where the function has two parameters.
@@ -43,10 +43,8 @@ fn taken(sock: *const u8) {
         // SAFETY: `record` points to room for the record.
         unsafe {
             (*record).conn = connection.conn;
-            with_current!(|task| {
-                task.identify(&raw mut (*record).task);
-                (*record).cgroup = task.cgroup_id();
-            });
+            with_current!(|task| task.identify(&raw mut (*record).task));
+            (*record).cgroup = current_cgroup_id();
         }
     });
 }

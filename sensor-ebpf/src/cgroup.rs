@@ -13,7 +13,7 @@ use sensor_common::record::{CGROUP_PATH_MAX, CgroupId, CgroupRecord, RecordKind}
 use crate::budgets::ring_for;
 use crate::constants::setting;
 use crate::emit::{count_event, now, output};
-use crate::kernel::{Cgroup, Direct, copy_string, with_current};
+use crate::kernel::{Cgroup, Direct, copy_string, current_cgroup_id, with_current};
 use crate::maps::CGROUP_SCRATCH;
 
 /// Covers the length of a path, for the verifier.
@@ -55,10 +55,8 @@ fn changed(ctx: &BtfTracePointContext, kind: RecordKind) -> Result<(), Event> {
     let (record, tail) = unsafe { (&mut (*scratch).record, (&raw mut (*scratch).tail).cast::<u8>()) };
     record.cgroup = CgroupId { id: cgroup.id(), hierarchy, reserved: 0 };
     record.reserved = 0;
-    let ring = with_current!(|task| {
-        task.identify(&raw mut record.task);
-        ring_for(&task.cgroup_id(), at)
-    });
+    with_current!(|task| task.identify(&raw mut record.task));
+    let ring = ring_for(&current_cgroup_id(), at);
     // SAFETY: the tail has room for the path and its NUL.
     let path = unsafe { copy_string(tail, CGROUP_PATH_MAX as u32 + 1, ctx.arg(1)) };
     let path_len = path.unwrap_or(0) & PATH_MASK;

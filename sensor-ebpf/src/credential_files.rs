@@ -11,7 +11,7 @@ use sensor_common::record::{FileId, FileOpenRecord, RecordKind, Ring};
 
 use crate::budgets::bears_file;
 use crate::emit::{count_suppressed, emit, now};
-use crate::kernel::{Direct, File, with_current};
+use crate::kernel::{Direct, File, current_cgroup_id, with_current};
 use crate::maps::has_credentials;
 
 /// Reports an open.
@@ -51,7 +51,7 @@ fn place_of(file: File<Direct>) -> Option<FileId> {
 #[inline(always)]
 fn report(file: File<Direct>, place: FileId) {
     let at = now();
-    let cgroup = with_current!(|task| task.cgroup_id());
+    let cgroup = current_cgroup_id();
     if !bears_file(&cgroup, &place, at) {
         return count_suppressed(Ring::Bulk, RecordKind::FileOpen);
     }

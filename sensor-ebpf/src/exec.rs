@@ -16,7 +16,7 @@ use sensor_common::settings::{cgroup_class, runtime_process};
 use crate::budgets::ring_for;
 use crate::constants::setting;
 use crate::emit::{count_event, now, output};
-use crate::kernel::{Direct, Program, Task, copy_from_user, copy_string, opaque};
+use crate::kernel::{Direct, Program, Task, copy_from_user, copy_string, current_cgroup_id, opaque};
 use crate::maps::{EXEC_SCRATCH, EXEC_TAIL, RUNTIME_PROCESSES, TOOLS, class_of};
 
 /// Covers the length of a cgroup name, for the verifier.
@@ -49,7 +49,7 @@ fn executed(ctx: &BtfTracePointContext) -> Result<(), Event> {
     let (record, tail) = unsafe { (&mut (*scratch).record, (&raw mut (*scratch).tail).cast::<u8>()) };
 
     task.identify(&raw mut record.task);
-    record.cgroup = task.cgroup_id();
+    record.cgroup = current_cgroup_id();
     record.mnt_ns = task.mount_namespace();
     (record.pid_ns, record.ns_pid) = task.namespaced_pid();
     let parent = task.parent();

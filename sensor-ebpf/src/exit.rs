@@ -10,7 +10,7 @@ use sensor_common::record::{ExitRecord, RecordKind, Ring};
 use crate::budgets::ring_for;
 use crate::constants::{ABSENT, offset};
 use crate::emit::{emit, now};
-use crate::kernel::{Direct, Task};
+use crate::kernel::{Direct, Task, current_cgroup_id};
 use crate::maps::RUNTIME_PROCESSES;
 
 /// Arguments of the tracepoint, its hidden first one included, where `group_dead` is one of them.
@@ -43,12 +43,12 @@ fn exited(ctx: &BtfTracePointContext) {
         let _ = RUNTIME_PROCESSES.remove(tgid);
     }
     let at = now();
-    let ring = if of_runtime { ring_for(&task.cgroup_id(), at) } else { Ring::Bulk };
+    let ring = if of_runtime { ring_for(&current_cgroup_id(), at) } else { Ring::Bulk };
     emit::<ExitRecord>(ring, RecordKind::Exit, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             task.leader().identify(&raw mut (*record).task);
-            (*record).cgroup = task.cgroup_id();
+            (*record).cgroup = current_cgroup_id();
             (*record).exit_code = task.exit_code();
             (*record).reserved = 0;
         }

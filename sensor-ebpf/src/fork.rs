@@ -12,7 +12,7 @@ use sensor_common::settings::runtime_process;
 
 use crate::budgets::ring_for;
 use crate::emit::{count_event, emit, now};
-use crate::kernel::{Direct, Task};
+use crate::kernel::{Direct, Task, current_cgroup_id};
 use crate::maps::RUNTIME_PROCESSES;
 
 /// Reports a new process.
@@ -41,7 +41,7 @@ fn forked(ctx: &BtfTracePointContext) -> Result<(), Event> {
         Ok(())
     };
     let at = now();
-    let ring = if of_runtime { ring_for(&parent.cgroup_id(), at) } else { Ring::Bulk };
+    let ring = if of_runtime { ring_for(&current_cgroup_id(), at) } else { Ring::Bulk };
     emit::<ForkRecord>(ring, RecordKind::Fork, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {

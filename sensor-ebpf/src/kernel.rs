@@ -20,7 +20,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_
 use crate::constants::offset;
 pub use sock::{Tcp, mapped};
 pub(crate) use task::with_current;
-pub use task::{has_typed_current, typed_current, untyped_current};
+pub use task::{current_cgroup_id, has_typed_current, typed_current, untyped_current};
 pub use unix::{Buffer, Unix, written};
 
 /// How the members behind a pointer are read.

@@ -16,7 +16,7 @@ use sensor_common::settings::cgroup_class;
 use crate::budgets::bears_file;
 use crate::emit::{count_suppressed, emit, now};
 use crate::hops;
-use crate::kernel::{Direct, Sock, with_current};
+use crate::kernel::{Direct, Sock, current_cgroup_id, with_current};
 use crate::maps::{RUNTIME_PROCESSES, RUNTIME_SOCKETS, class_of};
 use crate::socket_requests::woken;
 
@@ -53,7 +53,7 @@ fn connected(listener: Sock<Direct>) {
         return;
     }
     let at = now();
-    let cgroup = with_current!(|task| task.cgroup_id());
+    let cgroup = current_cgroup_id();
     if !bears_file(&cgroup, &socket, at) {
         return count_suppressed(Ring::Bulk, RecordKind::SocketConnect);
     }

@@ -24,7 +24,8 @@ use crate::budgets::{bears_payload, hash_of_cgroup};
 use crate::emit::{count_suppressed, emit, now};
 use crate::hash::finish;
 use crate::kernel::{
-    Buffer, Direct, Sock, Unix, copy_from_kernel, copy_from_user, opaque, with_current, written,
+    Buffer, Direct, Sock, Unix, copy_from_kernel, copy_from_user, current_cgroup_id, opaque, with_current,
+    written,
 };
 use crate::maps::{FRESH_TALKS, RUNTIME_SOCKETS};
 use crate::payload::{CREATE, SMALL, Turn};
@@ -86,8 +87,9 @@ fn served(unix: &Unix) -> Option<FileId> {
 /// A connection waits for its listener: what is said on it is read from the first byte.
 #[inline(always)]
 fn begun(listener: Sock<Direct>) {
-    if listener.unix().is_some_and(|unix| served(&unix).is_some())
-        && let Some(server) = listener.last_received().and_then(|waiting| waiting.sock_key())
+    if let Some(unix) = listener.unix()
+        && served(&unix).is_some()
+        && let Some(server) = unix.socket().last_received().and_then(|waiting| waiting.sock_key())
     {
         let _ = FRESH_TALKS.insert(server, 1, 0);
     }
@@ -96,6 +98,7 @@ fn begun(listener: Sock<Direct>) {
 #[inline(always)]
 fn heard(receiver: Sock<Direct>) {
     let Some(unix) = receiver.unix() else { return };
+    let receiver = unix.socket();
     if let Some(socket) = served(&unix) {
         said(receiver, receiver, socket, 0);
     } else if let Some(server) = unix.peer()
@@ -110,7 +113,7 @@ fn heard(receiver: Sock<Direct>) {
 #[inline(always)]
 fn said(receiver: Sock<Direct>, server: Sock<Direct>, socket: FileId, direction: u32) {
     let (Some(talk), Some(conn)) = (talk_of(server), server.number_it()) else { return };
-    let cgroup = with_current!(|task| task.cgroup_id());
+    let cgroup = current_cgroup_id();
     let piece = Piece::of(receiver.last_received());
     // SAFETY: points to the value. Two tasks that write to the same connection at a time may lose an update: what they said
     // is then out of order, which is their own loss.
@@ -235,7 +238,7 @@ fn send<const ROOM: usize>(frame: &Frame, at: u64) -> i32 {
             (*record).captured = if is_copied { len as u32 } else { 0 };
             (*record).flags = frame.flags;
             (*record).reserved = 0;
-            with_current!(|task| (*record).cgroup = task.cgroup_id());
+            (*record).cgroup = current_cgroup_id();
             with_current!(|task| task.identify(&raw mut (*record).task));
         }
     });

@@ -28,7 +28,7 @@ use crate::connections::{
 use crate::emit::{count_event, count_suppressed, emit, now};
 use crate::flood::{Account, Budget, Count, PeerKey};
 use crate::hops;
-use crate::kernel::{Access, Direct, Sock, Task, Tcp, with_current};
+use crate::kernel::{Access, Direct, Sock, Task, Tcp, current_cgroup_id, with_current};
 use crate::maps::{RUNTIME_PROCESSES, class_of, flags_of, reports_listener};
 use crate::withheld::{Mark, fill_accept, resume};
 
@@ -95,22 +95,21 @@ transitions! {
 
 #[inline(always)]
 fn listener(sock: Sock<Direct>, kind: RecordKind) -> Result<(), Event> {
+    let Some(sock) = sock.as_tcp() else { return Ok(()) };
     let port = sock.local_port();
-    if !sock.is_tcp() || !with_current!(|task| reports_listener(port, task.tgid())) {
+    if !with_current!(|task| reports_listener(port, task.tgid())) {
         return Ok(());
     }
     let at = now();
-    let ring = with_current!(|task| ring_for(&task.cgroup_id(), at));
+    let ring = ring_for(&current_cgroup_id(), at);
     emit::<ListenerRecord>(ring, kind, at, |record| {
         // SAFETY: `record` points to room for the record.
         unsafe {
             (*record).sock = sock.key();
             (*record).cgroup = sock.cgroup_id();
             sock.ends(port, &raw mut (*record).ends);
-            with_current!(|task| {
-                task.identify(&raw mut (*record).task);
-                (*record).task_cgroup = task.cgroup_id();
-            });
+            with_current!(|task| task.identify(&raw mut (*record).task));
+            (*record).task_cgroup = current_cgroup_id();
         }
     });
     Ok(())
@@ -118,9 +117,7 @@ fn listener(sock: Sock<Direct>, kind: RecordKind) -> Result<(), Event> {
 
 #[inline(always)]
 fn accepted(sock: Sock<Direct>) -> Result<(), Event> {
-    if !sock.is_tcp() {
-        return Ok(());
-    }
+    let Some(sock) = sock.as_tcp() else { return Ok(()) };
     // A program that holds a connection before it is established has accepted it early (TCP Fast Open), or has made it
     // itself: then it was reported when the other side's SYN met ours.
     if sock.is_held() && find_outbound(sock).is_some() {
@@ -176,7 +173,7 @@ fn connecting(sock: Sock<Direct>) -> Result<(), Event> {
 
 #[inline(always)]
 fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Event> {
-    let cgroup = task.cgroup_id();
+    let cgroup = current_cgroup_id();
     let class = class_of(&cgroup);
     let is_runtime = RUNTIME_PROCESSES.get_ptr(task.tgid()).is_some();
     let is_ordinary = class == cgroup_class::HOST && !is_runtime;
@@ -189,6 +186,7 @@ fn connecting_as<A: Access>(sock: Sock<Direct>, task: Task<A>) -> Result<(), Eve
     if is_ordinary && !is_canary && behind.is_none() {
         return Ok(());
     }
+    let Some(sock) = sock.as_tcp() else { return Ok(()) };
     let at = now();
     let conn = new_id(Direction::Outbound);
     let port = lateral_port(sock);
@@ -237,8 +235,8 @@ fn connected(sock: Sock<Direct>) -> Result<(), Event> {
         Mark::set_outbound(sock);
     }
     match find_outbound(sock) {
-        Some(connection) if sock.is_tcp() => established(sock, connection),
-        _ => Ok(()),
+        Some(connection) => sock.as_tcp().map_or(Ok(()), |sock| established(sock, connection)),
+        None => Ok(()),
     }
 }
 
@@ -288,6 +286,7 @@ fn report_connect(sock: Sock<Direct>, connection: *const Outbound, at: u64, stag
 #[inline(always)]
 fn closed(sock: Sock<Direct>, old: i32) -> Result<(), Event> {
     let Some(tcp) = sock.tcp() else { return Ok(()) };
+    let sock = tcp.socket();
     if let Some(connection) = find_outbound(sock) {
         // SAFETY: `connection` points into the map.
         let connection = unsafe { &*connection };

@@ -204,6 +204,14 @@ impl Sock<Direct> {
         }
     }
 
+    /// The same socket, if it is a full TCP one, by a pointer that the verifier knows the type of and does not trust. For
+    /// each pointer that is loaded from behind a trusted one, on each path, verifiers since Linux 6.3 search all types of
+    /// the kernel by name, some times over: that was the most part of the time it took to load a program.
+    #[inline(always)]
+    pub fn as_tcp(self) -> Option<Self> {
+        self.tcp().map(|tcp| tcp.socket())
+    }
+
     /// Returns the TCP view of a full TCP socket.
     #[inline(always)]
     pub fn tcp(self) -> Option<Tcp> {
@@ -214,6 +222,12 @@ impl Sock<Direct> {
 }
 
 impl Tcp {
+    /// The socket, see [`Sock::as_tcp`].
+    #[inline(always)]
+    pub const fn socket(&self) -> Sock<Direct> {
+        Sock(self.0)
+    }
+
     /// Local port; stays after the port was released.
     #[inline(always)]
     pub fn local_port(&self) -> u16 {

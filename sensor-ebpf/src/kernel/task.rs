@@ -2,7 +2,9 @@
 
 use core::ptr;
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf,
+};
 use sensor_common::record::{Ancestor, CgroupId, FileId, TaskId};
 use sensor_common::settings::HIERARCHY_V2;
 
@@ -45,6 +47,19 @@ pub fn typed_current() -> Task<Direct> {
 pub fn untyped_current() -> Task<Probed> {
     // SAFETY: the helper has no preconditions.
     Task::new(unsafe { bpf_get_current_task() } as *const u8)
+}
+
+/// Cgroup of the current task, as [`Task::cgroup_id`] reads it. The helper has the verifier follow no pointers, see
+/// [`super::Sock::as_tcp`].
+#[inline(always)]
+pub fn current_cgroup_id() -> CgroupId {
+    if setting!(task_hierarchy) == u64::from(HIERARCHY_V2) {
+        // SAFETY: the helper has no preconditions.
+        let id = unsafe { bpf_get_current_cgroup_id() };
+        CgroupId { id, hierarchy: setting!(task_hierarchy_id) as u32, reserved: 0 }
+    } else {
+        with_current!(|task| task.cgroup_id())
+    }
 }
 
 impl<A: Access> Task<A> {

@@ -65,6 +65,12 @@ impl Sock<Direct> {
 pub struct Unix(Pointer<Direct>);
 
 impl Unix {
+    /// The socket, by a pointer behind which the verifier searches less, see [`Sock::as_tcp`].
+    #[inline(always)]
+    pub const fn socket(&self) -> Sock<Direct> {
+        Sock(self.0)
+    }
+
     /// The file that it, or its listener, is bound to; `None` for one without a path.
     #[inline(always)]
     pub fn bound_file(&self) -> Option<FileId> {
