@@ -11,7 +11,7 @@ use sensor_core::coverage::{FANOTIFY, Gap, Look, TableState};
 use sensor_core::engine::{Engine, Request};
 use sensor_core::health::{Capability, Hook, ShellLosses};
 use sensor_core::scans::FloodReading;
-use sensor_core::time::{ClockMap, Timestamp};
+use sensor_core::time::ClockMap;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
 
@@ -266,7 +266,7 @@ impl Pipeline {
             self.serve(request, walk);
         }
         if walk.wanted && walk.not_before.is_none_or(|not_before| Instant::now() >= not_before) {
-            self.walk_listeners(now, walk);
+            self.walk_listeners(walk);
             self.engine.poll(now);
             while let Some(request) = self.engine.next_request() {
                 self.serve(request, walk);
@@ -352,9 +352,12 @@ impl Pipeline {
         }
     }
 
-    fn walk_listeners(&mut self, now: Timestamp, walk: &mut ListenerWalk) {
+    fn walk_listeners(&mut self, walk: &mut ListenerWalk) {
         let started = Instant::now();
-        match self.probes.listeners() {
+        let listeners = self.probes.listeners();
+        // A socket that is not listed was held until some time of the walk: what came to it before is its last holder's.
+        let now = clock::now();
+        match listeners {
             Ok(items) => {
                 self.engine.handle_walk(now, WALK_LISTENERS, None);
                 self.engine.handle_listeners(now, &items);
