@@ -248,6 +248,7 @@ fn engine_settings(roots: &Roots, settings: &Settings) -> anyhow::Result<EngineS
         merge_window_ns: nanoseconds(settings.rings.merge_window),
         hold_ns: nanoseconds(settings.hold),
         canary_interval_ns: Some(nanoseconds(settings.canary_interval)),
+        packets_rest_ns: nanoseconds(settings.packets_rest),
     })
 }
 

@@ -113,6 +113,7 @@ pub fn engine(cgroups: Vec<SeedCgroup>) -> Engine {
         merge_window_ns: 5_000_000,
         hold_ns: 50_000_000,
         canary_interval_ns: None,
+        packets_rest_ns: 0,
     });
     engine.handle_clock(ClockMap { offset_ns: 1 << 60 });
     engine.handle_cgroups(cgroups);

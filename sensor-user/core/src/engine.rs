@@ -154,7 +154,8 @@ impl Engine {
     /// An engine that knows nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let Settings { run, node, policy, merge_window_ns, hold_ns, canary_interval_ns } = settings;
+        let Settings { run, node, policy, merge_window_ns, hold_ns, canary_interval_ns, packets_rest_ns } =
+            settings;
         let mut engine = Self {
             clock: ClockMap::default(),
             merge_window_ns,
@@ -195,7 +196,7 @@ impl Engine {
             condition: Condition::default(),
             coverage: CoverageLedger::default(),
             canaries: Canaries::new(canary_interval_ns),
-            packets: Packets::default(),
+            packets: Packets::new(packets_rest_ns),
             auditor: Auditor::new(AuditPolicy::default(), DiscoveryLimits::default()),
             audit_inputs: Vec::new(),
             replay: Replay::new(node.clone()),

@@ -34,6 +34,8 @@ pub struct Settings {
     pub hold_ns: u64,
     /// Distance between two rounds of canaries, nanoseconds; `None`: there are none, and hooks are taken at their word.
     pub canary_interval_ns: Option<u64>,
+    /// How long the hooks on packets outlast the last reason for them, nanoseconds.
+    pub packets_rest_ns: u64,
 }
 
 /// The part of the configuration that a reload replaces.

@@ -15,7 +15,7 @@ pub struct Variable {
 }
 
 /// Every variable. Lists and mappings can be set in the file only.
-pub const VARIABLES: [Variable; 19] = [
+pub const VARIABLES: [Variable; 20] = [
     Variable {
         name: "QUAYWATCH_NODE_NAME",
         key: "node.name",
@@ -76,6 +76,11 @@ pub const VARIABLES: [Variable; 19] = [
         name: "QUAYWATCH_COVERAGE_INTERVAL",
         key: "coverage.interval",
         set: |file, text| value(&mut file.coverage.interval, text),
+    },
+    Variable {
+        name: "QUAYWATCH_COVERAGE_REST",
+        key: "coverage.rest",
+        set: |file, text| value(&mut file.coverage.rest, text),
     },
     Variable {
         name: "QUAYWATCH_DETECT_AN1007_ACCESS_WINDOW",

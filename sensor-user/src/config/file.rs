@@ -326,11 +326,14 @@ impl Default for EnrichSection {
 pub struct CoverageSection {
     /// How often the sensor connects to itself, runs a program and makes a cgroup to see whether it sees that: 1s to 1h.
     pub interval: At<Period>,
+    /// How long the hooks on packets stay in place without a management listener, so that a daemon that is started anew
+    /// finds them there: 1s to 24h.
+    pub rest: At<Period>,
 }
 
 impl Default for CoverageSection {
     fn default() -> Self {
-        Self { interval: Period::from_millis(10_000).into() }
+        Self { interval: Period::from_millis(10_000).into(), rest: Period::from_millis(30_000).into() }
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Settings {
     pub hold: Duration,
     /// Distance between two rounds of canaries.
     pub canary_interval: Duration,
+    /// How long the hooks on packets outlast the last management listener.
+    pub packets_rest: Duration,
     /// Where open chains are kept; `None`: nowhere.
     pub state: Option<StateSettings>,
     /// Where requests to the Kubernetes API server are told.
@@ -130,6 +132,7 @@ impl Settings {
             flood: FloodLimits { burst: file.flood.burst.value, per_second: file.flood.per_second.value },
             hold: file.enrich.hold.value.0,
             canary_interval: file.coverage.interval.value.0,
+            packets_rest: file.coverage.rest.value.0,
             state: file
                 .state
                 .path

@@ -90,6 +90,7 @@ impl Checker {
         self.period("enrich.hold", &file.enrich.hold, Duration::ZERO..=Duration::from_secs(10));
         let hour = Duration::from_secs(3600);
         self.period("coverage.interval", &file.coverage.interval, second..=hour);
+        self.period("coverage.rest", &file.coverage.rest, second..=hour * 24);
         let an1007 = &file.detect.an1007;
         self.period("detect.an1007.access_window", &an1007.access_window, second..=hour * 168);
         self.period("detect.an1007.lateral_window", &an1007.lateral_window, second..=hour * 168);

@@ -175,6 +175,7 @@ impl<A: Audience> Replay<A> {
                 merge_window_ns: 0,
                 hold_ns: 0,
                 canary_interval_ns: None,
+                packets_rest_ns: 0,
             })
         })
     }

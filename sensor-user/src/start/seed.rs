@@ -128,6 +128,7 @@ mod tests {
             merge_window_ns: 0,
             hold_ns: 0,
             canary_interval_ns: None,
+            packets_rest_ns: 0,
         });
         engine.handle_hooks(clock::now(), vec![hook]);
         assert_eq!(listed(Ok(vec![1]), &mut engine, program), Some(vec![1]));

@@ -27,6 +27,7 @@ pub fn engine() -> Engine {
         merge_window_ns: WINDOW_NS,
         hold_ns: 5 * WINDOW_NS,
         canary_interval_ns: None,
+        packets_rest_ns: 0,
     });
     engine.handle_ready(at(0));
     engine

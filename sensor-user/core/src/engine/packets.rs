@@ -16,14 +16,14 @@ use crate::health::{Blind, Capability, KernelCounters};
 use crate::listeners::Listener;
 use crate::time::Timestamp;
 
-/// How long they outlast the last reason for them: a daemon that is started anew should find them in place.
-const LINGER_NS: u64 = 30_000_000_000;
 /// The programs, in the order of attachment.
 const PROGRAMS: [&str; 2] = ["packets_in", "packets_out"];
 
 /// What is known of the need for them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Packets {
+    /// How long they outlast the last reason for them.
+    rest_ns: u64,
     /// When there was a reason for them last.
     wanted_ns: u64,
     /// They were told to rest, or do.
@@ -32,6 +32,12 @@ pub(super) struct Packets {
     missed: Option<Timestamp>,
     /// Records of listeners that were lost, as of the last look.
     lost: u64,
+}
+
+impl Packets {
+    pub(super) const fn new(rest_ns: u64) -> Self {
+        Self { rest_ns, wanted_ns: 0, is_resting: false, missed: None, lost: 0 }
+    }
 }
 
 impl Engine {
@@ -66,7 +72,7 @@ impl Engine {
         if self.packets.is_resting {
             return;
         }
-        let is_over = now.boot_ns >= self.packets.wanted_ns.saturating_add(LINGER_NS);
+        let is_over = now.boot_ns >= self.packets.wanted_ns.saturating_add(self.packets.rest_ns);
         if self.may_packets_serve() {
             self.packets.wanted_ns = now.boot_ns;
         } else if is_over && PROGRAMS.iter().any(|program| self.coverage.is_attached(program)) {

@@ -198,6 +198,7 @@ fn settings() -> Settings {
         merge_window_ns: WINDOW_NS,
         hold_ns: HOLD_NS,
         canary_interval_ns: None,
+        packets_rest_ns: 30_000_000_000,
     }
 }
 

@@ -180,6 +180,7 @@ fn found(facts: &[Fact]) -> Expected {
         merge_window_ns: 0,
         hold_ns: 0,
         canary_interval_ns: None,
+        packets_rest_ns: 0,
     });
     facts.iter().for_each(|fact| engine.handle_fact(fact.clone()));
     let mut last: BTreeMap<String, Finding> = BTreeMap::new();

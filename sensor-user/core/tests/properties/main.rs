@@ -36,6 +36,7 @@ fn ready_engine() -> Engine {
         merge_window_ns: WINDOW_NS,
         hold_ns: HOLD_NS,
         canary_interval_ns: None,
+        packets_rest_ns: 0,
     });
     engine.handle_ready(at(0));
     while engine.next_output().is_some() {}

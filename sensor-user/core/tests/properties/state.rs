@@ -26,6 +26,7 @@ fn engine(run: u64, boot_id: &str) -> Engine {
         merge_window_ns: 0,
         hold_ns: 0,
         canary_interval_ns: None,
+        packets_rest_ns: 0,
     });
     engine.keep_state();
     engine

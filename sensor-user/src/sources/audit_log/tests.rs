@@ -28,6 +28,7 @@ fn engine() -> Engine {
         merge_window_ns: 0,
         hold_ns: 0,
         canary_interval_ns: None,
+        packets_rest_ns: 0,
     });
     engine.handle_ready(Timestamp::default());
     engine

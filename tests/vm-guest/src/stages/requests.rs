@@ -21,9 +21,9 @@ pub const ROWS: &[Row] = &[
     ("requests-foreign", foreign),
 ];
 
-/// Rests and is called back. Has a sensor of its own, and no management listener but its own.
+/// Rests and is called back. Has a sensor of its own, which rests soon, and no management listener but its own.
 pub fn run_idle(report: &mut Report) -> Result<()> {
-    let sensor = Sensor::start(CONFIGURATION)?;
+    let sensor = Sensor::start(&format!("{CONFIGURATION}coverage: {{rest: 1s}}\n"))?;
     report.row("requests-idle", || idle(&sensor))?;
     sensor.stop().map(drop)
 }
@@ -128,7 +128,7 @@ fn cause(sensor: &Sensor) -> Result<Outcome> {
         ("origin.request", request.text("id")),
         ("origin.conn", request.text("net.conn")),
     ];
-    ensure!(step.is("container", &expected), "{step}\n{request}");
+    ensure!(step.is("container", &expected), "{step}, by {request}");
     Ok(Outcome::Seen)
 }
 
