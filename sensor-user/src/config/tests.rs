@@ -92,6 +92,7 @@ fn errors_name_place_and_remedy() {
         ("implied_local: maybe", "1:16: error: a yes or no belongs here; write true or false"),
         ("output: []", "1:9: error: output is too short; write at least 1"),
         ("coverage: {interval: 1ms}", "1:22: error: 1ms is out of range; write 1s to 1h"),
+        ("coverage: {rest: 25h}", "1:18: error: 25h is out of range; write 1s to 24h"),
         ("output: [{type: file}]", "1:17: error: a file needs a path; add `path: /var/log/quaywatch.ndjson`"),
         (
             "output: [{type: file, path: events.ndjson}]",
@@ -361,7 +362,8 @@ fn the_environment_overrides_the_file() {
         ("QUAYWATCH_FLOOD_BURST", "10"),
         ("QUAYWATCH_FLOOD_PER_SECOND", "11"),
         ("QUAYWATCH_ENRICH_HOLD", "9ms"),
-        ("QUAYWATCH_COVERAGE_INTERVAL", "10s"),
+        ("QUAYWATCH_COVERAGE_INTERVAL", "18s"),
+        ("QUAYWATCH_COVERAGE_REST", "19s"),
         ("QUAYWATCH_DETECT_AN1007_ACCESS_WINDOW", "12s"),
         ("QUAYWATCH_DETECT_AN1007_LATERAL_WINDOW", "13s"),
         ("QUAYWATCH_DETECT_AN1352_DISTINCT_CALLS", "14"),
@@ -390,6 +392,7 @@ fn the_environment_overrides_the_file() {
     let millis =
         [settings.rings.poll, settings.rings.merge_window, settings.hold].map(|period| period.as_millis());
     assert_eq!(millis, [7, 8, 9]);
+    assert_eq!([settings.canary_interval, settings.packets_rest].map(|period| period.as_secs()), [18, 19]);
     assert_eq!(settings.flood, FloodLimits { burst: 10, per_second: 11 });
 }
 
