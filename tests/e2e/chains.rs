@@ -25,7 +25,7 @@ pub const TESTS: &[Test] = &[
 /// Clients that do what they are expected to do, at the same time.
 const INNOCENT: usize = 8;
 /// Containers that are started on the node itself.
-const LOCAL: usize = 12;
+const LOCAL: usize = 200;
 
 fn whole_chain(lab: &Lab) -> Result<()> {
     attack(lab, NODE_OUTSIDE, CLIENT_OUTSIDE)

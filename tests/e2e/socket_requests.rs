@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use sensor_tests::dockerd::IMAGE;
 use sensor_tests::lab::{CONFIGURATION, Lab};
+use sensor_tests::podman::{LIMITS, Podman};
 use sensor_tests::process::run;
 use sensor_tests::record::Record;
 use sensor_tests::sensor::Sensor;
@@ -13,6 +14,7 @@ use crate::credentials::run_client_inside;
 pub const TESTS: &[Test] = &[
     ("requests_on_a_socket_are_records_with_the_caller_and_its_container", callers),
     ("a_request_on_a_socket_proves_the_cause_of_what_it_makes", proved),
+    ("requests_on_the_socket_of_podman_are_records_and_prove_the_cause_of_what_they_make", podman),
 ];
 
 fn watch(lab: &Lab) -> Result<Sensor> {
@@ -95,6 +97,43 @@ fn proved(lab: &Lab) -> Result<()> {
     let create = create.context("just found")?;
     ensure!(create.list("api.body_flags").iter().any(|flag| flag == "host-pid"), "{create}");
     ensure!(create.text("api.image") == IMAGE, "{create}");
+    let leak = recording.of_kind("api_request").find(|record| record.line.contains("secret-value"));
+    ensure!(leak.is_none(), "an environment value: {leak:?}");
+    Ok(())
+}
+
+fn podman(lab: &Lab) -> Result<()> {
+    let podman = Podman::new(lab.directory(), &lab.image_archive()?)?;
+    let service = podman.serve("runc")?;
+    let socket = service.socket().to_str().context("path is not text")?;
+    let sensor = Sensor::start(&format!("{CONFIGURATION}watch: {{sockets: {{{socket}: podman}}}}\n"))?;
+    service.podman(&["ps"])?;
+    let listed = sensor.wait("the list", |record| is_request(record, "/containers/json", "200"))?;
+    let options = ["run", "--detach", "--network=none", "--pid=host", "--env", "TOKEN"];
+    // Its value is in the client's environment.
+    let arguments = [&options[..], &LIMITS, &[IMAGE, "/bin/sleep", "600"]].concat();
+    let id = run(service.client().env("TOKEN", "secret-value").args(arguments))?;
+    let created = sensor.wait("the creation", |record| record.is_container("created", &id))?;
+    let create =
+        sensor.wait("what asked for it", |record| is_request(record, "/containers/create", "201"))?;
+    service.podman(&["rm", "--force", "--time=0", &id])?;
+    let recording = sensor.stop()?;
+
+    for (request, class) in [(&listed, "discovery"), (&create, "create")] {
+        let fields = [
+            ("socket.path", socket),
+            ("socket.service", "podman"),
+            ("api.service", "docker"),
+            ("api.class", class),
+            ("process.comm", "podman"),
+        ];
+        ensure!(request.is("api_request", &fields), "{request}\nhas not {fields:?}");
+    }
+    ensure!(listed.args().contains(&"ps"), "{listed}");
+    ensure!(create.list("api.body_flags").iter().any(|flag| flag == "host-pid"), "{create}");
+    ensure!(create.text("api.image").contains(IMAGE), "{create}");
+    let cause = [("origin.class", "proved"), ("origin.conn", create.text("socket.conn"))];
+    ensure!(created.is("container", &cause), "{created}\n{create}");
     let leak = recording.of_kind("api_request").find(|record| record.line.contains("secret-value"));
     ensure!(leak.is_none(), "an environment value: {leak:?}");
     Ok(())
