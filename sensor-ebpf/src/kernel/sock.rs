@@ -246,8 +246,16 @@ impl Tcp {
     /// is that of a byte within two gigabytes of the latter.
     #[inline(always)]
     pub fn place_in(&self, number: u32) -> (u64, u64) {
-        let received: u64 = self.0.load(offset!(tcp_bytes_received));
-        let next: u32 = self.0.load(offset!(tcp_rcv_nxt));
+        let mut received: u64 = self.0.load(offset!(tcp_bytes_received));
+        let mut next: u32 = self.0.load(offset!(tcp_rcv_nxt));
+        // Packets are shown before the socket is locked: whoever reads from it may take the one before at this moment, on
+        // another processor, and one of both numbers would be older than the other.
+        let received_now: u64 = self.0.load(offset!(tcp_bytes_received));
+        let next_now: u32 = self.0.load(offset!(tcp_rcv_nxt));
+        if received_now != received || next_now != next {
+            received = self.0.load(offset!(tcp_bytes_received));
+            next = self.0.load(offset!(tcp_rcv_nxt));
+        }
         (ahead(received, number.wrapping_sub(next)), received)
     }
 
